@@ -1,0 +1,224 @@
+"""The native part of chatring. Counts are in tokens; a *text* is what a message's content counts as."""
+
+from collections.abc import Callable, Iterable, Iterator, Sized
+from types import GenericAlias
+from typing import Any, Generic, Protocol, SupportsIndex, TypeAlias, TypeVar, final, overload
+
+_M = TypeVar("_M")
+
+class _TiktokenEncoding(Protocol):
+    # A `tiktoken.Encoding`, as far as a type checker needs to tell it from other objects.
+    @property
+    def name(self) -> str: ...
+    @property
+    def n_vocab(self) -> int: ...
+    @property
+    def special_tokens_set(self) -> set[str]: ...
+
+_CounterSource: TypeAlias = TokenCounter | str | _TiktokenEncoding | Callable[[str], Sized]
+
+def _read_blocks(message: type, text_block: type, /) -> None:
+    """Have messages of exactly the class `message` read by their `blocks`, not their computed `content`.
+
+    For the adapter of LlamaIndex, whose `ChatMessage.content` joins the `text` of the blocks that are a `text_block`.
+    """
+
+@final
+class TokenCounter:
+    """Turns a text into a number of tokens. Immutable; copies are the object itself.
+
+    Args:
+        source: one of
+
+            - the name of an embedded encoding (see `encodings()`): counted in Rust, without files or network;
+            - a `tiktoken.Encoding`: counted in Rust if it equals an embedded one, else by its own `encode`;
+            - any callable that takes a str and returns something with a length, such as a list of tokens;
+            - another counter.
+
+    A special token of the encoding, such as `<|endoftext|>`, counts as one token wherever it stands: counts equal
+    tiktoken's `len(encoding.encode(text, allowed_special="all"))`. Surrogates without a partner count as U+FFFD, as in
+    tiktoken; a callable gets them as U+FFFD.
+
+    Raises:
+        ValueError: for an unknown name; the message lists the known ones.
+        TypeError: if `source` is none of these.
+    """
+
+    def __new__(cls, source: _CounterSource, /) -> TokenCounter: ...
+    @staticmethod
+    def for_model(model: str, /) -> TokenCounter:
+        """Return the counter of a model, such as `"gpt-4o"`.
+
+        Raises:
+            ValueError: if the model's encoding is not known or not embedded.
+        """
+
+    @staticmethod
+    def encodings() -> list[str]:
+        """Return the names of the embedded encodings."""
+
+    @property
+    def name(self) -> str:
+        """The encoding's name, or the callable's."""
+
+    @property
+    def is_native(self) -> bool:
+        """Whether texts are counted in Rust."""
+
+    def count(self, text: str, /) -> int:
+        """Return the number of tokens of `text` on its own.
+
+        Raises:
+            TypeError: if `text` is not a str, or the callable's result has no length.
+            Exception: whatever the callable raises, unchanged.
+        """
+
+    def count_batch(self, texts: Iterable[str], /) -> list[int]:
+        """Return the number of tokens of each text; an embedded encoding uses all cores and releases the GIL.
+
+        Raises: as `count`.
+        """
+
+    def __eq__(self, other: object, /) -> bool: ...
+    def __ne__(self, other: object, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def __copy__(self) -> TokenCounter: ...
+    def __deepcopy__(self, _memo: Any, /) -> TokenCounter: ...
+    def __reduce__(self) -> tuple[type[TokenCounter], tuple[Any]]: ...
+
+class MessageRing(Generic[_M]):
+    """A chat history that answers which of its last messages fit a token limit, exactly and in logarithmic time.
+
+    A message is an object with `role` and `content`, or a mapping with those keys. Its content is a str, None (which
+    counts as the text `"None"`), or a list of parts, of which those with a str `text` count, joined by newlines. The ring
+    keeps references: messages are never copied, and putting one counts nothing.
+
+    Safe to use from many threads, and from counters and messages that call back into the ring.
+
+    Args:
+        token_limit: tokens that a window may have, at least 1.
+        counter: what counts tokens: anything `TokenCounter` takes.
+        max_messages: keep at most so many messages, the oldest leave; None keeps all.
+
+    Raises:
+        ValueError: for a limit or bound below 1, or an unknown encoding.
+        TypeError: for a limit or bound that is not an integer (a bool is not), or something that cannot count.
+    """
+
+    def __new__(
+        cls,
+        token_limit: int = ...,
+        counter: _CounterSource = ...,
+        *,
+        max_messages: int | None = None,
+    ) -> MessageRing[_M]: ...
+    @property
+    def token_limit(self) -> int:
+        """Tokens that a window may have."""
+
+    @property
+    def counter(self) -> TokenCounter:
+        """What counts tokens."""
+
+    @property
+    def max_messages(self) -> int | None:
+        """The most messages that are kept; None keeps all."""
+
+    def put(self, message: _M, /) -> None:
+        """Add the newest message.
+
+        Raises:
+            TypeError: if it has no role or no content, or they are of another type; nothing is stored.
+        """
+
+    def put_messages(self, messages: Iterable[_M], /) -> None:
+        """Add messages, oldest first: all of them, or none if one is refused.
+
+        Raises: as `put`.
+        """
+
+    def _put_messages(self, messages: Iterable[_M], /) -> list[_M]:
+        """As `put_messages`; return the messages that left a bounded ring for them, oldest first."""
+
+    def set(self, messages: Iterable[_M], /) -> None:
+        """Put `messages`, oldest first, in the place of all others. The iterable itself is not kept.
+
+        Counts are kept of messages that come back where they were with the same text.
+
+        Raises: as `put`; then the ring is unchanged.
+        """
+
+    def get(
+        self,
+        *,
+        initial_token_count: int | None = None,
+        token_limit: int | None = None,
+        counter: _CounterSource | None = None,
+        verify: bool = True,
+    ) -> list[_M]:
+        """Return the window: a new list of the last messages that fit, oldest first.
+
+        It starts with the earliest legal start from which the texts, joined by one space, and `initial_token_count` have
+        at most `token_limit` tokens. Legal starts are the first message, the last, and every one whose role is neither
+        `assistant` nor `tool`. If none fits, it is the last message alone; of an empty ring, nothing. The rule is that of
+        LlamaIndex's `ChatMemoryBuffer.get`.
+
+        Only messages not counted before are counted, the newest first and no further back than the window can reach.
+
+        Args:
+            initial_token_count: tokens already spent before the window; None is 0.
+            token_limit: in place of the ring's own.
+            counter: in place of the ring's own. Counts under the last four counters used are kept.
+            verify: whether to check that the window's messages still have the texts that were counted, and to count
+                again what changed. False is faster, for callers who never change a message. `recount` sees changes
+                outside the window.
+
+        Raises:
+            ValueError: if `initial_token_count` exceeds the limit.
+            Exception: whatever the counter or a message's property raises, unchanged. The history stays as it was.
+        """
+
+    def get_all(self) -> list[_M]:
+        """Return a new list of all messages, oldest first."""
+
+    def reset(self) -> None:
+        """Remove all messages."""
+
+    def pop(self) -> _M:
+        """Remove and return the newest message.
+
+        Raises:
+            IndexError: if there is none.
+        """
+
+    def delete(self, index: int, /) -> _M:
+        """Remove and return the message at `index`; a negative one counts from the newest.
+
+        Raises:
+            IndexError: if there is no such message.
+        """
+
+    def token_count(self, *, counter: _CounterSource | None = None) -> int:
+        """Return the tokens of all texts joined by one space; 0 if there is no message. Counts what is not counted yet."""
+
+    def recount(self) -> None:
+        """Forget all counts and read every role again, after messages were changed in place outside the window."""
+
+    def __len__(self) -> int: ...
+    def __bool__(self) -> bool:
+        """Always true: an empty ring is a ring, so `ring or MessageRing()` keeps it."""
+
+    @overload
+    def __getitem__(self, index: SupportsIndex, /) -> _M: ...
+    @overload
+    def __getitem__(self, index: slice, /) -> list[_M]: ...
+    def __iter__(self) -> Iterator[_M]:
+        """Iterate over the messages that are there now, oldest first."""
+
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __copy__(self) -> MessageRing[_M]:
+        """Return a ring of the same messages that starts with the same counts."""
+
+    def __getnewargs_ex__(self) -> tuple[tuple[int, TokenCounter], dict[str, int | None]]: ...
+    def __getstate__(self) -> tuple[list[_M], dict[str, Any] | None]: ...
+    def __setstate__(self, state: tuple[list[_M], dict[str, Any] | None], /) -> None: ...

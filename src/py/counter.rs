@@ -1,0 +1,306 @@
+//! `TokenCounter`: text to number of tokens, natively or through a Python callable.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict, PyList, PySet, PyString, PyType};
+use pyo3::{PyTypeInfo, intern};
+
+use super::message::{to_text, type_name};
+use crate::core::count::Counter;
+use crate::core::encoding::Encoding;
+
+/// Bytes of text from which on counting gives up the GIL. Counting takes about 7 ns a byte, giving up the GIL and taking
+/// it back about 60 ns when nobody wants it and far more when somebody does.
+pub const DETACH_BYTES: usize = 16 * 1024;
+
+/// Text to number of tokens. See the stub for what Python sees.
+#[pyclass(frozen, module = "chatring._core", weakref)]
+pub struct TokenCounter {
+    counting: Counting,
+    /// What tells two counters apart without calling Python: see [`TokenCounter::counts_like`].
+    key: (usize, usize),
+    name: String,
+}
+
+/// How a counter counts.
+pub enum Counting {
+    /// With an embedded encoding, in Rust.
+    Native(&'static Encoding),
+    /// By calling Python.
+    Callable(Py<PyAny>),
+}
+
+/// A Python callable as a counter of the core.
+pub struct Callable<'py>(pub Bound<'py, PyAny>);
+
+impl Counter for Callable<'_> {
+    type Error = PyErr;
+
+    fn count(&self, text: &str) -> PyResult<i64> {
+        let tokens = self.0.call1((text,))?;
+        let length = tokens.len().map_err(|error| {
+            if error.is_instance_of::<PyTypeError>(tokens.py()) {
+                PyTypeError::new_err(format!(
+                    "a counter must return something with a length, such as a list of tokens; got {}",
+                    type_name(&tokens)
+                ))
+            } else {
+                error
+            }
+        })?;
+        Ok(length as i64)
+    }
+
+    fn splits_at_spaces(&self) -> bool {
+        false
+    }
+}
+
+impl TokenCounter {
+    /// The counter that `source` stands for: a counter itself, an encoding's name, a tiktoken encoding or a callable.
+    pub fn from_source<'py>(source: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
+        match source.cast::<Self>() {
+            Ok(counter) => Ok(counter.clone()),
+            Err(_) => Bound::new(source.py(), Self::py_new(source)?),
+        }
+    }
+
+    /// Its name: the encoding's or the callable's.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How it counts.
+    pub fn counting(&self) -> &Counting {
+        &self.counting
+    }
+
+    /// Whether both count the same way: the same encoding, the same callable, or the same method of the same object.
+    pub fn counts_like(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+
+    fn native(encoding: &'static Encoding) -> Self {
+        let key = (std::ptr::from_ref(encoding) as usize, 0);
+        Self { counting: Counting::Native(encoding), key, name: encoding.name().to_owned() }
+    }
+
+    fn callable(callable: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = callable.py();
+        let name = match callable.getattr_opt(intern!(py, "__qualname__"))? {
+            Some(name) if name.is_instance_of::<PyString>() => to_text(name.cast()?)?,
+            _ => type_name(callable),
+        };
+        Ok(Self { counting: Counting::Callable(callable.clone().unbind()), key: identity(callable)?, name })
+    }
+
+    fn count_one(&self, text: &Bound<'_, PyString>) -> PyResult<i64> {
+        let py = text.py();
+        match &self.counting {
+            Counting::Callable(callable) => Callable(callable.bind(py).clone()).count(&to_text(text)?),
+            Counting::Native(encoding) => {
+                let text = to_text(text)?;
+                if text.len() < DETACH_BYTES {
+                    Ok(encoding.tokens(&text))
+                } else {
+                    Ok(py.detach(|| encoding.tokens(&text)))
+                }
+            }
+        }
+    }
+}
+
+#[pymethods]
+impl TokenCounter {
+    #[new]
+    #[pyo3(signature = (source, /))]
+    fn py_new(source: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(counter) = source.cast::<Self>() {
+            let counter = counter.get();
+            let counting = match &counter.counting {
+                Counting::Native(encoding) => Counting::Native(encoding),
+                Counting::Callable(callable) => Counting::Callable(callable.clone_ref(source.py())),
+            };
+            return Ok(Self { counting, key: counter.key, name: counter.name.clone() });
+        }
+        if let Ok(name) = source.cast::<PyString>() {
+            return Ok(Self::native(Encoding::named(&to_text(name)?)?));
+        }
+        if let Some(name) = tiktoken_name(source)? {
+            return match known_encoding(source, &name)? {
+                Some(encoding) => Ok(Self::native(encoding)),
+                None => Ok(Self { name, ..Self::callable(&encode_with_special_tokens(source)?)? }),
+            };
+        }
+        if source.is_callable() {
+            return Self::callable(source);
+        }
+        Err(PyTypeError::new_err(format!(
+            "a counter is an encoding's name, a tiktoken encoding or a callable from str to something with a length; got {}",
+            type_name(source)
+        )))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (model, /))]
+    fn for_model(model: &str) -> PyResult<Self> {
+        Ok(Self::native(Encoding::for_model(model)?))
+    }
+
+    #[staticmethod]
+    fn encodings() -> Vec<&'static str> {
+        Encoding::names()
+    }
+
+    #[getter(name)]
+    fn py_name(&self) -> &str {
+        &self.name
+    }
+
+    #[getter]
+    fn is_native(&self) -> bool {
+        matches!(self.counting, Counting::Native(_))
+    }
+
+    #[pyo3(signature = (text, /))]
+    fn count(&self, text: &Bound<'_, PyString>) -> PyResult<i64> {
+        self.count_one(text)
+    }
+
+    #[pyo3(signature = (texts, /))]
+    fn count_batch<'py>(&self, py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+        let texts: Vec<Bound<'py, PyString>> =
+            texts.try_iter()?.map(|text| Ok(text?.cast_into::<PyString>()?)).collect::<PyResult<_>>()?;
+        let counts: Vec<i64> = match &self.counting {
+            Counting::Callable(_) => texts.iter().map(|text| self.count_one(text)).collect::<PyResult<_>>()?,
+            Counting::Native(encoding) => {
+                let texts: Vec<String> = texts.iter().map(to_text).collect::<PyResult<_>>()?;
+                py.detach(|| count_on_all_cores(encoding, &texts))
+            }
+        };
+        PyList::new(py, counts)
+    }
+
+    fn __repr__(&self) -> String {
+        format!("TokenCounter({:?})", self.name)
+    }
+
+    fn __eq__(&self, other: &Bound<'_, PyAny>) -> bool {
+        other.cast::<Self>().is_ok_and(|other| self.counts_like(other.get()))
+    }
+
+    fn __hash__(&self) -> isize {
+        (self.key.0 ^ self.key.1) as isize
+    }
+
+    /// Pickled as what it was made from: an encoding by its name, a callable by itself.
+    fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyType>, (Bound<'py, PyAny>,)) {
+        let source = match &self.counting {
+            Counting::Native(encoding) => PyString::new(py, encoding.name()).into_any(),
+            Counting::Callable(callable) => callable.bind(py).clone(),
+        };
+        (Self::type_object(py), (source,))
+    }
+
+    /// Immutable, so a copy of it is itself; a tokenizer is never copied.
+    fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    #[pyo3(signature = (_memo, /))]
+    fn __deepcopy__<'py>(slf: Bound<'py, Self>, _memo: &Bound<'py, PyAny>) -> Bound<'py, Self> {
+        slf
+    }
+
+    // No __clear__: the reference never changes, so every cycle through it has another object that can be cleared.
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        match &self.counting {
+            Counting::Native(_) => Ok(()),
+            Counting::Callable(callable) => visit.call(callable),
+        }
+    }
+}
+
+/// Counts every text, each thread taking the next one that nobody has.
+///
+/// Threads are started anew for each batch: a pool kept between calls would be dead in a forked child, where the first
+/// batch would then wait for ever.
+fn count_on_all_cores(encoding: &Encoding, texts: &[String]) -> Vec<i64> {
+    let bytes: usize = texts.iter().map(String::len).sum();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(bytes / DETACH_BYTES).max(1);
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut counted = Vec::new();
+        // A few at a time, so that short texts do not all wait for the same counter.
+        while let first = next.fetch_add(16, Ordering::Relaxed)
+            && first < texts.len()
+        {
+            let share = &texts[first..texts.len().min(first + 16)];
+            counted.push((first, share.iter().map(|text| encoding.tokens(text)).collect::<Vec<_>>()));
+        }
+        counted
+    };
+    let mut shares = std::thread::scope(|scope| {
+        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        let mut shares = work();
+        for other in others {
+            shares.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        }
+        shares
+    });
+    shares.sort_unstable_by_key(|(first, _)| *first);
+    shares.into_iter().flat_map(|(_, counts)| counts).collect()
+}
+
+/// The name of a `tiktoken.Encoding`; `None` for any other object. Imports nothing.
+fn tiktoken_name(source: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
+    let py = source.py();
+    let Some(module) =
+        py.import(intern!(py, "sys"))?.getattr(intern!(py, "modules"))?.cast::<PyDict>()?.get_item("tiktoken")?
+    else {
+        return Ok(None);
+    };
+    match module.getattr_opt(intern!(py, "Encoding"))? {
+        Some(class) if source.is_instance(&class)? => source.getattr(intern!(py, "name"))?.extract().map(Some),
+        _ => Ok(None),
+    }
+}
+
+/// The embedded encoding that a tiktoken encoding of this name equals: one with the same vocabulary size and special tokens.
+fn known_encoding(tiktoken: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<&'static Encoding>> {
+    let Ok(encoding) = Encoding::named(name) else { return Ok(None) };
+    let special: Bound<'_, PySet> = tiktoken.getattr("special_tokens_set")?.cast_into()?;
+    let mut theirs: Vec<String> = special.iter().map(|token| token.extract()).collect::<PyResult<_>>()?;
+    theirs.sort_unstable();
+    let same = encoding.special_tokens() == theirs
+        && encoding.vocabulary_size() == tiktoken.getattr("n_vocab")?.extract::<u32>()?;
+    Ok(same.then_some(encoding))
+}
+
+/// `functools.partial(encoding.encode, allowed_special="all")`, as LlamaIndex's default tokenizer is.
+fn encode_with_special_tokens<'py>(tiktoken: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    let py = tiktoken.py();
+    let arguments = PyDict::new(py);
+    arguments.set_item("allowed_special", "all")?;
+    py.import("functools")?.getattr("partial")?.call((tiktoken.getattr("encode")?,), Some(&arguments))
+}
+
+/// What tells callables apart. `object.method` is a new object at each access, so a bound method goes by its object and
+/// its function. The counter keeps the callable, so no address is used twice.
+fn identity(callable: &Bound<'_, PyAny>) -> PyResult<(usize, usize)> {
+    let py = callable.py();
+    let method_type = py.import("types")?.getattr("MethodType")?;
+    if callable.get_type().is(&method_type) {
+        let function = callable.getattr(intern!(py, "__func__"))?;
+        return Ok((callable.getattr(intern!(py, "__self__"))?.as_ptr() as usize, function.as_ptr() as usize));
+    }
+    if callable.is_exact_instance_of::<PyCFunction>() {
+        let owner = callable.getattr(intern!(py, "__self__"))?;
+        let name = callable.getattr(intern!(py, "__qualname__"))?;
+        return Ok((owner.as_ptr() as usize, name.hash()? as usize));
+    }
+    Ok((callable.as_ptr() as usize, 0))
+}

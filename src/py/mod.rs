@@ -1,0 +1,7 @@
+//! The boundary to Python: one file per class, and what they share. Arguments in, core called, errors out.
+
+pub mod counter;
+mod error;
+mod history;
+pub mod message;
+pub mod ring;

@@ -1,0 +1,249 @@
+//! `MessageRing`: arguments in, [`History`] called, lists out.
+
+use std::num::NonZeroUsize;
+
+use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyDict, PyInt, PyIterator, PyList, PySlice};
+use pyo3::{IntoPyObjectExt, intern};
+
+use super::counter::TokenCounter;
+use super::history::{History, Request, Slot, Window};
+use super::message::type_name;
+use crate::core::error::Error;
+
+/// Tokens that a window may have if nobody says otherwise, as in LlamaIndex's `ChatMemoryBuffer`.
+const DEFAULT_TOKEN_LIMIT: i64 = 3000;
+
+/// A chat history, and the last messages of it that fit a token limit. See the stub for what Python sees.
+#[pyclass(frozen, generic, subclass, weakref, module = "chatring._core")]
+pub struct MessageRing {
+    #[pyo3(get)]
+    token_limit: i64,
+    #[pyo3(get)]
+    counter: Py<TokenCounter>,
+    history: History,
+}
+
+impl MessageRing {
+    fn window<'py>(
+        &self,
+        py: Python<'py>,
+        token_limit: i64,
+        initial_token_count: i64,
+        counter: Option<&Bound<'py, PyAny>>,
+        verify: bool,
+    ) -> PyResult<Window> {
+        if initial_token_count > token_limit {
+            return Err(Error::InitialExceedsLimit { initial: initial_token_count, limit: token_limit }.into());
+        }
+        let other = counter.map(TokenCounter::from_source).transpose()?;
+        let counter = other.as_ref().unwrap_or_else(|| self.counter.bind(py));
+        let allowance = token_limit.saturating_sub(initial_token_count);
+        self.history.window(Request { counter, allowance, verify })
+    }
+}
+
+#[pymethods]
+impl MessageRing {
+    #[new]
+    #[pyo3(signature = (token_limit = None, counter = None, *, max_messages = None))]
+    fn py_new(
+        py: Python<'_>,
+        token_limit: Option<&Bound<'_, PyAny>>,
+        counter: Option<&Bound<'_, PyAny>>,
+        max_messages: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let token_limit = token_limit.map_or(Ok(DEFAULT_TOKEN_LIMIT), limit)?;
+        let bound = max_messages.map(|bound| integer(bound, "max_messages")).transpose()?;
+        let bound = bound
+            .map(|bound| {
+                let size = usize::try_from(bound).ok().and_then(NonZeroUsize::new);
+                size.ok_or(Error::MaxMessages { bound })
+            })
+            .transpose()?;
+        let counter = match counter {
+            Some(counter) => TokenCounter::from_source(counter)?,
+            None => TokenCounter::from_source(intern!(py, "cl100k_base").as_any())?,
+        };
+        Ok(Self { token_limit, counter: counter.unbind(), history: History::new(bound) })
+    }
+
+    #[getter]
+    fn max_messages(&self) -> Option<usize> {
+        self.history.bound().map(NonZeroUsize::get)
+    }
+
+    #[pyo3(signature = (message, /))]
+    fn put(&self, message: Bound<'_, PyAny>) -> PyResult<()> {
+        drop(self.history.put(std::iter::once(Slot::new(message)?)));
+        Ok(())
+    }
+
+    #[pyo3(signature = (messages, /))]
+    fn put_messages(&self, messages: &Bound<'_, PyAny>) -> PyResult<()> {
+        drop(self.history.put(slots(messages)?.into_iter()));
+        Ok(())
+    }
+
+    #[pyo3(signature = (messages, /))]
+    fn _put_messages<'py>(&self, py: Python<'py>, messages: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.history.put(slots(messages)?.into_iter()).into_iter().map(Slot::into_message))
+    }
+
+    #[pyo3(signature = (messages, /))]
+    fn set(&self, messages: &Bound<'_, PyAny>) -> PyResult<()> {
+        self.history.replace(messages.py(), slots(messages)?)
+    }
+
+    #[pyo3(signature = (*, initial_token_count = None, token_limit = None, counter = None, verify = true))]
+    fn get<'py>(
+        &self,
+        py: Python<'py>,
+        initial_token_count: Option<&Bound<'py, PyAny>>,
+        token_limit: Option<&Bound<'py, PyAny>>,
+        counter: Option<&Bound<'py, PyAny>>,
+        verify: bool,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let limit = token_limit.map_or(Ok(self.token_limit), limit)?;
+        let initial = initial_token_count.map_or(Ok(0), |count| integer(count, "initial_token_count"))?;
+        PyList::new(py, self.window(py, limit, initial, counter, verify)?.messages)
+    }
+
+    fn get_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.history.messages(py))
+    }
+
+    fn reset(&self) {
+        self.history.clear();
+    }
+
+    fn pop(&self) -> PyResult<Py<PyAny>> {
+        self.history.pop().ok_or_else(|| PyIndexError::new_err("pop from an empty ring"))
+    }
+
+    #[pyo3(signature = (index, /))]
+    fn delete(&self, index: isize) -> PyResult<Py<PyAny>> {
+        self.history.remove(index).map_err(|length| out_of_range(index, length))
+    }
+
+    #[pyo3(signature = (*, counter = None))]
+    fn token_count<'py>(&self, py: Python<'py>, counter: Option<&Bound<'py, PyAny>>) -> PyResult<i64> {
+        Ok(self.window(py, i64::MAX, 0, counter, true)?.tokens)
+    }
+
+    fn recount(&self, py: Python<'_>) -> PyResult<()> {
+        self.history.recount(py)
+    }
+
+    fn __len__(&self) -> usize {
+        self.history.len()
+    }
+
+    /// An empty ring is a ring: `ring or MessageRing()` must keep it.
+    #[expect(clippy::unused_self, reason = "a method of Python's protocol")]
+    fn __bool__(&self) -> bool {
+        true
+    }
+
+    fn __getitem__<'py>(&self, py: Python<'py>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        if index.is_instance_of::<PySlice>() {
+            return self.get_all(py)?.as_any().get_item(index);
+        }
+        let index: isize = index.extract().map_err(|error: PyErr| {
+            if error.is_instance_of::<PyTypeError>(py) {
+                PyTypeError::new_err(format!("an index must be an integer or a slice, got {}", type_name(index)))
+            } else {
+                error
+            }
+        })?;
+        match self.history.message(py, index) {
+            Ok(message) => Ok(message.into_bound(py)),
+            Err(length) => Err(out_of_range(index, length)),
+        }
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        self.get_all(py)?.try_iter()
+    }
+
+    fn __repr__(&self) -> String {
+        let name = self.counter.get().name();
+        let bound = self.history.bound().map_or(String::new(), |bound| format!(", max_messages={bound}"));
+        format!(
+            "MessageRing(token_limit={}, counter={name:?}{bound}) of {} messages",
+            self.token_limit,
+            self.history.len()
+        )
+    }
+
+    /// A ring of the same messages that starts with the same counts.
+    fn __copy__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
+        let (py, this) = (slf.py(), slf.get());
+        let (class, keywords) = (slf.get_type(), PyDict::new(py));
+        keywords.set_item(intern!(py, "max_messages"), this.max_messages())?;
+        let arguments = (&class, this.token_limit, &this.counter);
+        let copy = class.getattr(intern!(py, "__new__"))?.call(arguments, Some(&keywords))?.cast_into::<Self>()?;
+        copy.get().history.become_copy_of(&this.history, py);
+        if let Some(attributes) = slf.getattr_opt(intern!(py, "__dict__"))? {
+            copy.getattr(intern!(py, "__dict__"))?.cast::<PyDict>()?.update(attributes.cast()?)?;
+        }
+        Ok(copy)
+    }
+
+    /// Pickled and deep-copied as its arguments, its messages and what a subclass added; counts are made anew.
+    fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyDict>)> {
+        let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "max_messages"), self.max_messages())?;
+        Ok(((self.token_limit, &self.counter).into_bound_py_any(py)?, keywords))
+    }
+
+    fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyList>, Option<Bound<'py, PyAny>>)> {
+        Ok((slf.get().get_all(slf.py())?, slf.getattr_opt(intern!(slf.py(), "__dict__"))?))
+    }
+
+    #[pyo3(signature = (state, /))]
+    fn __setstate__(slf: &Bound<'_, Self>, state: (Bound<'_, PyList>, Option<Bound<'_, PyDict>>)) -> PyResult<()> {
+        let (messages, attributes) = state;
+        if let Some(attributes) = attributes {
+            slf.getattr(intern!(slf.py(), "__dict__"))?.cast::<PyDict>()?.update(attributes.as_mapping())?;
+        }
+        slf.get().set(messages.as_any())
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.counter)?;
+        self.history.traverse(visit)
+    }
+
+    fn __clear__(&self) {
+        self.history.clear();
+    }
+}
+
+/// Checks every message before any is stored.
+fn slots(messages: &Bound<'_, PyAny>) -> PyResult<Vec<Slot>> {
+    messages.try_iter()?.map(|message| Slot::new(message?)).collect()
+}
+
+fn limit(value: &Bound<'_, PyAny>) -> PyResult<i64> {
+    let limit = integer(value, "token_limit")?;
+    if limit < 1 { Err(Error::TokenLimit { limit }.into()) } else { Ok(limit) }
+}
+
+/// An integer argument. A bool is one in Python, but never meant as one here.
+fn integer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
+    if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be an integer, got {} ({})",
+            value.repr()?,
+            type_name(value)
+        )));
+    }
+    value.extract().map_err(|_| PyValueError::new_err(format!("{name} must be below 2**63, got {value}")))
+}
+
+fn out_of_range(index: isize, length: usize) -> PyErr {
+    PyIndexError::new_err(format!("index {index} is out of range for a ring of {length} messages"))
+}
