@@ -63,7 +63,7 @@ struct State {
 enum Step {
     Empty,
     Count {
-        need: &Need,
+        need: Need,
         epoch: u64,
         history: Range<u64>,
         older: Vec<Pin>,

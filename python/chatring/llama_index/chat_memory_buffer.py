@@ -1,0 +1,295 @@
+"""`ChatMemoryBuffer`: LlamaIndex's class with its windows answered by rings."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import logging
+import math
+import types
+from typing import Any
+
+import tiktoken
+from llama_index.core.llms import LLM, ChatMessage
+from llama_index.core.memory import ChatMemoryBuffer as LlamaIndexChatMemoryBuffer
+from llama_index.core.memory.chat_memory_buffer import DEFAULT_TOKEN_LIMIT, DEFAULT_TOKEN_LIMIT_RATIO
+from llama_index.core.memory.types import DEFAULT_CHAT_STORE_KEY
+from llama_index.core.storage.chat_store import BaseChatStore, SimpleChatStore
+from llama_index.core.storage.chat_store.loading import load_chat_store
+from llama_index.core.utils import get_tokenizer
+from pydantic import Field, PrivateAttr, SerializeAsAny, field_serializer, model_validator
+
+from chatring._core import MessageRing, TokenCounter
+from chatring.llama_index.ring_chat_store import RingChatStore, _checked
+
+_logger = logging.getLogger(__name__)
+
+
+class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
+    """LlamaIndex's `ChatMemoryBuffer`, with the same windows in logarithmic instead of quadratic time.
+
+    A subclass of LlamaIndex's own. Everything it takes, returns and raises is the same but for what stands in
+    `docs/llama-index.md`.
+
+    Args:
+        token_limit: tokens that a window may have, at least 1.
+        tokenizer_fn: from a text to its tokens; LlamaIndex's global tokenizer if not given. The encodings of tiktoken are
+            counted in Rust.
+        chat_store: holds the messages; a new `RingChatStore` if not given. Any other chat store works too.
+        chat_store_key: the session's key in the store.
+
+    Raises:
+        ValueError: if token_limit is missing or below 1.
+    """
+
+    chat_store: SerializeAsAny[BaseChatStore] = Field(default_factory=RingChatStore)
+
+    # The counter of `tokenizer_fn`, with the callable that it was made for.
+    _counter: tuple[Any, TokenCounter] | None = PrivateAttr(default=None)
+    # The messages last seen in a store that is not ours, with their counts.
+    _seen: MessageRing[ChatMessage] | None = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def validate_memory(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """Check the limit, and find the tokenizer and the chat store. The argument is left alone."""
+        values = dict(values)
+        tokenizer = values.get("tokenizer_fn")
+        if not callable(tokenizer) and hasattr(tokenizer, "encode"):
+            values["tokenizer_fn"] = functools.partial(tokenizer.encode, allowed_special="all")
+        if isinstance(values.get("chat_store"), dict):
+            values["chat_store"] = _load_store(values["chat_store"])
+        checked: dict[str, Any] = LlamaIndexChatMemoryBuffer.validate_memory.__func__(cls, values)  # type: ignore[attr-defined]
+        return checked
+
+    @classmethod
+    def from_defaults(
+        cls,
+        chat_history: list[ChatMessage] | None = None,
+        llm: LLM | None = None,
+        chat_store: BaseChatStore | None = None,
+        chat_store_key: str = DEFAULT_CHAT_STORE_KEY,
+        token_limit: int | None = None,
+        tokenizer_fn: Any = None,
+        **kwargs: Any,
+    ) -> ChatMemoryBuffer:
+        """Return a memory.
+
+        Args:
+            chat_history: messages to begin with, in the place of those in the store; the list is copied.
+            llm: takes 75 % of its context window as the token limit, if none is given.
+            chat_store: as in the class.
+            chat_store_key: as in the class.
+            token_limit: as in the class; 3,000 if neither it nor `llm` is given.
+            tokenizer_fn: as in the class.
+            **kwargs: there are no others.
+
+        Raises:
+            ValueError: for other arguments, or a token limit below 1.
+        """
+        if kwargs:
+            raise ValueError(f"Unexpected kwargs: {kwargs}")
+        if llm is not None:
+            token_limit = token_limit or int(llm.metadata.context_window * DEFAULT_TOKEN_LIMIT_RATIO)
+        elif token_limit is None:
+            token_limit = DEFAULT_TOKEN_LIMIT
+        memory = cls(
+            token_limit=token_limit,
+            tokenizer_fn=tokenizer_fn or get_tokenizer(),
+            chat_store=chat_store or RingChatStore(),
+            chat_store_key=chat_store_key,
+        )
+        if chat_history is not None:
+            memory.chat_store.set_messages(chat_store_key, chat_history)
+        return memory
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> ChatMemoryBuffer:
+        """Return the memory that `to_dict` of this class or of LlamaIndex's has described. The argument is left alone.
+
+        Raises:
+            ValueError: if it names a chat store that cannot be loaded from a dict.
+        """
+        data = dict(data)
+        if "chat_history" in data:  # the form of early versions of LlamaIndex
+            history = data.pop("chat_history")
+            data["chat_store"] = RingChatStore(store={DEFAULT_CHAT_STORE_KEY: history})
+        elif isinstance(data.get("chat_store"), dict):
+            data["chat_store"] = _load_store(data["chat_store"])
+        return cls(**data)
+
+    @field_serializer("chat_store")
+    def serialize_courses_in_order(self, chat_store: BaseChatStore) -> dict[str, Any]:
+        """Describe the store as LlamaIndex does; a `RingChatStore` without bounds as the `SimpleChatStore` it replaces."""
+        data = chat_store.model_dump()
+        data["class_name"] = chat_store.class_name()
+        if isinstance(chat_store, RingChatStore) and chat_store.max_messages is chat_store.max_sessions is None:
+            data["class_name"] = SimpleChatStore.class_name()
+        return data
+
+    def get(self, input: str | None = None, initial_token_count: int = 0, **kwargs: Any) -> list[ChatMessage]:  # noqa: A002
+        """Return the last messages that fit the token limit: a new list of the messages themselves, oldest first.
+
+        Args:
+            input: not used, as in LlamaIndex.
+            initial_token_count: tokens spent before the window.
+            **kwargs: not used, as in LlamaIndex.
+
+        Raises:
+            ValueError: if `initial_token_count` exceeds the token limit.
+            Exception: whatever the tokenizer raises, unchanged.
+        """
+        if _overridden(self, "_token_count_for_messages"):
+            return super().get(input, initial_token_count, **kwargs)
+        ring = self._ring()
+        allowance = self.token_limit - initial_token_count
+        if allowance < 0:
+            raise ValueError(f"Initial token count exceeds token limit: {initial_token_count} > {self.token_limit}")
+        if ring is None:
+            return []
+        # An allowance of 0 is legal, a token limit of 0 is not: so one more of each. A fraction of a token is none.
+        return ring.get(
+            token_limit=math.floor(allowance) + 1, initial_token_count=1, counter=self._token_counter(), verify=True
+        )
+
+    def token_count(self) -> int:
+        """Return the tokens of the whole history, as `get` counts them; 0 if it is empty."""
+        if _overridden(self, "_token_count_for_messages"):
+            return self._token_count_for_messages(self.get_all())
+        ring = self._ring()
+        return 0 if ring is None else ring.token_count(counter=self._token_counter())
+
+    def put(self, message: ChatMessage) -> None:
+        """Add a message.
+
+        Raises:
+            TypeError: if it is not a `ChatMessage`.
+        """
+        _checked([message])
+        self.chat_store.add_message(self.chat_store_key, message)
+
+    def put_message(self, message: ChatMessage) -> None:
+        """As `put`, by the name that early documents of LlamaIndex use."""
+        self.put(message)
+
+    def put_messages(self, messages: list[ChatMessage]) -> None:
+        """Add messages: all of them, or none if one is no `ChatMessage`."""
+        messages = _checked(list(messages))
+        if isinstance(self.chat_store, RingChatStore) and not _overridden(self, "put"):
+            self.chat_store.add_messages(self.chat_store_key, messages)
+        else:
+            for message in messages:
+                self.put(message)
+
+    def set(self, messages: list[ChatMessage]) -> None:
+        """Put messages in the place of all others; the list is copied.
+
+        Raises:
+            TypeError: if it is not a list of `ChatMessage`.
+        """
+        self.chat_store.set_messages(self.chat_store_key, list(_checked(messages)))
+
+    def get_all(self) -> list[ChatMessage]:
+        """Return a new list of all messages."""
+        return list(self.chat_store.get_messages(self.chat_store_key))
+
+    # With a store of ours nothing waits for anything, so the async methods answer at once instead of hopping to a thread.
+
+    async def aget(self, input: str | None = None, initial_token_count: int = 0, **kwargs: Any) -> list[ChatMessage]:  # noqa: A002
+        """As `get`."""
+        if isinstance(self.chat_store, RingChatStore):
+            return self.get(input=input, initial_token_count=initial_token_count, **kwargs)
+        return await super().aget(input=input, initial_token_count=initial_token_count, **kwargs)
+
+    async def aput(self, message: ChatMessage) -> None:
+        """As `put`."""
+        _checked([message])
+        await self.chat_store.async_add_message(self.chat_store_key, message)
+
+    async def aput_messages(self, messages: list[ChatMessage]) -> None:
+        """As `put_messages`."""
+        if isinstance(self.chat_store, RingChatStore):
+            self.put_messages(messages)
+        else:
+            await super().aput_messages(messages)
+
+    async def aset(self, messages: list[ChatMessage]) -> None:
+        """As `set`."""
+        await self.chat_store.aset_messages(self.chat_store_key, list(_checked(messages)))
+
+    async def aget_all(self) -> list[ChatMessage]:
+        """As `get_all`."""
+        return list(await self.chat_store.aget_messages(self.chat_store_key))
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ChatMemoryBuffer:
+        """Return a memory with a store of its own; tokenizers are never copied, nor the messages in a store of ours."""
+        copied = self.model_copy()
+        copied.chat_store = copy.deepcopy(self.chat_store, memo)
+        copied._seen = None
+        return copied
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle the fields, without counts. A tokenizer goes by its name: one that would be copied is left out."""
+        fields = dict(self.__dict__)
+        if not _pickled_by_name(self.tokenizer_fn):
+            del fields["tokenizer_fn"]
+            if self.tokenizer_fn is not get_tokenizer():
+                _logger.warning("Leaving out tokenizer_fn, which has no name to be found by: %r", self.tokenizer_fn)
+        return {"__dict__": fields}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Fill a memory that was made without its constructor; a tokenizer that was left out is LlamaIndex's global one."""
+        self.__init__(**state["__dict__"])  # type: ignore[misc]
+
+    def _ring(self) -> MessageRing[ChatMessage] | None:
+        """Return the ring of the history, None if the store has none."""
+        if isinstance(self.chat_store, RingChatStore) and not _overridden(self, "get_all"):
+            return self.chat_store.ring(self.chat_store_key)
+        # Counts are kept of the messages whose texts are still where they were, even if the store made new objects.
+        ring = self._seen or MessageRing()
+        ring.set(self.get_all())
+        self._seen = ring
+        return ring
+
+    def _token_counter(self) -> TokenCounter:
+        known = self._counter
+        if known is None or known[0] is not self.tokenizer_fn:
+            known = self._counter = (self.tokenizer_fn, _counter_of(self.tokenizer_fn))
+        return known[1]
+
+
+def _overridden(memory: ChatMemoryBuffer, name: str) -> bool:
+    """Whether a subclass of ours has a method of its own in the place of `name`."""
+    return getattr(type(memory), name) is not getattr(ChatMemoryBuffer, name)
+
+
+def _encoding_of(tokenizer: Any) -> Any:
+    """Return the tiktoken encoding whose `encode`, with all special tokens allowed, is `tokenizer`; None if there is none."""
+    if isinstance(tokenizer, functools.partial):
+        if tokenizer.args or tokenizer.keywords != {"allowed_special": "all"}:
+            return None
+        tokenizer = tokenizer.func
+    encoding = getattr(tokenizer, "__self__", None)
+    is_encode = isinstance(encoding, tiktoken.Encoding) and tokenizer == encoding.encode
+    return encoding if is_encode else None
+
+
+def _counter_of(tokenizer: Any) -> TokenCounter:
+    counter = TokenCounter(_encoding_of(tokenizer) or tokenizer)
+    return counter if counter.is_native else TokenCounter(tokenizer)
+
+
+def _pickled_by_name(tokenizer: Any) -> bool:
+    """Whether pickling `tokenizer` writes a name to find it by, and not what it consists of."""
+    named = (types.FunctionType, types.BuiltinFunctionType, type)
+    return _encoding_of(tokenizer) is not None or (
+        isinstance(tokenizer, named)
+        and isinstance(getattr(tokenizer, "__self__", None), (types.ModuleType, type(None)))
+    )
+
+
+def _load_store(data: dict[str, Any]) -> BaseChatStore:
+    """Return the store that `data` describes; a `SimpleChatStore` as the `RingChatStore` that takes its place."""
+    if data.get("class_name") == SimpleChatStore.class_name():
+        return RingChatStore.from_dict(data)
+    return load_chat_store(data)

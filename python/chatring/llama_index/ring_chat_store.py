@@ -1,0 +1,297 @@
+"""`RingChatStore`: LlamaIndex's chat store on rings, one for each session key."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import fsspec
+from llama_index.core.llms import ChatMessage
+from llama_index.core.storage.chat_store.base import BaseChatStore
+from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
+from pydantic import Field, PrivateAttr, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+
+from chatring._core import MessageRing
+
+EvictionCallback = Callable[[str, list[ChatMessage]], None]
+
+
+class RingChatStore(BaseChatStore):
+    """A chat store of rings: `SimpleChatStore` with counts that stay with the history.
+
+    Any number of memory objects may share one store; a new one for every request starts with the counts of those before.
+    Safe to use from many threads.
+
+    Args:
+        store: messages to begin with, by key. The lists are copied, the messages are not.
+        max_messages: keep at most so many messages of a session, the oldest leave; None keeps all.
+        max_sessions: keep at most so many sessions, the least recently used leaves; None keeps all.
+        on_evict: called with a key and the messages that leave because of a bound, oldest first. It must not block.
+
+    Raises:
+        ValueError: for a bound below 1.
+        TypeError: for a message that is not a `ChatMessage`.
+    """
+
+    max_messages: int | None = Field(default=None, ge=1)
+    max_sessions: int | None = Field(default=None, ge=1)
+    on_evict: EvictionCallback | None = Field(default=None, exclude=True)
+
+    _rings: OrderedDict[str, MessageRing[ChatMessage]] = PrivateAttr(default_factory=OrderedDict)
+    # Held while sessions come and go, and while a session that may be evicted is written to: what is put into a session
+    # that has just left would be lost. Reentrant, because the callback may use the store.
+    _lock: threading.RLock = PrivateAttr(default_factory=threading.RLock)
+
+    def __init__(self, store: dict[str, Iterable[Any]] | None = None, **data: Any) -> None:
+        super().__init__(**data)
+        for key, messages in (store or {}).items():
+            self.set_messages(key, [ChatMessage.model_validate(message) for message in messages])
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that serialised stores of this class carry."""
+        return "RingChatStore"
+
+    @property
+    def store(self) -> dict[str, list[ChatMessage]]:
+        """All messages by key: a copy. Changing it changes nothing here."""
+        return {key: ring.get_all() for key, ring in self._sessions()}
+
+    def ring(self, key: str) -> MessageRing[ChatMessage] | None:
+        """Return the ring of a session, None if there is no such session; a look counts as a use of the session."""
+        if self.max_sessions is None:
+            return self._rings.get(key)
+        with self._lock:
+            if key in self._rings:
+                self._rings.move_to_end(key)
+            return self._rings.get(key)
+
+    def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
+        """Put messages in the place of all of a session; a copy of the list, which is not kept."""
+        checked = _checked(messages)
+        excess = len(checked) - (self.max_messages or len(checked))
+        with self._lock:
+            self._open(key).set(checked[max(excess, 0) :])
+        self._report(key, checked[: max(excess, 0)])
+
+    def get_messages(self, key: str) -> list[ChatMessage]:
+        """Return a new list of a session's messages; empty if there is no such session."""
+        ring = self.ring(key)
+        return [] if ring is None else ring.get_all()
+
+    def add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
+        """Add a message to a session: at its end, or before index `idx` as `list.insert` does."""
+        if idx is None:
+            self.add_messages(key, [message])
+            return
+        with self._lock:
+            messages = self.get_messages(key)
+            messages.insert(idx, message)
+            self.set_messages(key, messages)
+
+    def add_messages(self, key: str, messages: list[ChatMessage]) -> None:
+        """Add messages to the end of a session: all of them, or none if one is no message."""
+        checked = _checked(messages)
+        if self.max_sessions is None:
+            ring = self._rings.get(key) or self._open(key)
+            if self.max_messages is None:
+                ring.put_messages(checked)
+            else:
+                self._report(key, ring._put_messages(checked))
+        else:
+            with self._lock:
+                self._report(key, self._open(key)._put_messages(checked))
+
+    def delete_messages(self, key: str) -> list[ChatMessage] | None:
+        """Remove a session; return its messages, None if there is no such session."""
+        with self._lock:
+            ring = self._rings.pop(key, None)
+        return None if ring is None else ring.get_all()
+
+    def delete_message(self, key: str, idx: int) -> ChatMessage | None:
+        """Remove a message; return it, None if there is none so far from the start.
+
+        Raises:
+            IndexError: for a negative index before the first message.
+        """
+        ring = self.ring(key)
+        if ring is None or idx >= len(ring):
+            return None
+        return ring.delete(idx)
+
+    def delete_last_message(self, key: str) -> ChatMessage | None:
+        """Remove the newest message of a session; return it, None if there is no such session.
+
+        Raises:
+            IndexError: if the session has no message.
+        """
+        ring = self.ring(key)
+        return None if ring is None else ring.pop()
+
+    def get_keys(self) -> list[str]:
+        """Return the keys of all sessions, in the order in which they began (with `max_sessions`: were last used)."""
+        return list(self._rings)
+
+    # Nothing here waits for anything, so the async methods answer at once instead of hopping to a thread.
+
+    async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
+        """As `set_messages`."""
+        self.set_messages(key, messages)
+
+    async def aget_messages(self, key: str) -> list[ChatMessage]:
+        """As `get_messages`."""
+        return self.get_messages(key)
+
+    async def async_add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
+        """As `add_message`."""
+        self.add_message(key, message, idx)
+
+    async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
+        """As `delete_messages`."""
+        return self.delete_messages(key)
+
+    async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
+        """As `delete_message`."""
+        return self.delete_message(key, idx)
+
+    async def adelete_last_message(self, key: str) -> ChatMessage | None:
+        """As `delete_last_message`."""
+        return self.delete_last_message(key)
+
+    async def aget_keys(self) -> list[str]:
+        """As `get_keys`."""
+        return self.get_keys()
+
+    def persist(self, persist_path: str = "chat_store.json", fs: fsspec.AbstractFileSystem | None = None) -> None:
+        """Write all sessions to a file in `SimpleChatStore`'s JSON form.
+
+        The file has the old contents or the new ones, never a part: they go to a temporary file beside it, which is
+        flushed to the disk and renamed. Another file system `fs` gets the temporary file and the rename only.
+
+        Raises:
+            ValueError: if a message's `additional_kwargs` hold something that has no JSON form; nothing is written.
+            OSError: if writing fails; the file is left alone.
+        """
+        data = self.model_dump_json()
+        folder = os.path.dirname(persist_path)
+        if fs is not None:
+            if folder and not fs.exists(folder):
+                fs.makedirs(folder)
+            with fs.open(persist_path + ".tmp", "w", encoding="utf-8") as file:
+                file.write(data)
+            fs.mv(persist_path + ".tmp", persist_path)
+            return
+        os.makedirs(folder or ".", exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(
+            dir=folder or ".", prefix=os.path.basename(persist_path), suffix=".tmp"
+        )
+        try:
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, persist_path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    @classmethod
+    def from_persist_path(
+        cls, persist_path: str = "chat_store.json", fs: fsspec.AbstractFileSystem | None = None
+    ) -> RingChatStore:
+        """Read sessions that `persist` or `SimpleChatStore.persist` has written; none if there is no such file.
+
+        Raises:
+            ValueError: if the file is not a chat store, such as one cut short. It is left alone.
+        """
+        fs = fs or fsspec.filesystem("file")
+        if not fs.exists(persist_path):
+            return cls()
+        with fs.open(persist_path, "r", encoding="utf-8") as file:
+            text = file.read()
+        try:
+            data = json.loads(text)
+            return cls.from_dict(json.loads(data) if isinstance(data, str) else data)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{persist_path} is not a chat store: {error}") from error
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> RingChatStore:
+        """Return the store that `to_dict`, or `SimpleChatStore.to_dict`, has described. The argument is left alone."""
+        data = {key: value for key, value in data.items() if key != "class_name"}
+        return cls(**{**data, **kwargs})
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Describe the store as `SimpleChatStore` does, with the bounds if there are any."""
+        bounds = {key: value for key, value in handler(self).items() if value is not None}
+        store = {key: [_dump(message, info) for message in ring.get_all()] for key, ring in self._sessions()}
+        return {"store": store, **bounds, "class_name": self.class_name()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle sessions as lists of messages."""
+        return {"store": self.store, **self.__dict__}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Fill a store that was made without its constructor."""
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RingChatStore:
+        """Return a store with lists of its own, and counts, of the same messages."""
+        copied = type(self)(**self.__dict__)
+        copied._rings.update((key, copy.copy(ring)) for key, ring in self._sessions())
+        return copied
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold equal messages under the same keys."""
+        return isinstance(other, RingChatStore) and self.store == other.store
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _sessions(self) -> list[tuple[str, MessageRing[ChatMessage]]]:
+        return list(self._rings.items())
+
+    def _open(self, key: str) -> MessageRing[ChatMessage]:
+        """Return the ring of a session, begun now if there is none. With `max_sessions`, the lock must be held."""
+        ring = self.ring(key)
+        if ring is not None:
+            return ring
+        # One operation, so that two threads cannot begin the same session twice.
+        ring = self._rings.setdefault(key, MessageRing(max_messages=self.max_messages))
+        while self.max_sessions is not None and len(self._rings) > self.max_sessions:
+            evicted, messages = self._rings.popitem(last=False)
+            self._report(evicted, messages.get_all())
+        return ring
+
+    def _report(self, key: str, evicted: list[ChatMessage]) -> None:
+        if evicted and self.on_evict is not None:
+            self.on_evict(key, evicted)
+
+
+def _checked(messages: list[ChatMessage]) -> list[ChatMessage]:
+    if not isinstance(messages, list):
+        raise TypeError(f"messages must be a list of ChatMessage, got {type(messages).__name__}")
+    for message in messages:
+        if not isinstance(message, ChatMessage):
+            raise TypeError(f"a message must be a ChatMessage, got {message!r} ({type(message).__name__})")
+    return messages
+
+
+def _dump(message: ChatMessage, info: SerializationInfo) -> dict[str, Any]:
+    """Describe a message as `SimpleChatStore` does. Its own way fails on pydantic 2.14 and newer."""
+    data = message.model_dump(mode=info.mode)
+    for key, value in data.get("additional_kwargs", {}).items():
+        value = message._recursive_serialization(value)
+        if not isinstance(value, (str, int, float, bool, dict, list, type(None))):
+            raise ValueError(f"Failed to serialize additional_kwargs value: {value}")
+        data["additional_kwargs"][key] = value
+    return data
+
+
+RECOGNIZED_CHAT_STORES[RingChatStore.class_name()] = RingChatStore
