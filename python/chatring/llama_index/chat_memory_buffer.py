@@ -33,8 +33,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     Args:
         token_limit: tokens that a window may have, at least 1.
-        tokenizer_fn: from a text to its tokens; LlamaIndex's global tokenizer if not given. The encodings of tiktoken are
-            counted in Rust.
+        tokenizer_fn: from a text to its tokens; LlamaIndex's global tokenizer if not given. The encodings of tiktoken
+            are counted in Rust.
         chat_store: holds the messages; a new `RingChatStore` if not given. Any other chat store works too.
         chat_store_key: the session's key in the store.
 
@@ -55,11 +55,11 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """Check the limit, and find the tokenizer and the chat store. The argument is left alone."""
         values = dict(values)
         tokenizer = values.get("tokenizer_fn")
-        if not callable(tokenizer) and hasattr(tokenizer, "encode"):
+        if isinstance(tokenizer, tiktoken.Encoding):
             values["tokenizer_fn"] = functools.partial(tokenizer.encode, allowed_special="all")
         if isinstance(values.get("chat_store"), dict):
             values["chat_store"] = _load_store(values["chat_store"])
-        checked: dict[str, Any] = LlamaIndexChatMemoryBuffer.validate_memory.__func__(cls, values)  # type: ignore[attr-defined]
+        checked: dict[str, Any] = LlamaIndexChatMemoryBuffer.validate_memory.__func__(cls, values)
         return checked
 
     @classmethod
@@ -120,7 +120,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     @field_serializer("chat_store")
     def serialize_courses_in_order(self, chat_store: BaseChatStore) -> dict[str, Any]:
-        """Describe the store as LlamaIndex does; a `RingChatStore` without bounds as the `SimpleChatStore` it replaces."""
+        """Describe the store; a `RingChatStore` without bounds as the `SimpleChatStore` it replaces."""
         data = chat_store.model_dump()
         data["class_name"] = chat_store.class_name()
         if isinstance(chat_store, RingChatStore) and chat_store.max_messages is chat_store.max_sessions is None:
@@ -193,7 +193,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """Return a new list of all messages."""
         return list(self.chat_store.get_messages(self.chat_store_key))
 
-    # With a store of ours nothing waits for anything, so the async methods answer at once instead of hopping to a thread.
+    # A store of ours never waits, so the async methods answer at once instead of hopping to a thread.
 
     async def aget(self, input: str | None = None, initial_token_count: int = 0, **kwargs: Any) -> list[ChatMessage]:  # noqa: A002
         """As `get`."""
@@ -238,7 +238,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         return {"__dict__": fields}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Fill a memory that was made without its constructor; a tokenizer that was left out is LlamaIndex's global one."""
+        """Fill a memory made without its constructor; LlamaIndex's global tokenizer stands in for one left out."""
         self.__init__(**state["__dict__"])  # type: ignore[misc]
 
     def _ring(self) -> MessageRing[ChatMessage] | None:
@@ -264,7 +264,7 @@ def _overridden(memory: ChatMemoryBuffer, name: str) -> bool:
 
 
 def _encoding_of(tokenizer: Any) -> Any:
-    """Return the tiktoken encoding whose `encode`, with all special tokens allowed, is `tokenizer`; None if there is none."""
+    """Return the tiktoken encoding whose `encode`, maybe with all special tokens allowed, is `tokenizer`; or None."""
     if isinstance(tokenizer, functools.partial):
         if tokenizer.args or tokenizer.keywords != {"allowed_special": "all"}:
             return None

@@ -25,7 +25,7 @@ EvictionCallback = Callable[[str, list[ChatMessage]], None]
 class RingChatStore(BaseChatStore):
     """A chat store of rings: `SimpleChatStore` with counts that stay with the history.
 
-    Any number of memory objects may share one store; a new one for every request starts with the counts of those before.
+    Any number of memory objects may share one store: a new one for every request starts with the counts of the last.
     Safe to use from many threads.
 
     Args:
@@ -138,7 +138,7 @@ class RingChatStore(BaseChatStore):
         """Return the keys of all sessions, in the order in which they began (with `max_sessions`: were last used)."""
         return list(self._rings)
 
-    # Nothing here waits for anything, so the async methods answer at once instead of hopping to a thread.
+    # Nothing here waits, so the async methods answer at once instead of hopping to a thread.
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """As `set_messages`."""
@@ -294,4 +294,4 @@ def _dump(message: ChatMessage, info: SerializationInfo) -> dict[str, Any]:
     return data
 
 
-RECOGNIZED_CHAT_STORES[RingChatStore.class_name()] = RingChatStore
+RECOGNIZED_CHAT_STORES[RingChatStore.class_name()] = RingChatStore  # type: ignore[assignment]
