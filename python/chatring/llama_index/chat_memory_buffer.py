@@ -100,7 +100,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
             chat_store_key=chat_store_key,
         )
         if chat_history is not None:
-            memory.chat_store.set_messages(chat_store_key, chat_history)
+            memory.chat_store.set_messages(chat_store_key, list(_checked(chat_history)))
         return memory
 
     @classmethod

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
-import tempfile
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -188,17 +188,16 @@ class RingChatStore(BaseChatStore):
             fs.mv(persist_path + ".tmp", persist_path)
             return
         os.makedirs(folder or ".", exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(
-            dir=folder or ".", prefix=os.path.basename(persist_path), suffix=".tmp"
-        )
+        temporary = f"{persist_path}.{os.getpid()}-{threading.get_ident()}.tmp"
         try:
-            with open(descriptor, "w", encoding="utf-8") as file:
+            with open(temporary, "w", encoding="utf-8") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, persist_path)
         except BaseException:
-            os.unlink(temporary)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
             raise
 
     @classmethod

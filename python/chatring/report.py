@@ -1,0 +1,258 @@
+"""What the commands print about a history: its window, and where its tokens are."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+from rich.text import Text
+
+from chatring._core import MessageRing, TokenCounter
+from chatring.conversation import Conversation, Message, concatenate
+from chatring.terminal import amount, duration, headline, one_line
+
+_LONGEST = 5
+_CHART_ROWS = 12
+_CHART_WIDTH = 40
+_ROLE_STYLES = {"system": "magenta", "developer": "magenta", "user": "green", "assistant": "cyan", "tool": "yellow"}
+
+
+def count_tokens(messages: Iterable[Message], counter: TokenCounter) -> int:
+    """Return the tokens of the messages' texts joined by one space."""
+    ring: Conversation = MessageRing(counter=counter)
+    ring.put_messages(messages)
+    return ring.token_count()
+
+
+@dataclass(frozen=True)
+class WindowReport:
+    """The window of one history, and what finding it took. Its `conversation` is None where there is only one."""
+
+    conversation: int | None
+    counter: TokenCounter
+    token_limit: int
+    initial_token_count: int
+    messages: list[Message]
+    tokens: int
+    history_messages: int
+    history_tokens: int
+    first_seconds: float
+    again_seconds: float
+
+    @classmethod
+    def find(
+        cls,
+        history: Conversation,
+        counter: TokenCounter,
+        *,
+        token_limit: int,
+        initial_token_count: int,
+        conversation: int | None = None,
+    ) -> "WindowReport":
+        """Find the window of a history that was not counted before, and find it again.
+
+        Raises:
+            ValueError: if `token_limit` is below 1 or `initial_token_count` above it.
+
+        """
+        begin = time.perf_counter()
+        messages = history.get(initial_token_count=initial_token_count, token_limit=token_limit, counter=counter)
+        found = time.perf_counter()
+        history.get(initial_token_count=initial_token_count, token_limit=token_limit, counter=counter)
+        found_again = time.perf_counter()
+        return cls(
+            conversation=conversation,
+            counter=counter,
+            token_limit=token_limit,
+            initial_token_count=initial_token_count,
+            messages=messages,
+            tokens=count_tokens(messages, counter),
+            history_messages=len(history),
+            history_tokens=history.token_count(counter=counter),
+            first_seconds=found - begin,
+            again_seconds=found_again - found,
+        )
+
+    @property
+    def start(self) -> int:
+        """The index of the window's first message in the history."""
+        return self.history_messages - len(self.messages)
+
+    @property
+    def exceeds_limit(self) -> bool:
+        """Whether the window is a last message that does not fit."""
+        return self.tokens + self.initial_token_count > self.token_limit
+
+    def record(self) -> dict[str, Any]:
+        """Return the report as JSON's values, without the times."""
+        return {
+            **({} if self.conversation is None else {"conversation": self.conversation}),
+            "token_limit": self.token_limit,
+            "initial_token_count": self.initial_token_count,
+            "encoding": self.counter.name,
+            "messages": self.messages,
+            "window": {"start": self.start, "messages": len(self.messages), "tokens": self.tokens},
+            "history": {"messages": self.history_messages, "tokens": self.history_tokens},
+        }
+
+    def show(self, console: Console) -> None:
+        """Print the window's messages, one a line, and what was left out."""
+        if self.conversation is not None:
+            console.print(f"conversation {self.conversation:,}", style="bold")
+        table = _table(">index", "role", ">tokens", "content")
+        for index, message in enumerate(self.messages, self.start):
+            tokens = count_tokens([message], self.counter)
+            table.add_row(f"{index:,}", _role(message["role"]), f"{tokens:,}", Text(headline(message)))
+        console.print(table)
+        console.print()
+
+        totals = _table("", ">messages", ">tokens", ">from index")
+        totals.add_row("window", f"{len(self.messages):,}", f"{self.tokens:,}", f"{self.start:,}", style="bold")
+        # What the window saves, with the space before it, so that the rows add up.
+        totals.add_row("left out", f"{self.start:,}", f"{self.history_tokens - self.tokens:,}")
+        totals.add_row("history", f"{self.history_messages:,}", f"{self.history_tokens:,}")
+        console.print(totals)
+        console.print()
+
+
+def show_windows(console: Console, reports: Sequence[WindowReport]) -> None:
+    """Print the windows of several conversations, one row for each."""
+    table = _table(">conversation", ">messages", ">tokens", ">window messages", ">window tokens", ">left out")
+    for report in reports:
+        numbers = (report.history_messages, report.history_tokens, len(report.messages), report.tokens, report.start)
+        table.add_row(str(report.conversation), *(f"{number:,}" for number in numbers))
+    console.print(table)
+    console.print()
+
+
+def show_search(console: Console, reports: Sequence[WindowReport], *, loading_seconds: float) -> None:
+    """Print the limit of these windows, whether they keep it, and how long finding them took."""
+    limit, counter, initial = reports[0].token_limit, reports[0].counter, reports[0].initial_token_count
+    spent = f", of which {initial:,} already spent" if initial else ""
+    console.print(f"limit: {amount(limit, 'token')} of {counter.name}{spent}")
+    too_long = sum(report.exceeds_limit for report in reports)
+    if too_long:
+        where = "" if len(reports) == 1 else f"in {amount(too_long, 'conversation')} "
+        console.print(
+            f"{where}the last message alone exceeds the limit; it is the window all the same", style="bold red"
+        )
+    first = duration(sum(report.first_seconds for report in reports))
+    again = duration(sum(report.again_seconds for report in reports))
+    console.print(f"time: {first} to count and find, {again} again; encoding loaded in {duration(loading_seconds)}")
+    if len(reports) == 1 and any(message["content"] is None for message in reports[0].messages):
+        console.print("note: tool calls do not count; a message without content counts as the text None", style="dim")
+
+
+@dataclass(frozen=True)
+class StatsReport:
+    """Where the tokens of conversations are, taken together in their order.
+
+    A message's tokens are those of its text alone; `growth` has the tokens of the first messages' texts joined by one
+    space, for numbers of messages that divide the history evenly.
+    """
+
+    counter: TokenCounter
+    conversations: Sequence[Conversation]
+    history: list[Message]
+    tokens: list[int]
+    growth: list[tuple[int, int]]
+
+    @classmethod
+    def measure(cls, conversations: Sequence[Conversation], counter: TokenCounter, progress: Progress) -> "StatsReport":
+        """Count every message of the conversations."""
+        history = concatenate(conversations).get_all()
+        tokens = [count_tokens([message], counter) for message in progress.track(history, description="counting")]
+        rows = min(_CHART_ROWS, len(history))
+        ends = [len(history) * row // rows for row in range(1, rows + 1)]
+        growth = []
+        ring: Conversation = MessageRing(counter=counter)
+        for end in progress.track(ends, description="adding up"):
+            ring.put_messages(history[len(ring) : end])
+            growth.append((end, ring.token_count()))
+        return cls(counter, conversations, history, tokens, growth)
+
+    @property
+    def history_tokens(self) -> int:
+        """The tokens of all texts joined by one space."""
+        return self.growth[-1][1] if self.growth else 0
+
+    def by_role(self) -> dict[str, tuple[int, int]]:
+        """Return the messages and tokens of each role, in the order in which they speak first."""
+        roles: dict[str, tuple[int, int]] = {}
+        for message, tokens in zip(self.history, self.tokens, strict=True):
+            messages, total = roles.get(message["role"], (0, 0))
+            roles[message["role"]] = messages + 1, total + tokens
+        return roles
+
+    def longest(self) -> list[tuple[int, int, Message, int]]:
+        """Return conversation, index in it, message and tokens of the longest messages, the longest first."""
+        places = [(number, index) for number, ring in enumerate(self.conversations, 1) for index in range(len(ring))]
+        ranking = sorted(range(len(self.history)), key=lambda position: -self.tokens[position])
+        return [(*places[position], self.history[position], self.tokens[position]) for position in ranking[:_LONGEST]]
+
+    def record(self) -> dict[str, Any]:
+        """Return the report as JSON's values."""
+        return {
+            "encoding": self.counter.name,
+            "conversations": len(self.conversations),
+            "history": {"messages": len(self.history), "tokens": self.history_tokens},
+            "roles": {role: {"messages": count, "tokens": tokens} for role, (count, tokens) in self.by_role().items()},
+            "longest": [
+                {
+                    "conversation": conversation,
+                    "index": index,
+                    "role": message["role"],
+                    "tokens": tokens,
+                    "beginning": headline(message)[:200],
+                }
+                for conversation, index, message, tokens in self.longest()
+            ],
+            "growth": [{"messages": messages, "tokens": tokens} for messages, tokens in self.growth],
+        }
+
+    def show(self, console: Console) -> None:
+        """Print the tables and the chart."""
+        several = len(self.conversations) > 1
+        first = [amount(len(self.conversations), "conversation")] if several else []
+        total = amount(self.history_tokens, "token")
+        console.print(", ".join([*first, amount(len(self.history), "message"), f"{total} of {self.counter.name}"]))
+
+        console.print()
+        roles = _table("role", ">messages", ">tokens", ">tokens/message")
+        for role, (messages, tokens) in self.by_role().items():
+            roles.add_row(_role(role), f"{messages:,}", f"{tokens:,}", f"{tokens / messages:,.1f}")
+        console.print(roles)
+
+        console.print()
+        console.print("longest messages", style="underline")
+        longest = _table(*[">conversation"] * several, ">index", "role", ">tokens", "content")
+        for conversation, index, message, tokens in self.longest():
+            place = [f"{conversation:,}"] * several
+            longest.add_row(*place, f"{index:,}", _role(message["role"]), f"{tokens:,}", Text(headline(message)))
+        console.print(longest)
+
+        console.print()
+        console.print("tokens over the conversation", style="underline")
+        chart = _table(">messages", ">tokens", "")
+        block = "#" if console.options.ascii_only else "█"
+        for messages, tokens in self.growth:
+            bar = block * round(_CHART_WIDTH * tokens / max(self.history_tokens, 1))
+            chart.add_row(f"{messages:,}", f"{tokens:,}", Text(bar, "blue"))
+        console.print(chart)
+
+
+def _table(*headers: str) -> Table:
+    """Return an empty table; `>` before a header aligns its column to the right, and `content` takes the width left."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", expand="content" in headers)
+    for header in headers:
+        right = header.startswith(">")
+        ratio = 1 if header == "content" else None
+        table.add_column(header.removeprefix(">"), justify="right" if right else "left", ratio=ratio, no_wrap=True)
+    return table
+
+
+def _role(role: str) -> Text:
+    return Text(one_line(role, characters=20), _ROLE_STYLES.get(role, ""))

@@ -1,0 +1,647 @@
+"""The command, from its output alone: windows and totals are held against tiktoken and the window rule."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+import tiktoken
+from chatring import MessageRing, TokenCounter
+from chatring.cli import chatring
+from chatring.terminal import amount, duration, headline, one_line
+from click.testing import CliRunner, Result
+from conftest import AIRLINE
+from reference import Message, joined_total, may_start, text_of, tiktoken_count, window_of
+
+Record: TypeAlias = dict[str, Any]
+
+EXAMPLE = Path(__file__).parents[1] / "examples" / "support-conversation.jsonl"
+# Whatever the tests run in: output 100 columns wide and without colours.
+ENVIRONMENT = {"COLUMNS": "100", "NO_COLOR": None, "FORCE_COLOR": None, "TTY_COMPATIBLE": None, "TERM": "xterm"}
+
+TALK: list[Record] = [
+    {"role": "system", "content": "You sell tea."},
+    {"role": "user", "content": "Is there any Assam left?"},
+    {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "stock", "arguments": '{"tea": "Assam"}'}}],
+    },
+    {"role": "tool", "tool_call_id": "1", "content": '{"grams": 1250, "warehouse": "north"}'},
+    {"role": "assistant", "content": "Yes, 1,250 grams."},
+    {"role": "user", "content": [{"type": "image_url", "image_url": {}}, {"type": "text", "text": "This one? 🍵"}]},
+]
+OTHER: list[Record] = [{"role": "user", "content": "Good evening."}, {"role": "assistant", "content": "Good evening!"}]
+
+
+def run(*arguments: object, stdin: bytes | None = None, **environment: str) -> Result:
+    return CliRunner(env={**ENVIRONMENT, **environment}).invoke(chatring, [str(a) for a in arguments], input=stdin)
+
+
+def output(*arguments: object, stdin: bytes | None = None, **environment: str) -> str:
+    """Run the command, which must succeed and say nothing on standard error."""
+    result = run(*arguments, stdin=stdin, **environment)
+    assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+def refusal(*arguments: object, stdin: bytes | None = None) -> str:
+    """Run the command, which must fail with one line on standard error and nothing else."""
+    result = run(*arguments, stdin=stdin)
+    assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
+    return result.stderr
+
+
+def records(*arguments: object, stdin: bytes | None = None) -> list[Record]:
+    return [json.loads(line) for line in output(*arguments, "--json", stdin=stdin).splitlines()]
+
+
+def record(*arguments: object, stdin: bytes | None = None) -> Record:
+    (only,) = records(*arguments, stdin=stdin)
+    return only
+
+
+def lines(values: Sequence[object]) -> bytes:
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values).encode()
+
+
+def cells(text: str) -> list[list[str]]:
+    """Return the words of each line."""
+    return [line.split() for line in text.splitlines()]
+
+
+def joined_tokens(messages: Sequence[Record], encoding: tiktoken.Encoding) -> int:
+    return tiktoken_count(encoding)(" ".join(text_of(message["content"]) for message in messages))
+
+
+def expected_window(messages: Sequence[Record], encoding: tiktoken.Encoding, limit: int, initial: int = 0) -> Record:
+    history = [Message(message["role"], message["content"]) for message in messages]
+    size = len(window_of(history, joined_total(tiktoken_count(encoding)), limit, initial))
+    window = messages[len(messages) - size :]
+    return {
+        "token_limit": limit,
+        "initial_token_count": initial,
+        "encoding": encoding.name,
+        "messages": window,
+        "window": {"start": len(messages) - size, "messages": size, "tokens": joined_tokens(window, encoding)},
+        "history": {"messages": len(messages), "tokens": joined_tokens(messages, encoding)},
+    }
+
+
+@pytest.fixture
+def talk(tmp_path: Path) -> Path:
+    path = tmp_path / "talk.jsonl"
+    path.write_bytes(lines(TALK))
+    return path
+
+
+@pytest.fixture
+def talks(tmp_path: Path) -> Path:
+    path = tmp_path / "talks.jsonl"
+    path.write_bytes(lines([{"id": 7, "messages": TALK}, {"messages": OTHER}]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def example() -> list[Record]:
+    with EXAMPLE.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+class TestWindow:
+    @pytest.mark.parametrize(("limit", "initial"), [(1, 0), (300, 0), (1500, 0), (3000, 0), (3000, 1500), (100_000, 0)])
+    def test_json_is_the_window_rule(
+        self, limit: int, initial: int, example: list[Record], cl100k: tiktoken.Encoding
+    ) -> None:
+        found = record("window", EXAMPLE, "--token-limit", limit, "--initial-token-count", initial)
+        assert found == expected_window(example, cl100k, limit, initial)
+
+    @pytest.mark.parametrize("choice", [("--encoding", "o200k_base"), ("--model", "gpt-4o")])
+    def test_encoding_and_model(self, choice: tuple[str, str], example: list[Record], o200k: tiktoken.Encoding) -> None:
+        found = record("window", EXAMPLE, "--token-limit", 2000, *choice)
+        assert found == expected_window(example, o200k, 2000)
+
+    def test_json_is_what_a_ring_gives(self, example: list[Record]) -> None:
+        ring: MessageRing[Record] = MessageRing(2000, "o200k_base")
+        ring.put_messages(example)
+        found = record("window", EXAMPLE, "--token-limit", 2000, "--encoding", "o200k_base")
+        assert found["messages"] == ring.get()
+        assert found["history"] == {"messages": len(ring), "tokens": ring.token_count()}
+
+    def test_messages_one_a_line(self, talk: Path, cl100k: tiktoken.Encoding) -> None:
+        shown = output("window", talk, "--token-limit", joined_tokens(TALK[1:], cl100k))
+        rows = cells(shown)
+        assert rows[0] == ["index", "role", "tokens", "content"]
+        assert rows[1] == ["1", "user", "7", "Is", "there", "any", "Assam", "left?"]
+        assert [row[0] for row in rows[1:6]] == ["1", "2", "3", "4", "5"]
+        assert 'stock({"tea": "Assam"})' in shown
+        assert "[image_url] This one? 🍵" in shown
+
+    def test_each_message_has_its_own_tokens(self, talk: Path, cl100k: tiktoken.Encoding) -> None:
+        rows = cells(output("window", talk, "--token-limit", 1000))[1 : len(TALK) + 1]
+        assert [row[1] for row in rows] == [message["role"] for message in TALK]
+        assert [int(row[2]) for row in rows] == [joined_tokens([message], cl100k) for message in TALK]
+
+    def test_summary(self, talk: Path, cl100k: tiktoken.Encoding) -> None:
+        history, window = joined_tokens(TALK, cl100k), joined_tokens(TALK[5:], cl100k)
+        rows = cells(output("window", talk, "--token-limit", 10, "--initial-token-count", 1))
+        assert rows[-6] == ["window", "1", str(window), "5"]
+        assert rows[-5] == ["left", "out", "5", str(history - window)]
+        assert rows[-4] == ["history", "6", str(history)]
+        assert " ".join(rows[-2]) == "limit: 10 tokens of cl100k_base, of which 1 already spent"
+        time = r"time: (\S+ [µm]?s) to count and find, (\S+ [µm]?s) again; encoding loaded in (\S+ [µm]?s)"
+        assert (found := re.fullmatch(time, " ".join(rows[-1])))
+        assert all(float(duration.split()[0]) > 0 for duration in found.groups())
+
+    def test_note_on_messages_without_content(self, talk: Path) -> None:
+        note = "note: tool calls do not count; a message without content counts as the text None\n"
+        assert output("window", talk, "--token-limit", 1000).endswith(note)
+        assert note not in output("window", talk, "--token-limit", 10)
+
+    def test_last_message_that_does_not_fit(self, talk: Path) -> None:
+        told = "\nthe last message alone exceeds the limit; it is the window all the same\n"
+        assert told in output("window", talk, "--token-limit", 2)
+        # It is the sum with the initial count that must fit.
+        tokens = record("window", talk, "--token-limit", 2)["window"]["tokens"]
+        assert told not in output("window", talk, "--token-limit", tokens)
+        assert told in output("window", talk, "--token-limit", tokens, "--initial-token-count", 1)
+
+    def test_standard_input(self, cl100k: tiktoken.Encoding) -> None:
+        found = record("window", "-", "--token-limit", 20, stdin=lines(TALK))
+        assert found == expected_window(TALK, cl100k, 20)
+
+    def test_blank_lines_byte_order_mark_and_carriage_returns(self, cl100k: tiktoken.Encoding) -> None:
+        text = b"\xef\xbb\xbf" + lines(TALK).replace(b"\n", b"\r\n \r\n")
+        assert record("window", "-", "--token-limit", 20, stdin=text) == expected_window(TALK, cl100k, 20)
+
+    def test_no_newline_at_the_end(self, cl100k: tiktoken.Encoding) -> None:
+        text = lines(TALK).rstrip(b"\n")
+        assert record("window", "-", "--token-limit", 20, stdin=text) == expected_window(TALK, cl100k, 20)
+
+    def test_tool_calls_without_content_have_none(self) -> None:
+        message = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+        found = record("window", "-", "--token-limit", 9, stdin=lines([message]))
+        assert found["messages"] == [{**message, "content": None}]
+        assert found["window"]["tokens"] == TokenCounter("cl100k_base").count("None")
+
+    def test_conversation_without_messages(self) -> None:
+        found = record("window", "-", "--token-limit", 9, stdin=b'{"messages": []}')
+        assert found["messages"] == []
+        assert found["window"] == {"start": 0, "messages": 0, "tokens": 0}
+        assert found["history"] == {"messages": 0, "tokens": 0}
+        assert ["history", "0", "0"] in cells(output("window", "-", "--token-limit", 9, stdin=b'{"messages": []}'))
+
+
+class TestSeveralConversations:
+    def test_one_row_for_each(self, talks: Path, cl100k: tiktoken.Encoding) -> None:
+        rows = cells(output("window", talks, "--token-limit", 20))
+        assert " ".join(rows[0]) == "conversation messages tokens window messages window tokens left out"
+        for row, number, talk in ((rows[1], 1, TALK), (rows[2], 2, OTHER)):
+            expected = expected_window(talk, cl100k, 20)
+            history, window = expected["history"], expected["window"]
+            numbers = (history["messages"], history["tokens"], window["messages"], window["tokens"], window["start"])
+            assert [int(cell) for cell in row] == [number, *numbers]
+        assert " ".join(rows[4]) == "limit: 20 tokens of cl100k_base"
+
+    def test_how_many_exceed_the_limit(self, talks: Path) -> None:
+        told = "in 2 conversations the last message alone exceeds the limit; it is the window all the same"
+        assert told in output("window", talks, "--token-limit", 1)
+
+    def test_json_has_a_line_for_each(self, talks: Path, cl100k: tiktoken.Encoding) -> None:
+        expected = [
+            {"conversation": 1, **expected_window(TALK, cl100k, 20)},
+            {"conversation": 2, **expected_window(OTHER, cl100k, 20)},
+        ]
+        assert records("window", talks, "--token-limit", 20) == expected
+
+    def test_one_is_picked(self, talks: Path, cl100k: tiktoken.Encoding) -> None:
+        found = record("window", talks, "--token-limit", 20, "--conversation", 2)
+        assert found == {"conversation": 2, **expected_window(OTHER, cl100k, 20)}
+        rows = cells(output("window", talks, "--token-limit", 20, "--conversation", 2))
+        assert rows[0] == ["conversation", "2"]
+        assert rows[2][:3] == ["0", "user", "3"]
+
+    def test_concatenated_they_are_one_history(self, talks: Path, cl100k: tiktoken.Encoding) -> None:
+        found = record("window", talks, "--token-limit", 20, "--concatenate")
+        assert found == expected_window([*TALK, *OTHER], cl100k, 20)
+
+    def test_a_single_one_is_shown_like_messages(self, talk: Path) -> None:
+        found = record("window", "-", "--token-limit", 20, stdin=lines([{"messages": TALK}]))
+        assert found == record("window", talk, "--token-limit", 20)
+        assert record("window", talk, "--token-limit", 20, "--conversation", 1) == found
+        assert record("window", talk, "--token-limit", 20, "--concatenate") == found
+
+    def test_recorded_conversations_concatenated(self, airline: list[Record], cl100k: tiktoken.Encoding) -> None:
+        found = record("window", AIRLINE, "--concatenate", "--token-limit", 3000)
+        start = found["window"]["start"]
+        assert len(airline) == 2658
+        assert found["history"] == {"messages": 2658, "tokens": joined_tokens(airline, cl100k)}
+        assert found["messages"] == airline[start:]
+        assert found["window"]["tokens"] == joined_tokens(airline[start:], cl100k) <= 3000
+        longer = max(index for index in range(start) if may_start(str(airline[index]["role"])))
+        assert joined_tokens(airline[longer:], cl100k) > 3000
+
+        rows = cells(output("window", AIRLINE, "--concatenate", "--token-limit", 3000))
+        assert ["history", "2,658", f"{found['history']['tokens']:,}"] in rows
+        window = ["window", str(len(found["messages"])), f"{found['window']['tokens']:,}"]
+        assert [*window, f"{start:,}"] in rows
+
+
+class TestStats:
+    def test_json(self, example: list[Record], cl100k: tiktoken.Encoding) -> None:
+        found = record("stats", EXAMPLE)
+        tokens = [joined_tokens([message], cl100k) for message in example]
+        roles: dict[str, dict[str, int]] = {}
+        for message, count in zip(example, tokens, strict=True):
+            role = roles.setdefault(message["role"], {"messages": 0, "tokens": 0})
+            role["messages"] += 1
+            role["tokens"] += count
+        assert found["encoding"] == "cl100k_base"
+        assert found["conversations"] == 1
+        assert found["history"] == {"messages": len(example), "tokens": joined_tokens(example, cl100k)}
+        assert found["roles"] == roles
+        longest = sorted(range(len(example)), key=lambda index: (-tokens[index], index))[:5]
+        assert [row["index"] for row in found["longest"]] == longest
+        assert [row["tokens"] for row in found["longest"]] == [tokens[index] for index in longest]
+        assert [row["role"] for row in found["longest"]] == [example[index]["role"] for index in longest]
+        assert all(
+            row["beginning"] == " ".join(example[row["index"]]["content"].split())[:200] for row in found["longest"]
+        )
+
+    def test_growth_is_that_of_the_joined_texts(self, example: list[Record], cl100k: tiktoken.Encoding) -> None:
+        growth = record("stats", EXAMPLE)["growth"]
+        assert len(growth) == 12
+        assert growth[-1]["messages"] == len(example)
+        for row in growth:
+            assert row["tokens"] == joined_tokens(example[: row["messages"]], cl100k)
+
+    def test_several_conversations_are_taken_together(self, talks: Path, cl100k: tiktoken.Encoding) -> None:
+        found = record("stats", talks)
+        assert found["conversations"] == 2
+        assert found["history"] == {"messages": 8, "tokens": joined_tokens([*TALK, *OTHER], cl100k)}
+        assert found["roles"]["user"]["messages"] == 3
+        # The messages of the same length come in their order.
+        places = [(row["conversation"], row["index"]) for row in found["longest"]]
+        every = [(number, i, m) for number, talk in enumerate((TALK, OTHER), 1) for i, m in enumerate(talk)]
+        every.sort(key=lambda place: -joined_tokens([place[2]], cl100k))
+        assert places == [(number, index) for number, index, _ in every[:5]]
+
+    def test_tables_and_chart(self, talks: Path) -> None:
+        found = record("stats", talks)
+        shown = output("stats", talks)
+        rows = cells(shown)
+        assert shown.startswith(f"2 conversations, 8 messages, {found['history']['tokens']} tokens of cl100k_base\n")
+        assert ["role", "messages", "tokens", "tokens/message"] in rows
+        tokens = found["roles"]["user"]["tokens"]
+        assert ["user", "3", str(tokens), f"{tokens / 3:.1f}"] in rows
+        longest = rows.index(["longest", "messages"])
+        assert rows[longest + 1] == ["conversation", "index", "role", "tokens", "content"]
+        assert rows[longest + 2][:3] == ["1", "3", "tool"]
+        chart = rows[rows.index(["tokens", "over", "the", "conversation"]) + 2 :]
+        assert [[int(row[0]), int(row[1])] for row in chart] == [[g["messages"], g["tokens"]] for g in found["growth"]]
+        total = found["history"]["tokens"]
+        assert [row[2] for row in chart] == ["█" * round(40 * g["tokens"] / total) for g in found["growth"]]
+
+    def test_one_conversation_has_no_number(self, talk: Path) -> None:
+        shown = output("stats", talk, "--model", "gpt-4o")
+        assert shown.startswith("6 messages, ")
+        assert shown.splitlines()[0].endswith(" tokens of o200k_base")
+        assert "conversation " not in shown
+
+    def test_conversation_without_messages(self) -> None:
+        assert output("stats", "-", stdin=b'{"messages": []}').startswith("0 messages, 0 tokens of cl100k_base\n")
+        found = record("stats", "-", stdin=b'{"messages": []}')
+        assert (found["roles"], found["longest"], found["growth"]) == ({}, [], [])
+
+
+MESSAGE = b'{"role": "user", "content": "a"}\n'
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            (b"", "no messages: the file is empty"),
+            (b"\n \n", "no messages: the file is empty"),
+            (MESSAGE + b'{"role": ', "line 2: not JSON: Expecting value at column 9"),
+            (
+                MESSAGE + b"\n{'role'}\n",
+                "line 3: not JSON: Expecting property name enclosed in double quotes at column 2",
+            ),
+            (MESSAGE + MESSAGE.strip() + MESSAGE, "line 2: not JSON: Extra data at column 33"),
+            (MESSAGE + b'{"role": "\xff"}\n', "line 2: not UTF-8: invalid start byte at byte 11"),
+            (b'{"role": "user", "content": NaN}', "line 1: not JSON: NaN is not a JSON number"),
+            (b"[" * 200_000, "line 1: not a message: nested too deeply"),
+            (b"[]", 'line 1: neither a message with role and content nor a conversation, {"messages": [...]}'),
+            (
+                b'{"messages": 1}',
+                'line 1: neither a message with role and content nor a conversation, {"messages": [...]}',
+            ),
+            (
+                b'{"role": "user"}',
+                "line 1: a message needs a role and a content, as attributes or keys; this dict has no content",
+            ),
+            (
+                b'{"content": "a"}',
+                "line 1: a message needs a role and a content, as attributes or keys; this dict has no role",
+            ),
+            (b'{"role": 1, "content": "a"}', "line 1: a message's role must be a string, got int"),
+            (
+                b'{"role": "user", "content": 1}',
+                "line 1: a message's content must be a string, None or a list of parts, got int",
+            ),
+            (
+                b'{"role": "assistant", "tool_calls": []}',
+                "line 1: a message needs a role and a content, as attributes or keys; this dict has no content",
+            ),
+            (
+                b'{"messages": []}\n{"messages": [' + MESSAGE.strip() + b', "a"]}',
+                "line 2: messages[1]: "
+                "a message needs a role and a content, as attributes or keys; this str has no role",
+            ),
+            (
+                MESSAGE + b'{"messages": []}',
+                "line 2: this is a conversation, but line 1 is a message; all lines must be of one form",
+            ),
+            (
+                b'\n{"messages": []}\n' + MESSAGE,
+                "line 3: this is a message, but line 2 is a conversation; all lines must be of one form",
+            ),
+        ],
+        ids=range(18),
+    )
+    @pytest.mark.parametrize("command", [("window", "--token-limit", "9"), ("stats",), ("stats", "--json")])
+    def test_lines(self, text: bytes, reason: str, command: tuple[str, ...], tmp_path: Path) -> None:
+        path = tmp_path / "bad.jsonl"
+        path.write_bytes(text)
+        assert refusal(*command, path) == f"Error: {path}: {reason}\n"
+
+    def test_standard_input_has_no_path(self) -> None:
+        assert refusal("stats", "-", stdin=b"") == "Error: standard input: no messages: the file is empty\n"
+        assert refusal("stats", "-", stdin=b"{").startswith("Error: standard input: line 1: not JSON: ")
+
+    def test_files(self, tmp_path: Path) -> None:
+        assert refusal("stats", tmp_path / "no") == f"Error: {tmp_path / 'no'}: No such file or directory\n"
+        assert refusal("stats", tmp_path) == f"Error: {tmp_path}: Is a directory\n"
+
+    def test_a_file_name_does_not_control_the_terminal(self) -> None:
+        assert refusal("stats", "no\n\x1b[31m") == "Error: no \\x1b[31m: No such file or directory\n"
+
+    @pytest.mark.parametrize(
+        ("options", "reason"),
+        [
+            (("--token-limit", 0), "token_limit must be at least 1, got 0"),
+            (("--token-limit", -3), "token_limit must be at least 1, got -3"),
+            (("--token-limit", 2**63), "token_limit must be below 2**63, got 9223372036854775808"),
+            (
+                ("--token-limit", 5, "--initial-token-count", 6),
+                "initial token count exceeds token limit: 6 > 5; "
+                "raise token_limit or shorten what comes before the history",
+            ),
+            (
+                ("--token-limit", 5, "--initial-token-count", -1),
+                "initial token count must be at least 0, got -1",
+            ),
+            (
+                ("--token-limit", 5, "--encoding", "gpt-4o", "--model", "gpt-4o"),
+                "--encoding and --model exclude each other",
+            ),
+            (
+                ("--token-limit", 5, "--encoding", "no"),
+                f'unknown encoding "no"; known: {", ".join(TokenCounter.encodings())}',
+            ),
+            (
+                ("--token-limit", 5, "--encoding", ""),
+                f'unknown encoding ""; known: {", ".join(TokenCounter.encodings())}',
+            ),
+            (
+                ("--token-limit", 5, "--model", "no"),
+                f'no encoding known for model "no"; name one of: {", ".join(TokenCounter.encodings())}',
+            ),
+            (
+                ("--token-limit", 5, "--conversation", 1, "--concatenate"),
+                "--conversation and --concatenate exclude each other",
+            ),
+            (("--token-limit", 5, "--conversation", 3), "no conversation 3: the file has 2, numbered from 1"),
+            (("--token-limit", 5, "--conversation", 0), "no conversation 0: the file has 2, numbered from 1"),
+        ],
+    )
+    def test_options(self, options: tuple[object, ...], reason: str, talks: Path) -> None:
+        assert refusal("window", talks, *options) == f"Error: {reason}\n"
+
+    def test_token_limit_is_required_and_an_integer(self, talk: Path) -> None:
+        for options, reason in (
+            ((), "Missing option '--token-limit'."),
+            (("--token-limit", "x"), "'x' is not a valid integer."),
+        ):
+            result = run("window", talk, *options)
+            assert (result.exit_code, result.stdout) == (2, "")
+            assert result.stderr.endswith(f"{reason}\n")
+
+    def test_limits_are_refused_before_the_file_is_read(self) -> None:
+        assert refusal("window", "no such file", "--token-limit", 0) == "Error: token_limit must be at least 1, got 0\n"
+
+
+class TestTerminalText:
+    HOSTILE = "a\x1b[31mred \x1b]0;title\x07\x9b2J \x00\u202eevil\u2066 \ud800 \x7f\r\nnext [bold]b[/bold] [/] :smile:"
+    SHOWN = r"a\x1b[31mred \x1b]0;title\x07\x9b2J \x00\u202eevil\u2066 \ud800 \x7f next [bold]b[/bold] [/] :smile:"
+
+    @pytest.mark.parametrize("command", [("window", "--token-limit", "1000"), ("stats",)])
+    def test_contents_roles_and_tools_do_not_control_it(self, command: tuple[str, ...]) -> None:
+        call = {"function": {"name": "f\x1b[2J", "arguments": "\x1b[31m[red]"}}
+        history = [
+            {"role": "user", "content": self.HOSTILE},
+            {"role": "tool\x1b[1m[b]", "content": "x"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+        ]
+        text = "".join(json.dumps(message) + "\n" for message in history).encode()
+        shown = output(*command, "-", stdin=text, COLUMNS="200")
+        assert self.SHOWN in shown
+        assert r"tool\x1b[1m[b]" in shown
+        assert r"f\x1b[2J(\x1b[31m[red])" in shown
+        assert all(line.isprintable() for line in shown.splitlines())
+
+    def test_json_gives_contents_unchanged_and_in_ascii(self) -> None:
+        text = json.dumps({"role": "user", "content": self.HOSTILE}).encode()
+        shown = output("window", "-", "--token-limit", 1000, "--json", stdin=text)
+        assert shown.isascii()
+        assert "\x1b" not in shown
+        assert json.loads(shown)["messages"] == [{"role": "user", "content": self.HOSTILE}]
+
+    def test_long_contents_are_cut_to_the_width(self) -> None:
+        text = json.dumps({"role": "user", "content": "word " * 1_000_000}).encode()
+        shown = output("window", "-", "--token-limit", 5, stdin=text, COLUMNS="60")
+        row = shown.splitlines()[1]
+        assert len(row) == 60
+        assert row.endswith("…")
+        assert max(map(len, shown.splitlines()[:5])) == 60
+
+    def test_one_line(self) -> None:
+        assert one_line(self.HOSTILE) == self.SHOWN
+        assert one_line(" a \n\n\t b\u2028c\xa0d ") == "a b c d"
+        assert one_line("abc", characters=3) == "abc"
+        assert one_line("abcd", characters=3) == "abc…"
+        # Joiners make one emoji of four, and the words of Persian.
+        assert one_line("👩‍👩‍👧‍👦 می‌خواهم\x07") == "👩‍👩‍👧‍👦 می‌خواهم\\x07"
+
+    def test_headline(self) -> None:
+        def said(**message: Any) -> str:
+            return headline({"role": "assistant", **message})
+
+        function = {"type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+        custom = {"type": "custom", "custom": {"name": "g", "input": "x\ny"}}
+        assert said(content="a\nb") == "a b"
+        assert said(content=None) == ""
+        assert said(content="Wait.", tool_calls=[function, custom]) == 'Wait. f({"a": 1}) g(x y)'
+        assert said(content=None, tool_calls=["?", {"function": {}}]) == "[tool call] [tool call]"
+        assert said(content="a", tool_calls="none") == "a"
+        assert said(content=["a", {"text": "b"}, {"type": "input_audio"}, {}, 3]) == "a b [input_audio]"
+
+    def test_duration_and_amount(self) -> None:
+        assert [duration(s) for s in (7.34e-6, 0.00041, 0.0123, 2.5)] == ["7.3 µs", "410.0 µs", "12.3 ms", "2.5 s"]
+        assert [amount(n, "token") for n in (0, 1, 2658)] == ["0 tokens", "1 token", "2,658 tokens"]
+
+
+def python(*arguments: object, **environment: str) -> "subprocess.CompletedProcess[bytes]":
+    unset = {name for name, value in ENVIRONMENT.items() if value is None}
+    inherited = {name: value for name, value in os.environ.items() if name not in unset}
+    environment = {**inherited, "COLUMNS": "100", "PYTHONUTF8": "1", **environment}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+    )
+
+
+class TestProcess:
+    def test_module_prints_without_colours(self, talk: Path) -> None:
+        done = python("-m", "chatring", "window", talk, "--token-limit", 1000)
+        assert (done.returncode, done.stderr) == (0, b"")
+        shown = done.stdout.decode()
+        assert shown.startswith("index  role ")
+        assert "This one? 🍵" in shown
+        assert "\x1b" not in shown
+
+    def test_module_refuses_with_status_2(self, tmp_path: Path) -> None:
+        done = python("-m", "chatring", "stats", tmp_path / "no")
+        told = f"Error: {tmp_path / 'no'}: No such file or directory\n"
+        assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", told)
+
+    def test_output_that_cannot_show_every_character(self, talk: Path) -> None:
+        done = python("-m", "chatring", "stats", talk, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+        assert (done.returncode, done.stderr) == (0, b"")
+        shown = done.stdout.decode("ascii")
+        assert "This one? \\U0001f375" in shown
+        assert "#" * 40 in shown
+
+    @pytest.mark.parametrize("missing", ["click", "rich"])
+    def test_without_the_extra(self, missing: str) -> None:
+        program = f"import sys; sys.modules[{missing!r}] = None; from chatring.__main__ import main; main()"
+        done = python("-c", program)
+        told = b"the command needs click and rich: pip install 'chatring[cli]'\n"
+        assert (done.returncode, done.stdout, done.stderr.replace(b"\r\n", b"\n")) == (2, b"", told)
+
+    def test_a_fault_of_another_module_is_not_hidden(self) -> None:
+        program = "import sys; sys.modules['chatring.report'] = None; from chatring.__main__ import main; main()"
+        done = python("-c", program)
+        assert done.returncode == 1
+        assert b"ModuleNotFoundError: import of chatring.report halted" in done.stderr
+
+    def test_importing_the_package_imports_neither(self) -> None:
+        done = python("-c", "import sys, chatring; print({'click', 'rich', 'chatring.cli'} & set(sys.modules))")
+        assert done.stdout.split() == [b"set()"]
+
+    @pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
+    @pytest.mark.parametrize("as_json", [[], ["--json"]])
+    def test_closed_pipe(self, as_json: list[str], tmp_path: Path) -> None:
+        path = tmp_path / "long.jsonl"
+        path.write_bytes(lines(TALK) * 500)
+        command = [sys.executable, "-m", "chatring", "window", str(path), "--token-limit", "1000000", *as_json]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.close()
+            assert process.stderr.read() == b""
+        assert process.returncode == 1
+
+    @pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
+    def test_interrupt(self, tmp_path: Path) -> None:
+        program = (
+            "import chatring.cli as c, sys; print('ready', file=sys.stderr, flush=True); c.chatring(prog_name='c')"
+        )
+        command = [sys.executable, "-c", program, "stats", "-"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+            assert process.stdin is not None
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stderr.readline() == b"ready\n"
+            # It waits for a line that never comes.
+            time.sleep(0.3)
+            process.send_signal(signal.SIGINT)
+            assert (process.stdout.read(), process.stderr.read().strip()) == (b"", b"Aborted!")
+        assert process.returncode == 1
+
+
+class TestProgress:
+    """On a terminal only, and for large files only: standard error is a pseudo-terminal here."""
+
+    pytestmark = pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals of POSIX")
+
+    @staticmethod
+    def told(path: Path, *, large_file: int) -> tuple[str, bytes]:
+        """Return standard output, and what a terminal gets on standard error."""
+        import pty
+
+        program = f"import chatring.cli as c; c._LARGE_FILE = {large_file}; c.chatring()"
+        controller, terminal = pty.openpty()
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "PYTHONUTF8": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", program, "stats", str(path), "--json"],
+            stdout=subprocess.PIPE,
+            stderr=terminal,
+            env=environment,
+            timeout=60,
+            check=True,
+        )
+        # Something to read in any case: on some systems reading from an empty terminal would wait or fail.
+        os.write(terminal, b"END")
+        seen = b""
+        while not seen.endswith(b"END"):
+            seen += os.read(controller, 65536)
+        os.close(controller)
+        os.close(terminal)
+        return done.stdout.decode(), seen.removesuffix(b"END")
+
+    def test_of_a_large_file(self, talks: Path) -> None:
+        shown, told = self.told(talks, large_file=1)
+        assert json.loads(shown) == record("stats", talks)
+        assert b"reading" in told
+        assert b"counting" in told
+
+    def test_none_of_a_small_file(self, talks: Path) -> None:
+        shown, told = self.told(talks, large_file=1_000_000)
+        assert json.loads(shown) == record("stats", talks)
+        assert told == b""
+
+    def test_none_without_a_terminal(self, talks: Path) -> None:
+        program = "import chatring.cli as c; c._LARGE_FILE = 1; c.chatring()"
+        done = python("-c", program, "stats", talks)
+        assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_help_tells_how_things_are_numbered() -> None:
+    assert "Conversations are numbered from 1, messages have an index from 0." in " ".join(output("--help").split())
+    assert "Take only conversation N; the first is 1." in " ".join(output("window", "--help").split())
+
+
+def test_version() -> None:
+    from importlib.metadata import version
+
+    assert output("--version") == f"chatring, version {version('chatring')}\n"
