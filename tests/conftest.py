@@ -1,0 +1,44 @@
+import importlib.util
+import json
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# llama-index-core ships the vocabularies of cl100k_base and o200k_base: with them tiktoken, the oracle of these tests,
+# needs no network. Finding a submodule imports its parents; finding the package and going on by path does not.
+_NAMESPACE = importlib.util.find_spec("llama_index")
+for _folder in _NAMESPACE.submodule_search_locations or () if _NAMESPACE else ():
+    _cache = Path(_folder) / "core" / "_static" / "tiktoken_cache"
+    if _cache.is_dir():
+        os.environ["TIKTOKEN_CACHE_DIR"] = str(_cache)
+
+import tiktoken  # noqa: E402
+
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], report_multiple_bugs=False
+)
+settings.register_profile("long", parent=settings.get_profile("default"), max_examples=20_000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+AIRLINE = Path(__file__).parents[2] / "shared" / "data" / "airline-conversations.jsonl"
+
+
+@pytest.fixture(scope="session")
+def cl100k() -> tiktoken.Encoding:
+    return tiktoken.get_encoding("cl100k_base")
+
+
+@pytest.fixture(scope="session")
+def o200k() -> tiktoken.Encoding:
+    return tiktoken.get_encoding("o200k_base")
+
+
+@pytest.fixture(scope="session")
+def airline() -> list[dict[str, object]]:
+    """The messages of a hundred recorded conversations, as one history."""
+    if not AIRLINE.is_file():
+        pytest.skip(f"the recorded conversations are not beside the repository: no {AIRLINE}")
+    with AIRLINE.open(encoding="utf-8") as lines:
+        return [message for line in lines for message in json.loads(line)["messages"]]

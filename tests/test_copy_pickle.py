@@ -1,0 +1,197 @@
+"""Pickling and copying: the same messages and arguments, and no tie between the two rings."""
+
+import copy
+import functools
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from chatring import MessageRing, TokenCounter
+from reference import Message, same_objects
+
+Copy = Callable[[Any], Any]
+
+
+def pickled(protocol: int) -> Copy:
+    return lambda ring: pickle.loads(pickle.dumps(ring, protocol))
+
+
+COPIES: dict[str, Copy] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{f"pickle {protocol}": pickled(protocol) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)},
+}
+
+
+@pytest.fixture(params=COPIES)
+def make_copy(request: pytest.FixtureRequest) -> Copy:
+    return COPIES[request.param]
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+class Session(MessageRing[Any]):
+    """A subclass with attributes of its own."""
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        self.label = "made anew"
+
+    @property
+    def longest(self) -> int:
+        return max(len(message.content) for message in self)
+
+
+def contents(ring: MessageRing[Any]) -> list[tuple[Any, Any]]:
+    return [(message.role, message.content) for message in ring]
+
+
+def messages() -> list[Message]:
+    roles = ("user", "assistant", "tool", "assistant")
+    return [Message(roles[number % 4], f"message {number}" if number % 5 else None) for number in range(40)]
+
+
+@pytest.mark.parametrize("counter", ["cl100k_base", "gpt2", words, str.split, functools.partial(str.split, sep="e")])
+@pytest.mark.parametrize("max_messages", [None, 7, 1])
+@pytest.mark.parametrize("counted", [False, True])
+def test_a_copy_answers_alike(make_copy: Copy, counter: Any, max_messages: int | None, counted: bool) -> None:
+    ring: MessageRing[Message] = MessageRing(50, counter, max_messages=max_messages)
+    ring.put_messages(messages())
+    if counted:
+        ring.get()
+    other = make_copy(ring)
+    assert type(other) is MessageRing
+    assert other is not ring
+    assert (other.token_limit, other.max_messages) == (50, max_messages)
+    assert other.counter.name == ring.counter.name
+    assert other.counter.is_native == ring.counter.is_native
+    if not isinstance(counter, functools.partial):
+        assert other.counter == ring.counter
+    assert contents(other) == contents(ring)
+    for limit in (1, 5, 20, 50, 500):
+        assert len(other.get(token_limit=limit)) == len(ring.get(token_limit=limit))
+    assert other.token_count() == ring.token_count()
+    assert repr(other) == repr(ring)
+
+
+def test_a_copy_shares_its_messages_and_a_deep_copy_does_not() -> None:
+    ring: MessageRing[Message] = MessageRing()
+    ring.put_messages(messages())
+    assert same_objects(copy.copy(ring), ring)
+    deep = copy.deepcopy(ring)
+    assert not {id(message) for message in deep} & {id(message) for message in ring}
+    deep[1].content = "changed"
+    assert ring[1].content == "message 1"
+
+
+def test_the_two_are_independent(make_copy: Copy) -> None:
+    ring: MessageRing[Message] = MessageRing(1_000, max_messages=50)
+    ring.put_messages(messages())
+    ring.get()
+    other = make_copy(ring)
+    for changed, kept in ((ring, other), (other, ring)):
+        before = kept.get_all()
+        tokens = kept.token_count()
+        changed.put(Message("user", "more"))
+        changed.pop()
+        changed.delete(3)
+        changed.put_messages(messages())
+        assert len(changed) == 50
+        assert same_objects(kept, before)
+        changed.reset()
+        assert same_objects(kept, before)
+        assert kept.token_count() == tokens
+        assert same_objects(kept.get(), before)
+
+
+def test_an_empty_ring(make_copy: Copy) -> None:
+    other = make_copy(MessageRing(7, "gpt2", max_messages=3))
+    assert (other.token_limit, other.counter.name, other.max_messages, len(other)) == (7, "gpt2", 3, 0)
+
+
+def test_a_subclass_keeps_its_attributes(make_copy: Copy) -> None:
+    session = Session(9, max_messages=5)
+    session.label = "kept"
+    session.extra = {"key": ["value"]}  # type: ignore[attr-defined]
+    session.put_messages([Message("user", "one"), Message("user", "three")])
+    other = make_copy(session)
+    assert type(other) is Session
+    assert vars(other) == {"label": "kept", "extra": {"key": ["value"]}}
+    assert other.longest == 5
+    assert (other.token_limit, other.max_messages) == (9, 5)
+    other.label = "other"
+    assert session.label == "kept"
+
+
+@pytest.mark.parametrize("how", [name for name in COPIES if name != "copy"])
+def test_a_cycle_of_ring_and_message(how: str) -> None:
+    ring: MessageRing[Any] = MessageRing(9)
+    message = Message("user", "one")
+    message.ring = ring  # type: ignore[attr-defined]
+    ring.put_messages([message, message])
+    other = COPIES[how](ring)
+    assert len(other) == 2
+    assert other[0] is other[1]
+    assert other[0] is not message
+    assert other[0].ring is other
+    assert other.token_count() == ring.token_count()
+
+
+@pytest.mark.parametrize("how", [name for name in COPIES if name != "copy"])
+def test_a_cycle_through_an_attribute(how: str) -> None:
+    session = Session()
+    session.itself = session  # type: ignore[attr-defined]
+    session.put(Message("user", "one"))
+    other = COPIES[how](session)
+    assert other.itself is other
+    assert other is not session
+    assert len(other) == 1
+
+
+@pytest.mark.parametrize("how", [name for name in COPIES if name != "copy"])
+def test_what_is_shared_stays_shared(how: str) -> None:
+    message = Message("user", "one")
+    first: MessageRing[Any] = MessageRing()
+    second: MessageRing[Any] = MessageRing()
+    first.put(message)
+    second.put(message)
+    one, two, three = COPIES[how]([first, second, first])
+    assert one is three
+    assert one[0] is two[0]
+
+
+def test_a_copy_keeps_the_counter_itself() -> None:
+    ring: MessageRing[Message] = MessageRing(9, lambda text: text)
+    assert copy.copy(ring).counter is ring.counter
+    assert copy.deepcopy(ring).counter is ring.counter
+
+
+def test_what_cannot_be_pickled_says_so() -> None:
+    ring: MessageRing[Message] = MessageRing(9, lambda text: text)
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(ring)
+    other: MessageRing[Any] = MessageRing(9)
+    other.put(Message("user", "fine"))
+    other[0].lock = (number for number in range(3))
+    with pytest.raises(TypeError, match="generator"):
+        pickle.dumps(other)
+    assert len(ring.get()) == 0
+    assert len(other.get()) == 1
+
+
+def test_a_state_that_is_none_of_ours_is_refused() -> None:
+    ring: Any = MessageRing()
+    ring.put(Message("user", "one"))
+    states: list[Any] = [None, 5, [], ([],), ([5], None), ([{"role": "user"}], None)]
+    for state in states:
+        with pytest.raises((TypeError, ValueError)):
+            ring.__setstate__(state)
+    assert contents(ring) == [("user", "one")]
+
+
+def test_a_counter_is_pickled_by_its_name() -> None:
+    # The vocabulary is part of the library: a pickled ring must not carry it.
+    assert len(pickle.dumps(MessageRing())) < 300
+    assert pickle.loads(pickle.dumps(MessageRing())).counter == TokenCounter("cl100k_base")

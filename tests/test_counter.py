@@ -1,0 +1,513 @@
+"""Counts against tiktoken's, and what a counter is made of and how it behaves as an object."""
+
+import contextlib
+import copy
+import functools
+import os
+import pickle
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import tiktoken
+from chatring import TokenCounter
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from reference import FRAGMENTS, text_of, texts, tiktoken_count
+
+ENCODINGS = ("cl100k_base", "o200k_base")
+KNOWN = "cl100k_base, o200k_base, o200k_harmony, p50k_base, p50k_edit, r50k_base, gpt2, qwen2, mistral_v3"
+LONG = settings().max_examples > 10_000
+
+NATIVE = {name: TokenCounter(name) for name in ENCODINGS}
+ORACLE = {name: tiktoken_count(tiktoken.get_encoding(name)) for name in ENCODINGS}
+
+
+def check(text: str) -> None:
+    for name in ENCODINGS:
+        assert NATIVE[name].count(text) == ORACLE[name](text), name
+
+
+def check_all(texts: list[str]) -> None:
+    """Compare the counts of many texts, and name the first that differs."""
+    for name in ENCODINGS:
+        counts = NATIVE[name].count_batch(texts)
+        expected = [ORACLE[name](text) for text in texts]
+        assert counts == expected, next(text for text, a, b in zip(texts, counts, expected, strict=True) if a != b)
+
+
+# --- exactness
+
+any_character = st.characters(exclude_categories=())  # surrogates too, which hypothesis leaves out by default
+any_text = st.one_of(
+    st.text(any_character, max_size=40),
+    st.lists(st.one_of(texts, st.text(any_character, max_size=3)), max_size=8).map("".join),
+)
+
+
+@settings(max_examples=4_000 if not LONG else settings().max_examples)
+@given(any_text)
+def test_any_text(text: str) -> None:
+    check(text)
+
+
+@settings(max_examples=1_000 if not LONG else settings().max_examples)
+@given(st.text(st.sampled_from(" \t\n\r\x0b\x0c\x85\xa0\u2028\u3000\x1c\u200ba1.'"), max_size=30))
+def test_whitespace_in_any_order(text: str) -> None:
+    check(text)
+
+
+@settings(max_examples=1_000 if not LONG else settings().max_examples)
+@given(
+    st.lists(
+        st.sampled_from(("<|", "|>", "<", "|", ">", "endoftext", "endof", "text", "fim_", "prefix", " ", "prompt"))
+    )
+)
+def test_special_tokens_out_of_their_pieces(pieces: list[str]) -> None:
+    check("".join(pieces))
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_special_tokens_and_their_pieces(name: str) -> None:
+    for token in sorted(tiktoken.get_encoding(name).special_tokens_set):
+        assert NATIVE[name].count(token) == 1
+        pieces = [token[start:end] for start in range(len(token)) for end in range(start + 1, len(token) + 1)]
+        doubles = [token[:cut] + token + token[cut:] for cut in range(len(token) + 1)]
+        around = [f"{before}{token}{after}" for before in FRAGMENTS for after in ("", " ", "a", token)]
+        check_all([*pieces, *doubles, *around, token * 1_000, token.upper(), token.replace("|", "||")])
+
+
+@pytest.mark.parametrize("around", ["{}", "a{}", "{}a", "a {} b", "{}\n", "\n{} ", "1{}2"])
+def test_runs_of_whitespace(around: str) -> None:
+    spaces = " \t\n\r\x0b\x0c\x1c\x1f\x85\xa0\u1680\u2003\u2028\u202f\u3000\u200b"
+    runs = [character * length for character in spaces for length in (1, 2, 3, 4, 7, 8, 31, 64, 127, 300)]
+    runs += [first * 5 + second * 3 for first in spaces for second in spaces]
+    check_all([around.format(run) for run in runs])
+
+
+@pytest.mark.parametrize(("context", "sparse"), [("a {}b", 1), ("{}", 37)])
+def test_every_code_point(context: str, sparse: int) -> None:
+    # Most of Unicode from the fourth plane on is not assigned or private.
+    codes = [code for code in range(sys.maxunicode + 1) if code < 0x32000 or code % sparse == 0]
+    for first in range(0, len(codes), 50_000):
+        check_all([context.format(chr(code)) for code in codes[first : first + 50_000]])
+
+
+def test_lone_surrogates_count_as_tiktoken_counts_them() -> None:
+    surrogates = [chr(code) for code in range(0xD800, 0xE000, 5)]
+    check_all([f"a{character} b" for character in surrogates])
+    check_all(
+        ["\ud83d\ude00", "\ude00\ud83d", "\ud83d", "\ud83d\ud83d\ude00", "😀\ud83d", "\udcff" * 100, "\ud800\n\n"]
+    )
+
+
+@pytest.mark.parametrize("character", ["a", "A", " ", "\n", "1", "!", "=", "é", "世", "😀", "\xa0", "\u200d", "\t"])
+@pytest.mark.parametrize("length", [1_000, 1_000_000])
+def test_long_runs_of_one_character(character: str, length: int) -> None:
+    text = character * length
+    for name in ENCODINGS:
+        count = NATIVE[name].count(text)
+        # tiktoken refuses some: its regular expression overflows its stack.
+        with contextlib.suppress(ValueError):
+            assert count == ORACLE[name](text), name
+        assert 0 < count <= length * len(character.encode())
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_real_conversations(name: str, airline: list[dict[str, object]]) -> None:
+    contents = [text_of(message["content"]) for message in airline]
+    contents.append(" ".join(contents))
+    assert NATIVE[name].count_batch(contents) == [ORACLE[name](text) for text in contents]
+
+
+@pytest.mark.parametrize("name", TokenCounter.encodings())
+def test_every_encoding_counts_any_text(name: str) -> None:
+    counter = TokenCounter(name)
+    assert counter.name == name
+    assert counter.is_native
+    assert counter.count("") == 0
+    for text in FRAGMENTS[1:]:
+        size = len(text.encode(errors="surrogatepass"))
+        assert 1 <= counter.count(text) <= size, text
+    assert counter.count("hello world") in (2, 3)
+
+
+def test_harmony_counts_as_o200k_but_for_its_special_tokens() -> None:
+    harmony = TokenCounter("o200k_harmony")
+    special = ("<|start|>", "<|end|>", "<|message|>", "<|channel|>", "<|constrain|>", "<|return|>", "<|call|>")
+    for token in (*special, "<|startoftext|>", "<|endoftext|>", "<|endofprompt|>", "<|reserved_200013|>"):
+        assert harmony.count(token) == 1, token
+        assert harmony.count(f"a{token} b") == 3, token
+    for token in ("<|reserved_200002|>", "<|reserved_201088|>", "<|im_start|>", "<|fim_prefix|>"):
+        assert harmony.count(token) == NATIVE["o200k_base"].count(token) > 1, token
+
+
+# --- batches
+
+
+@settings(max_examples=200 if not LONG else 5_000)
+@given(st.lists(any_text, max_size=40))
+def test_a_batch_counts_each_text(batch: list[str]) -> None:
+    for name in ENCODINGS:
+        assert NATIVE[name].count_batch(batch) == [NATIVE[name].count(text) for text in batch]
+    assert TokenCounter(str.split).count_batch(iter(batch)) == [TokenCounter(str.split).count(text) for text in batch]
+
+
+def big_batch() -> tuple[list[str], list[int]]:
+    # Enough text for all cores, of very different lengths.
+    batch = [f"{number} " + "word " * (number * 7919 % 500) for number in range(2_000)]
+    return batch, [NATIVE["o200k_base"].count(text) for text in batch]
+
+
+def test_a_big_batch_keeps_its_order() -> None:
+    batch, expected = big_batch()
+    assert NATIVE["o200k_base"].count_batch(batch) == expected
+    assert NATIVE["o200k_base"].count_batch(text for text in batch) == expected
+    assert NATIVE["o200k_base"].count_batch(batch[::-1]) == expected[::-1]
+
+
+@pytest.mark.parametrize("source", ["cl100k_base", str.split])
+def test_an_empty_batch(source: Any) -> None:
+    assert TokenCounter(source).count_batch([]) == []
+    assert TokenCounter(source).count_batch(iter(())) == []
+
+
+def test_batches_from_several_threads() -> None:
+    batch, expected = big_batch()
+    results: list[list[int]] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(NATIVE["o200k_base"].count_batch(batch))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected] * 8
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_a_batch_after_fork() -> None:
+    batch, expected = big_batch()
+    assert NATIVE["o200k_base"].count_batch(batch) == expected
+    child = os.fork()
+    if child == 0:
+        # Whatever happens, the child must not go on as a second pytest.
+        status = 1
+        try:
+            status = int(NATIVE["o200k_base"].count_batch(batch) != expected)
+        finally:
+            os._exit(status)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+# --- tiktoken encodings
+
+
+def custom(name: str, **changes: Any) -> tiktoken.Encoding:
+    """Return cl100k_base with something changed."""
+    original = tiktoken.get_encoding("cl100k_base")
+    arguments: dict[str, Any] = {
+        "pat_str": original._pat_str,
+        "mergeable_ranks": original._mergeable_ranks,
+        "special_tokens": original._special_tokens,
+    }
+    return tiktoken.Encoding(name, **{**arguments, **changes})
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_a_tiktoken_encoding_of_ours_is_native(name: str) -> None:
+    counter = TokenCounter(tiktoken.get_encoding(name))
+    assert counter.is_native
+    assert counter.name == name
+    assert counter == TokenCounter(name)
+
+
+def test_an_equal_tiktoken_encoding_is_native() -> None:
+    assert TokenCounter(custom("cl100k_base")) == TokenCounter("cl100k_base")
+
+
+TEXT = "some words<|mine|>, <|endoftext|> and some more: 12345\n\n  x"
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("cl100k_base", {"special_tokens": {"<|mine|>": 100_257}}),
+        ("cl100k_base", {"special_tokens": {"<|endoftext|>": 100_257}}),
+        ("cl100k_base", {"pat_str": r"\w+|\W+"}),
+        ("mine", {}),
+        ("o200k_base", {}),
+    ],
+)
+def test_another_tiktoken_encoding_counts_by_its_own_encode(name: str, changes: dict[str, Any]) -> None:
+    encoding = custom(name, **changes)
+    counter = TokenCounter(encoding)
+    assert counter.name == name
+    assert counter.count(TEXT) == len(encoding.encode(TEXT, allowed_special="all"))
+    assert not counter.is_native
+
+
+def test_an_encoding_with_the_same_size_and_other_ranks_is_not_native() -> None:
+    ranks = dict(tiktoken.get_encoding("cl100k_base")._mergeable_ranks)
+    # " the" is no token of its own now, but a word that nobody writes.
+    ranks[b" the" + b"x" * 20] = ranks.pop(b" the")
+    encoding = custom("cl100k_base", mergeable_ranks=ranks)
+    counter = TokenCounter(encoding)
+    assert counter.count("on the way") == len(encoding.encode("on the way")) == 4
+    assert not counter.is_native
+
+
+def test_one_encoding_is_one_counter() -> None:
+    encoding = custom("mine")
+    assert TokenCounter(encoding) == TokenCounter(encoding)
+    assert hash(TokenCounter(encoding)) == hash(TokenCounter(encoding))
+
+
+# --- models
+
+
+@pytest.mark.parametrize(
+    "model",
+    ["gpt-4o", "gpt-4o-mini-2024-07-18", "gpt-4", "gpt-4-0613", "gpt-3.5-turbo", "gpt-4.1-mini", "gpt-5", "o1",
+     "o3-mini", "o4-mini", "gpt-oss-120b", "text-embedding-3-small", "text-davinci-003", "davinci",
+     "code-davinci-edit-001"],
+)  # fmt: skip
+def test_models_have_the_encoding_that_tiktoken_gives_them(model: str) -> None:
+    assert TokenCounter.for_model(model).name == tiktoken.encoding_name_for_model(model)
+
+
+@pytest.mark.parametrize(("model", "name"), [("qwen2.5-72b-instruct", "qwen2"), ("open-mistral-nemo", "mistral_v3")])
+def test_models_of_others(model: str, name: str) -> None:
+    assert TokenCounter.for_model(model) == TokenCounter(name)
+
+
+# --- callables
+
+
+class Tokenizer:
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def encode(self, text: str) -> list[str]:
+        self.calls += 1
+        return text.split()
+
+    def characters(self, text: str) -> str:
+        return text
+
+    __call__ = encode
+
+
+def function(text: str) -> str:
+    return text
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "count"),
+    [
+        (function, "function", 9),
+        (lambda text: text.split("e"), "<lambda>", 4),
+        (Tokenizer().encode, "Tokenizer.encode", 2),
+        (Tokenizer(), "Tokenizer", 2),
+        (functools.partial(str.split, sep="n"), "partial", 2),
+        (str.split, "str.split", 2),
+        (list, "list", 9),
+        (set, "set", 7),
+        (re.compile(r"\w").findall, "Pattern.findall", 8),
+    ],
+)
+def test_callables(source: Callable[[str], Any], name: str, count: int) -> None:
+    counter = TokenCounter(source)
+    assert counter.name == name
+    assert not counter.is_native
+    assert repr(counter) == f'TokenCounter("{name}")'
+    assert counter.count("one three") == count
+    assert counter.count_batch(["one three", ""]) == [count, len(source(""))]
+    assert counter == TokenCounter(source) == TokenCounter(counter)
+    assert hash(counter) == hash(TokenCounter(source))
+    assert counter not in (TokenCounter("cl100k_base"), source, name, None)
+
+
+def test_a_method_of_the_same_object_is_the_same_counter() -> None:
+    tokenizer, other = Tokenizer(), Tokenizer()
+    assert TokenCounter(tokenizer.encode) == TokenCounter(tokenizer.encode)
+    assert TokenCounter(tokenizer.encode) != TokenCounter(other.encode)
+    assert TokenCounter(tokenizer.encode) != TokenCounter(tokenizer.characters)
+    assert TokenCounter(tokenizer.encode) != TokenCounter(tokenizer)
+    find, other_find = re.compile("a"), re.compile("b")
+    assert TokenCounter(find.findall) == TokenCounter(find.findall)
+    assert TokenCounter(find.findall) != TokenCounter(other_find.findall)
+    assert TokenCounter(find.findall) != TokenCounter(find.split)
+    assert len({TokenCounter(tokenizer.encode), TokenCounter(tokenizer.encode), TokenCounter("gpt2")}) == 2
+
+
+def test_encodings_differ() -> None:
+    counters = [TokenCounter(name) for name in TokenCounter.encodings()]
+    assert len(set(counters)) == len(counters) == len(KNOWN.split(", "))
+    assert ", ".join(TokenCounter.encodings()) == KNOWN
+    assert TokenCounter("gpt2") != TokenCounter("r50k_base")
+
+
+def test_a_callable_gets_whole_characters() -> None:
+    seen: list[str] = []
+
+    def tokenize(text: str) -> str:
+        seen.append(text)
+        return text
+
+    assert TokenCounter(tokenize).count("a\ud800\ud83d\ude00") == 3
+    assert seen == ["a\ufffd😀"]
+
+
+class Shout(str):
+    def encode(self, *_: object, **__: object) -> bytes:
+        raise AssertionError("a subclass's methods are not asked")
+
+    __str__ = __iter__ = __len__ = encode  # type: ignore[assignment]
+
+
+def test_a_str_of_a_subclass_counts_as_its_characters() -> None:
+    assert NATIVE["cl100k_base"].count(Shout("one two")) == 2
+    assert TokenCounter(str.split).count(Shout("one two")) == 2
+
+
+# --- copies
+
+
+@pytest.mark.parametrize("source", ["cl100k_base", "gpt2", function, str.split, functools.partial(str.split, sep="n")])
+def test_copies(source: Any) -> None:
+    counter = TokenCounter(source)
+    assert copy.copy(counter) is counter
+    assert copy.deepcopy(counter) is counter
+    assert copy.deepcopy([counter, counter])[1] is counter
+    for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
+        restored = pickle.loads(pickle.dumps(counter, protocol))
+        assert restored.name == counter.name
+        assert restored.is_native == counter.is_native
+        assert restored.count("one nun three") == counter.count("one nun three")
+        if not isinstance(source, functools.partial):  # which pickle makes anew
+            assert restored == counter
+
+
+def test_a_pickled_counter_by_tiktoken_keeps_its_name() -> None:
+    counter = TokenCounter(custom("mine", special_tokens={"<|mine|>": 100_257}))
+    restored = pickle.loads(pickle.dumps(counter))
+    assert restored.name == "mine"
+    assert restored.count(TEXT) == counter.count(TEXT)
+
+
+def test_a_counter_that_cannot_be_pickled_says_so() -> None:
+    with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
+        pickle.dumps(TokenCounter(lambda text: text))
+
+
+# --- errors
+
+
+class Raising:
+    def __call__(self, text: str) -> list[str]:
+        raise LookupError("no vocabulary")
+
+
+class NoLength:
+    pass
+
+
+class LengthRaises:
+    def __len__(self) -> int:
+        raise OSError("length")
+
+
+class Negative:
+    def __len__(self) -> int:
+        return -1
+
+
+def no_length(text: str) -> Any:
+    return NoLength()
+
+
+def number(text: str) -> Any:
+    return len(text)
+
+
+def raising() -> Iterator[str]:
+    yield "a"
+    raise KeyError("later")
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: TokenCounter("nope"), ValueError, f'unknown encoding "nope"; known: {KNOWN}'),
+        (lambda: TokenCounter(""), ValueError, f'unknown encoding ""; known: {KNOWN}'),
+        (
+            lambda: TokenCounter.for_model("claude-5"),
+            ValueError,
+            f'no encoding known for model "claude-5"; name one of: {KNOWN}',
+        ),
+        *(
+            (
+                lambda source=source: TokenCounter(source),
+                TypeError,
+                "a counter is an encoding's name, a tiktoken encoding or a callable from str to something with a "
+                f"length; got {name}",
+            )
+            for source, name in ((None, "NoneType"), (5, "int"), (b"cl100k_base", "bytes"), ([str.split], "list"))
+        ),
+        (
+            lambda: TokenCounter(no_length).count(""),
+            TypeError,
+            "a counter must return something with a length, such as a list of tokens; got NoLength",
+        ),
+        (
+            lambda: TokenCounter(number).count("abc"),
+            TypeError,
+            "a counter must return something with a length, such as a list of tokens; got int",
+        ),
+        (lambda: TokenCounter(lambda text: LengthRaises()).count(""), OSError, "length"),
+        (lambda: TokenCounter(lambda text: Negative()).count(""), ValueError, "__len__() should return >= 0"),
+        (lambda: TokenCounter(Raising()).count(""), LookupError, "no vocabulary"),
+        (lambda: TokenCounter(Raising()).count_batch(["a"]), LookupError, "no vocabulary"),
+        (lambda: TokenCounter("gpt2").count_batch(raising()), KeyError, "'later'"),
+    ],
+)
+def test_errors(call: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
+    assert type(caught.value) is error
+
+
+@pytest.mark.parametrize("text", [None, 5, b"bytes", ["list"]])
+@pytest.mark.parametrize("source", ["cl100k_base", str.split])
+def test_only_a_str_is_counted(source: Any, text: Any) -> None:
+    counter = TokenCounter(source)
+    for call in (
+        lambda: counter.count(text),
+        lambda: counter.count_batch([text]),
+        lambda: counter.count_batch(["a", text]),
+    ):
+        with pytest.raises(TypeError, match="is not an instance of 'str'"):
+            call()
+
+
+def test_a_name_with_a_lone_surrogate_is_unknown() -> None:
+    with pytest.raises(ValueError, match='unknown encoding "gpt\ufffd"; known: '):
+        TokenCounter("gpt\ud800")
+    with pytest.raises(ValueError, match=r"surrogates not allowed|no encoding known for model"):
+        TokenCounter.for_model("gpt\ud800")
+
+
+def test_cannot_be_changed_or_subclassed() -> None:
+    counter: Any = TokenCounter("gpt2")
+    for name in ("name", "is_native", "other"):
+        with pytest.raises(AttributeError):
+            setattr(counter, name, "x")
+    with pytest.raises(TypeError, match="not an acceptable base type"):
+        type("Sub", (TokenCounter,), {})

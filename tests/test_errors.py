@@ -1,0 +1,406 @@
+"""Bad input: each error by its exact message, and the ring as it was before."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from chatring import MessageRing
+from reference import Message, same_objects
+
+KNOWN = "cl100k_base, o200k_base, o200k_harmony, p50k_base, p50k_edit, r50k_base, gpt2, qwen2, mistral_v3"
+NOT_A_COUNTER = (
+    "a counter is an encoding's name, a tiktoken encoding or a callable from str to something with a length; got "
+)
+NO_LENGTH = "a counter must return something with a length, such as a list of tokens; got "
+HUGE = 10**30
+
+
+@pytest.fixture
+def messages() -> list[Message]:
+    return [Message("user", "one two"), Message("assistant", "three"), Message("user", "four five six")]
+
+
+@pytest.fixture
+def ring(messages: list[Message]) -> MessageRing[Any]:
+    ring: MessageRing[Any] = MessageRing(10, max_messages=5)
+    ring.put_messages(messages)
+    assert same_objects(ring.get(), messages)
+    return ring
+
+
+def check(call: Callable[[], object], error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as caught:
+        call()
+    assert str(caught.value) == message
+    assert type(caught.value) is error
+
+
+def check_unchanged(ring: MessageRing[Any], messages: list[Message]) -> None:
+    assert same_objects(ring.get_all(), messages)
+    assert same_objects(ring.get(), messages)
+    assert ring.token_count() == 6
+    assert same_objects(ring.get(token_limit=5), messages[2:])
+
+
+NOT_AN_INTEGER = [
+    (True, "True (bool)"),
+    (False, "False (bool)"),
+    ("3", "'3' (str)"),
+    (3.0, "3.0 (float)"),
+    ([3], "[3] (list)"),
+]
+BELOW_ONE = [0, -1, -(2**63)]
+TOO_LARGE = [2**63, HUGE]
+
+
+@pytest.mark.parametrize(("value", "shown"), NOT_AN_INTEGER)
+def test_numbers_must_be_integers(ring: MessageRing[Any], messages: list[Message], value: Any, shown: str) -> None:
+    check(lambda: MessageRing(value), TypeError, f"token_limit must be an integer, got {shown}")
+    check(lambda: MessageRing(max_messages=value), TypeError, f"max_messages must be an integer, got {shown}")
+    check(lambda: ring.get(token_limit=value), TypeError, f"token_limit must be an integer, got {shown}")
+    check(
+        lambda: ring.get(initial_token_count=value), TypeError, f"initial_token_count must be an integer, got {shown}"
+    )
+    check_unchanged(ring, messages)
+
+
+@pytest.mark.parametrize("value", BELOW_ONE)
+def test_limits_must_be_at_least_one(ring: MessageRing[Any], messages: list[Message], value: int) -> None:
+    check(lambda: MessageRing(value), ValueError, f"token_limit must be at least 1, got {value}")
+    check(lambda: MessageRing(max_messages=value), ValueError, f"max_messages must be at least 1, got {value}")
+    check(lambda: ring.get(token_limit=value), ValueError, f"token_limit must be at least 1, got {value}")
+    check_unchanged(ring, messages)
+
+
+@pytest.mark.parametrize("value", TOO_LARGE)
+def test_numbers_must_fit_64_bits(ring: MessageRing[Any], messages: list[Message], value: int) -> None:
+    check(lambda: MessageRing(value), ValueError, f"token_limit must be below 2**63, got {value}")
+    check(lambda: MessageRing(max_messages=value), ValueError, f"max_messages must be below 2**63, got {value}")
+    check(lambda: ring.get(token_limit=value), ValueError, f"token_limit must be below 2**63, got {value}")
+    check(
+        lambda: ring.get(initial_token_count=value), ValueError, f"initial_token_count must be below 2**63, got {value}"
+    )
+    check_unchanged(ring, messages)
+
+
+def test_a_hugely_negative_limit_is_below_one(ring: MessageRing[Any]) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: MessageRing(-HUGE),
+        lambda: MessageRing(max_messages=-HUGE),
+        lambda: ring.get(token_limit=-HUGE),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"must be .*, got -{HUGE}$"):
+            call()
+
+
+def test_numbers_of_more_digits_than_python_shows(ring: MessageRing[Any]) -> None:
+    # str() of it is an error of its own; it must not reach standard error from within ours.
+    value = 10**5_000
+    calls: list[Callable[[], object]] = [lambda: MessageRing(value), lambda: ring.get(token_limit=value)]
+    for call in calls:
+        with pytest.raises(ValueError, match="token_limit must be below"):
+            call()
+
+
+def test_the_largest_numbers_are_accepted(ring: MessageRing[Any], messages: list[Message]) -> None:
+    largest = 2**63 - 1
+    assert MessageRing(largest, max_messages=largest).max_messages == largest
+    assert same_objects(ring.get(token_limit=largest), messages)
+    assert same_objects(ring.get(token_limit=largest, initial_token_count=-(2**63)), messages)
+    assert same_objects(ring.get(token_limit=largest, initial_token_count=largest), messages[2:])
+
+
+def test_the_initial_count_may_not_exceed_the_limit(ring: MessageRing[Any], messages: list[Message]) -> None:
+    advice = "raise token_limit or shorten what comes before the history"
+    message = f"initial token count exceeds token limit: 11 > 10; {advice}"
+    check(lambda: ring.get(initial_token_count=11), ValueError, message)
+    check(lambda: MessageRing(10).get(initial_token_count=11), ValueError, message)
+    message = f"initial token count exceeds token limit: 4 > 3; {advice}"
+    check(lambda: ring.get(initial_token_count=4, token_limit=3), ValueError, message)
+    assert same_objects(ring.get(initial_token_count=10), messages[2:])
+    check_unchanged(ring, messages)
+
+
+@pytest.mark.parametrize(
+    ("counter", "error", "message"),
+    [
+        ("nope", ValueError, f'unknown encoding "nope"; known: {KNOWN}'),
+        (5, TypeError, NOT_A_COUNTER + "int"),
+        (b"gpt2", TypeError, NOT_A_COUNTER + "bytes"),
+    ],
+)
+def test_what_cannot_count(
+    ring: MessageRing[Any], messages: list[Message], counter: Any, error: type[Exception], message: str
+) -> None:
+    check(lambda: MessageRing(10, counter), error, message)
+    check(lambda: ring.get(counter=counter), error, message)
+    check(lambda: ring.token_count(counter=counter), error, message)
+    check_unchanged(ring, messages)
+
+
+class NoLength:
+    pass
+
+
+def no_argument() -> list[str]:
+    return []
+
+
+class LengthRaises:
+    def __len__(self) -> int:
+        raise OSError("length")
+
+
+class OwnError(Exception):
+    pass
+
+
+class OwnExit(BaseException):
+    pass
+
+
+def raises(error: BaseException) -> Callable[[str], list[str]]:
+    def counter(text: str) -> list[str]:
+        raise error
+
+    return counter
+
+
+@pytest.mark.parametrize(
+    ("counter", "error", "message"),
+    [
+        (lambda text: None, TypeError, NO_LENGTH + "NoneType"),
+        (len, TypeError, NO_LENGTH + "int"),
+        (lambda text: NoLength(), TypeError, NO_LENGTH + "NoLength"),
+        (lambda text: LengthRaises(), OSError, "length"),
+        (no_argument, TypeError, None),
+    ],
+)
+def test_counters_that_do_not_count(
+    ring: MessageRing[Any], messages: list[Message], counter: Any, error: type[Exception], message: str | None
+) -> None:
+    for call in (lambda: ring.get(counter=counter), lambda: ring.token_count(counter=counter)):
+        with pytest.raises(error) as caught:
+            call()
+        assert message is None or str(caught.value) == message
+        check_unchanged(ring, messages)
+
+
+@pytest.mark.parametrize("error", [OwnError("mine"), KeyError("key"), TypeError("type"), StopIteration(3), OwnExit()])
+def test_a_counters_exception_reaches_the_caller_unchanged(
+    ring: MessageRing[Any], messages: list[Message], error: BaseException
+) -> None:
+    for call in (lambda: ring.get(counter=raises(error)), lambda: ring.token_count(counter=raises(error))):
+        with pytest.raises(type(error)) as caught:
+            call()
+        assert caught.value is error
+        check_unchanged(ring, messages)
+
+
+def test_a_counter_that_raises_now_and_then(messages: list[Message]) -> None:
+    # Whichever call fails, the next get() answers as if there had been none.
+    for fail_at in range(12):
+        calls = 0
+
+        def counter(text: str, fail_at: int = fail_at) -> list[str]:
+            nonlocal calls
+            calls += 1
+            if calls == fail_at:
+                raise OwnError
+            return text.split()
+
+        ring: MessageRing[Message] = MessageRing(6, counter)
+        for message in messages:
+            ring.put(message)
+            try:
+                window = ring.get()
+            except OwnError:
+                window = ring.get()
+            assert same_objects(window, ring.get_all())
+        assert ring.token_count() == 6
+
+
+# --- messages
+
+
+class RaisingContent:
+    role = "user"
+
+    @property
+    def content(self) -> str:
+        raise OwnError("content")
+
+
+class RaisingRole:
+    content = "text"
+
+    @property
+    def role(self) -> str:
+        raise OwnError("role")
+
+
+class HiddenContent:
+    role = "user"
+
+    @property
+    def content(self) -> str:
+        raise AttributeError("content is not loaded")
+
+
+MISSING = "a message needs a role and a content, as attributes or keys; this "
+BAD_MESSAGES: list[tuple[Any, type[Exception], str]] = [
+    ({"role": "user"}, TypeError, MISSING + "dict has no content"),
+    ({"content": "x"}, TypeError, MISSING + "dict has no role"),
+    ({}, TypeError, MISSING + "dict has no role"),
+    (None, TypeError, MISSING + "NoneType has no role"),
+    (5, TypeError, MISSING + "int has no role"),
+    ("user: text", TypeError, MISSING + "str has no role"),
+    (("user", "text"), TypeError, MISSING + "tuple has no role"),
+    (NoLength(), TypeError, MISSING + "NoLength has no role"),
+    (HiddenContent(), TypeError, MISSING + "HiddenContent has no content"),
+    ({"role": 3, "content": "x"}, TypeError, "a message's role must be a string, got int"),
+    ({"role": None, "content": "x"}, TypeError, "a message's role must be a string, got NoneType"),
+    ({"role": b"user", "content": "x"}, TypeError, "a message's role must be a string, got bytes"),
+    *(
+        (
+            {"role": "user", "content": content},
+            TypeError,
+            f"a message's content must be a string, None or a list of parts, got {name}",
+        )
+        for content, name in ((5, "int"), (b"x", "bytes"), ({"text": "x"}, "dict"), ({"x"}, "set"), (True, "bool"))
+    ),
+    (RaisingContent(), OwnError, "content"),
+    (RaisingRole(), OwnError, "role"),
+]
+
+
+@pytest.mark.parametrize(("bad", "error", "message"), BAD_MESSAGES)
+def test_bad_messages(
+    ring: MessageRing[Any], messages: list[Message], bad: Any, error: type[Exception], message: str
+) -> None:
+    good = Message("user", "good")
+
+    def later() -> Iterator[Any]:
+        yield good
+        yield bad
+        raise AssertionError("nothing is asked for after a message that was refused")
+
+    check(lambda: ring.put(bad), error, message)
+    for several in ([bad], [good, bad, good], (good, bad), [good] * 1_000 + [bad]):
+        check(lambda several=several: ring.put_messages(several), error, message)  # type: ignore[misc]
+        check(lambda several=several: ring.set(several), error, message)  # type: ignore[misc]
+        check_unchanged(ring, messages)
+    check(lambda: ring.put_messages(later()), error, message)
+    check(lambda: ring.set(later()), error, message)
+    check_unchanged(ring, messages)
+
+
+def failing_generator() -> Iterator[Message]:
+    yield Message("user", "good")
+    raise OwnError("generator")
+
+
+@pytest.mark.parametrize(
+    ("several", "error", "message"),
+    [
+        (None, TypeError, "'NoneType' object is not iterable"),
+        (5, TypeError, "'int' object is not iterable"),
+        (Message("user", "x"), TypeError, "'Message' object is not iterable"),
+        ("text", TypeError, MISSING + "str has no role"),
+        ({"role": "user", "content": "x"}, TypeError, MISSING + "str has no role"),
+    ],
+)
+def test_what_is_not_several_messages(
+    ring: MessageRing[Any], messages: list[Message], several: Any, error: type[Exception], message: str
+) -> None:
+    check(lambda: ring.put_messages(several), error, message)
+    check(lambda: ring.set(several), error, message)
+    check_unchanged(ring, messages)
+
+
+def test_an_iterator_that_raises(ring: MessageRing[Any], messages: list[Message]) -> None:
+    check(lambda: ring.put_messages(failing_generator()), OwnError, "generator")
+    check(lambda: ring.set(failing_generator()), OwnError, "generator")
+    check_unchanged(ring, messages)
+
+
+def test_a_message_that_goes_bad_after_it_was_put(ring: MessageRing[Any], messages: list[Message]) -> None:
+    wrong = "a message's content must be a string, None or a list of parts, got int"
+    content, messages[1].content = messages[1].content, 5
+    check(ring.get, TypeError, wrong)
+    check(lambda: ring.get(counter="gpt2"), TypeError, wrong)
+    check(ring.token_count, TypeError, wrong)
+    check(ring.recount, TypeError, wrong)
+    assert same_objects(ring.get_all(), messages)
+    assert same_objects(ring.get(verify=False), messages)
+    del messages[1].content
+    check(ring.get, TypeError, MISSING + "Message has no content")
+    messages[1].content = content
+    check_unchanged(ring, messages)
+    messages[1].role = 3
+    check(ring.recount, TypeError, "a message's role must be a string, got int")
+    messages[1].role = "assistant"
+    ring.recount()
+    check_unchanged(ring, messages)
+
+
+# --- positions
+
+
+@pytest.mark.parametrize("index", [3, 4, -4, 100, -100, 2**62, -(2**63)])
+def test_no_such_message(ring: MessageRing[Any], messages: list[Message], index: int) -> None:
+    wrong = f"index {index} is out of range for a ring of 3 messages"
+    check(lambda: ring[index], IndexError, wrong)
+    check(lambda: ring.delete(index), IndexError, wrong)
+    check_unchanged(ring, messages)
+
+
+@pytest.mark.parametrize("index", [2**63, HUGE, -HUGE])
+def test_no_message_at_a_huge_index(ring: MessageRing[Any], messages: list[Message], index: int) -> None:
+    # As with a list: an IndexError, not an OverflowError.
+    calls: list[Callable[[], object]] = [lambda: ring[index], lambda: ring.delete(index)]
+    for call in calls:
+        with pytest.raises(IndexError):
+            call()
+    check_unchanged(ring, messages)
+
+
+@pytest.mark.parametrize(("index", "name"), [("a", "str"), (1.0, "float"), (None, "NoneType"), ((0, 1), "tuple")])
+def test_an_index_must_be_an_integer(ring: MessageRing[Any], messages: list[Message], index: Any, name: str) -> None:
+    check(lambda: ring[index], TypeError, f"an index must be an integer or a slice, got {name}")
+    with pytest.raises(TypeError, match=f"'{name}' object cannot be interpreted as an integer"):
+        ring.delete(index)
+    check_unchanged(ring, messages)
+
+
+def test_a_slice_with_a_step_of_zero(ring: MessageRing[Any]) -> None:
+    check(lambda: ring[::0], ValueError, "slice step cannot be zero")
+
+
+def test_an_empty_ring_has_nothing_to_take() -> None:
+    ring: MessageRing[Any] = MessageRing()
+    check(ring.pop, IndexError, "pop from an empty ring")
+    check(lambda: ring.delete(0), IndexError, "index 0 is out of range for a ring of 0 messages")
+    check(lambda: ring.delete(-1), IndexError, "index -1 is out of range for a ring of 0 messages")
+    assert ring.get() == ring.get_all() == list(ring) == []
+
+
+def test_arguments() -> None:
+    ring: Any = MessageRing()
+    make_ring: Any = MessageRing
+    calls: list[Callable[[], object]] = [
+        lambda: ring.get(10),
+        lambda: ring.get(limit=10),
+        lambda: ring.get(verify="yes"),
+        lambda: make_ring(10, "gpt2", 5),
+        lambda: ring.put(message={"role": "user", "content": "x"}),
+        lambda: ring.put(),
+        lambda: ring.token_count("gpt2"),
+    ]
+    for call in calls:
+        with pytest.raises(TypeError):
+            call()
+    for name in ("token_limit", "counter", "max_messages", "other"):
+        with pytest.raises(AttributeError):
+            setattr(ring, name, 3)

@@ -1,0 +1,284 @@
+"""Cycles through a ring are collected, and nothing is kept that nobody asks for."""
+
+import gc
+import sys
+import tracemalloc
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from chatring import MessageRing, TokenCounter
+from reference import Message
+
+
+@pytest.fixture(autouse=True)
+def _no_automatic_collection() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class Session(MessageRing[Any]):
+    pass
+
+
+class Tokenizer:
+    owner: Any
+
+    def __call__(self, text: str) -> list[str]:
+        return text.split()
+
+    encode = __call__
+
+
+class Text(str):
+    """A content that can be part of a cycle."""
+
+    owner: Any
+
+
+def message_with_ring(counted: bool) -> MessageRing[Any]:
+    ring: MessageRing[Any] = MessageRing()
+    message = Message("user", "one")
+    message.ring = ring  # type: ignore[attr-defined]
+    ring.put(message)
+    if counted:
+        ring.get()
+    return ring
+
+
+def ring_in_itself(counted: bool) -> MessageRing[Any]:
+    ring: MessageRing[Any] = MessageRing()
+    ring.put({"role": "user", "content": "one", "ring": ring})
+    if counted:
+        ring.get()
+    return ring
+
+
+def counter_with_ring(counted: bool) -> MessageRing[Any]:
+    tokenizer = Tokenizer()
+    ring: MessageRing[Any] = MessageRing(10, tokenizer)
+    tokenizer.owner = ring
+    ring.put(Message("user", "one"))
+    if counted:
+        ring.get()
+    return ring
+
+
+def method_with_ring(counted: bool) -> MessageRing[Any]:
+    tokenizer = Tokenizer()
+    ring: MessageRing[Any] = MessageRing(10, tokenizer.encode)
+    tokenizer.owner = ring
+    ring.put(Message("user", "one"))
+    if counted:
+        ring.get()
+    return ring
+
+
+def closure_with_ring(counted: bool) -> MessageRing[Any]:
+    def counter(text: str) -> list[str]:
+        return text.split() if len(ring) else []
+
+    ring: MessageRing[Any] = MessageRing(10, counter)
+    ring.put(Message("user", "one"))
+    if counted:
+        ring.get()
+    return ring
+
+
+def ledger_with_ring(counted: bool) -> MessageRing[Any]:
+    """Only the ledger knows the counter."""
+    tokenizer = Tokenizer()
+    ring: MessageRing[Any] = MessageRing()
+    tokenizer.owner = ring
+    ring.put(Message("user", "one"))
+    if counted:
+        ring.get(counter=tokenizer)
+    return ring
+
+
+def content_with_ring(counted: bool) -> MessageRing[Any]:
+    """The message has another content now: only the ledger has the one that was counted."""
+    ring: MessageRing[Any] = MessageRing()
+    text = Text("one")
+    text.owner = ring
+    message = Message("user", text)
+    ring.put(message)
+    if counted:
+        ring.get()
+        message.content = "other"
+    return ring
+
+
+def subclass_in_itself(counted: bool) -> MessageRing[Any]:
+    session = Session()
+    session.itself = session  # type: ignore[attr-defined]
+    if counted:
+        session.put(Message("user", "one"))
+        session.get()
+    return session
+
+
+def two_rings(counted: bool) -> MessageRing[Any]:
+    first: MessageRing[Any] = MessageRing()
+    second: MessageRing[Any] = MessageRing()
+    first.put({"role": "user", "content": "one", "other": second})
+    second.put({"role": "user", "content": "one", "other": first})
+    if counted:
+        first.get()
+        second.get()
+    return first
+
+
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize(
+    "make",
+    [
+        message_with_ring,
+        ring_in_itself,
+        counter_with_ring,
+        method_with_ring,
+        closure_with_ring,
+        ledger_with_ring,
+        content_with_ring,
+        subclass_in_itself,
+        two_rings,
+    ],
+)
+def test_a_cycle_is_collected(make: Callable[[bool], MessageRing[Any]], counted: bool) -> None:
+    ring = weakref.ref(make(counted))
+    # Alive until it is collected, or there would be no cycle to test: this one has its cycle only once it was counted.
+    assert (ring() is not None) == (counted or make is not ledger_with_ring)
+    gc.collect()
+    assert ring() is None
+
+
+@pytest.mark.parametrize("as_method", [False, True])
+def test_a_cycle_of_a_counter_and_its_callable_is_collected(as_method: bool) -> None:
+    tokenizer = Tokenizer()
+    counter = TokenCounter(tokenizer.encode if as_method else tokenizer)
+    tokenizer.owner = counter
+    gone = weakref.ref(tokenizer), weakref.ref(counter)
+    del tokenizer, counter
+    assert all(reference() is not None for reference in gone)
+    gc.collect()
+    assert not any(reference() for reference in gone)
+
+
+def test_what_is_in_use_is_not_collected() -> None:
+    rings = [make(True) for make in (message_with_ring, counter_with_ring, subclass_in_itself, two_rings)]
+    gc.collect()
+    for ring in rings:
+        assert len(ring.get()) == 1
+        assert ring.token_count() == 1
+
+
+def test_the_collector_sees_all_that_a_ring_holds() -> None:
+    tokenizer, other = Tokenizer(), Tokenizer()
+    ring: MessageRing[Any] = MessageRing(10, tokenizer)
+    messages = [Message("user", Text(word)) for word in ("one", "two")]
+    ring.put_messages(messages)
+    ring.get()
+    ring.get(counter=other)
+    referents = gc.get_referents(ring)
+    counters = [referent for referent in referents if isinstance(referent, TokenCounter)]
+    assert {id(message) for message in messages} <= {id(referent) for referent in referents}
+    assert {id(message.content) for message in messages} <= {id(referent) for referent in referents}
+    callables = [held for counter in counters for held in gc.get_referents(counter) if held is not TokenCounter]
+    assert {id(held) for held in callables} == {id(tokenizer), id(other)}
+    assert gc.is_tracked(ring)
+
+
+def test_references_are_given_back() -> None:
+    message = Message("user", "a text that nobody else has: " + str(id(object())))
+    tokenizer = Tokenizer()
+    base = sys.getrefcount(message), sys.getrefcount(message.content), sys.getrefcount(tokenizer)
+
+    def counts() -> tuple[int, int, int]:
+        return sys.getrefcount(message), sys.getrefcount(message.content), sys.getrefcount(tokenizer)
+
+    def work(ring: MessageRing[Any]) -> None:
+        for _ in range(5):
+            ring.put(message)
+            ring.put_messages([message] * 7)
+            ring.get()
+            ring.get(counter=tokenizer)
+            ring.get(token_limit=1, verify=False)
+            ring.token_count(counter="gpt2")
+            ring.pop()
+            ring.delete(0)
+            list(ring)
+            ring[1:3]
+            ring.set([message] * 9)
+            ring.recount()
+            ring.get()
+
+    ring: MessageRing[Any] = MessageRing(30)
+    work(ring)
+    assert counts()[0] == base[0] + 9
+    ring.reset()
+    assert counts() == base
+    work(ring)
+    del ring
+    assert counts() == base
+
+    bounded: MessageRing[Any] = MessageRing(30, tokenizer, max_messages=4)
+    for _ in range(100):
+        bounded.put(message)
+        bounded.get()
+    assert counts()[0] == base[0] + 4
+    bounded.put_messages([Message("user", "other")] * 4)
+    assert counts()[:2] == base[:2]
+    del bounded
+    assert counts() == base
+
+
+def test_references_are_given_back_after_errors() -> None:
+    message = Message("user", "a text that nobody else has: " + str(id(object())))
+    base = sys.getrefcount(message), sys.getrefcount(message.content)
+
+    def failing(text: str) -> list[str]:
+        raise LookupError
+
+    ring: MessageRing[Any] = MessageRing(30)
+    for _ in range(20):
+        with pytest.raises(TypeError):
+            ring.put_messages([message, message, 5])
+        ring.put(message)
+        with pytest.raises(LookupError):
+            ring.get(counter=failing)
+        ring.pop()
+    assert (sys.getrefcount(message), sys.getrefcount(message.content)) == base
+
+
+@pytest.mark.parametrize("max_messages", [None, 50])
+def test_memory_does_not_grow(max_messages: int | None) -> None:
+    ring: MessageRing[Any] = MessageRing(100, max_messages=max_messages)
+
+    def work() -> None:
+        for number in range(200):
+            ring.put(Message("user", f"message {number}"))
+            ring.get()
+            ring.get(counter=Tokenizer())
+        ring.token_count()
+        ring.reset()
+
+    work()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        work()
+        gc.collect()
+        before, objects = tracemalloc.get_traced_memory()[0], len(gc.get_objects())
+        for _ in range(15):
+            work()
+        gc.collect()
+        grown = tracemalloc.get_traced_memory()[0] - before
+        more = len(gc.get_objects()) - objects
+    finally:
+        tracemalloc.stop()
+    # 3,000 messages and as many counters came and went; the interpreter's own free lists take some kilobytes.
+    assert more < 20
+    assert grown < 50_000

@@ -1,0 +1,230 @@
+"""What is counted, and how often: a counter that notes every text it is given."""
+
+import gc
+import weakref
+from collections.abc import Callable
+
+import pytest
+from chatring import MessageRing, TokenCounter
+from reference import Message
+
+
+class Counting:
+    """Counts words, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __call__(self, text: str) -> list[str]:
+        self.texts.append(text)
+        return text.split()
+
+    def asked(self) -> tuple[int, int]:
+        """Return how many calls there were, and for how many messages, since this was asked last.
+
+        Not counted: the empty text, which may be tried once to see what a tokenizer puts around every text.
+        """
+        texts = [text for text in self.texts if text]
+        assert len(self.texts) - len(texts) <= 1
+        self.texts.clear()
+        return len(texts), len({text.split()[0] for text in texts})
+
+
+# Four words, of which the first is the message's own number.
+def message(number: int, role: str = "user") -> Message:
+    return Message(role, f"{number} two three four")
+
+
+# Counted past a window before everything older is ruled out: messages of more than 8 tokens, here 3.
+SLACK = 3
+
+
+def test_a_million_messages_are_counted_for_their_window_alone() -> None:
+    counter = Counting()
+    ring: MessageRing[Message] = MessageRing(40_000, counter)
+    ring.put_messages([message(number) for number in range(1_000_000)])
+    assert counter.texts == []
+
+    window = ring.get()
+    assert len(window) == 10_000
+    assert window[0].content == "990000 two three four"
+    # Each message alone, as a window's first, and after a space, as another's successor.
+    assert counter.asked() == (2 * (10_000 + SLACK), 10_000 + SLACK)
+
+    ring.get()
+    assert counter.asked() == (0, 0)
+
+    for number in range(7):
+        ring.put(message(1_000_000 + number))
+    assert counter.asked() == (0, 0)
+    assert len(ring.get()) == 10_000
+    assert counter.asked() == (2 * 7, 7)
+
+    # A smaller window is part of what is counted; a larger one is counted from there on.
+    assert len(ring.get(token_limit=4_000)) == 1_000
+    assert counter.asked() == (0, 0)
+    assert len(ring.get(token_limit=44_000, initial_token_count=1_000)) == 10_750
+    calls, messages = counter.asked()
+    assert messages == 750 - 7
+    assert calls == 2 * messages
+
+
+def test_replies_cannot_start_a_window_and_are_counted_once() -> None:
+    counter = Counting()
+    ring: MessageRing[Message] = MessageRing(4_000, counter)
+    ring.put_messages([message(number, ("user", "assistant", "tool")[number % 3]) for number in range(30_000)])
+    assert len(ring.get()) == 999
+    calls, messages = counter.asked()
+    assert messages == 1_000 + SLACK
+    assert calls == messages + messages // 3
+
+
+def test_one_long_message_is_enough() -> None:
+    counter = Counting()
+    ring: MessageRing[Message] = MessageRing(100, counter)
+    ring.put_messages([message(number) for number in range(10_000)])
+    ring.put(Message("user", "word " * 200))
+    assert len(ring.get()) == 1
+    assert counter.asked() == (2, 1)
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_blank_messages_are_counted_with_their_neighbours_only(verify: bool) -> None:
+    counter = Counting()
+    ring: MessageRing[Message] = MessageRing(400, counter)
+    ring.put_messages([Message("user", "") if number % 5 else message(number) for number in range(100_000)])
+    window = ring.get(verify=verify)
+    assert len(window) > 400
+    assert len(counter.texts) < 3 * len(window)
+    assert max(map(len, counter.texts)) < 100
+    counter.texts.clear()
+    ring.get(verify=verify)
+    assert counter.texts == []
+
+
+def test_a_changed_message_is_counted_again_and_few_others() -> None:
+    counter = Counting()
+    ring: MessageRing[Message] = MessageRing(4_000, counter)
+    ring.put_messages([message(number) for number in range(5_000)])
+    window = ring.get()
+    assert len(window) == 1_000
+    counter.asked()
+
+    # Near either end: the rest stays counted.
+    for index in (-1, -2, -10, 0, 5):
+        window[index].content = window[index].content.replace("two", "2")
+        assert ring.get() == window
+        calls, messages = counter.asked()
+        distance = min(index % 1_000, -index % 1_000)
+        assert 1 <= messages <= distance + 2 + SLACK
+        assert calls <= 2 * messages
+    # In the middle: at most half.
+    window[500].content = "500 2 three four"
+    assert ring.get() == window
+    assert 1 <= counter.asked()[1] <= 500 + SLACK + 2
+
+
+def test_a_change_back_to_the_same_text_is_no_change() -> None:
+    counter = Counting()
+    ring: MessageRing[Message] = MessageRing(4_000, counter)
+    ring.put_messages([message(number) for number in range(100)])
+    window = ring.get()
+    counter.asked()
+    for item in window:
+        item.content = "".join(item.content)
+    assert ring.get() == window
+    assert counter.asked() == (0, 0)
+
+
+def test_what_leaves_is_not_counted_again() -> None:
+    counter = Counting()
+    ring: MessageRing[Message] = MessageRing(4_000, counter, max_messages=500)
+    ring.put_messages([message(number) for number in range(500)])
+    assert len(ring.get()) == 500
+    counter.asked()
+    for number in range(500, 600):
+        ring.put(message(number))
+        assert len(ring.get()) == 500
+    # The new ones, and the one that is first now: alone.
+    assert counter.asked()[0] <= 3 * 100
+    ring.pop()
+    assert len(ring.get()) == 499
+    assert counter.asked() == (0, 0)
+    ring.delete(3)
+    assert len(ring.get()) == 498
+    assert counter.asked()[1] <= 3 + 2
+
+
+def test_token_count_counts_the_rest() -> None:
+    counter = Counting()
+    ring: MessageRing[Message] = MessageRing(400, counter)
+    ring.put_messages([message(number) for number in range(1_000)])
+    ring.get()
+    counter.asked()
+    assert ring.token_count() == 4_000
+    assert counter.asked()[1] == 1_000 - 100 - SLACK
+    assert ring.token_count() == 4_000
+    assert len(ring.get()) == 100
+    assert counter.asked() == (0, 0)
+
+
+def test_an_exception_keeps_nothing_and_the_next_call_starts_again() -> None:
+    counter = Counting()
+
+    def failing(text: str) -> list[str]:
+        if text.split()[:1] == [fail_at]:
+            raise LookupError(text)
+        return counter(text)
+
+    ring: MessageRing[Message] = MessageRing(400, failing)
+    messages = [message(number) for number in range(1_000)]
+    ring.put_messages(messages)
+    fail_at = "950"
+    for _ in range(2):
+        with pytest.raises(LookupError, match="950"):
+            ring.get()
+        assert ring.get_all() == messages
+    fail_at = "none"
+    assert ring.get() == messages[900:]
+    fail_at = "999"
+    assert ring.get() == messages[900:]
+
+
+def test_ledgers_are_kept_for_the_last_four_counters() -> None:
+    ring: MessageRing[Message] = MessageRing(40)
+    ring.put_messages([message(number) for number in range(100)])
+    counters = [Counting() for _ in range(5)]
+    for counter in counters[:4]:
+        assert len(ring.get(counter=counter)) == 10
+        assert counter.asked()[1] == 10 + SLACK
+    for counter in counters[:4]:
+        ring.get(counter=counter)
+        ring.get(counter=TokenCounter(counter))
+        assert counter.asked() == (0, 0)
+    # The fifth takes the place of the one that was not used for longest.
+    ring.get(counter=counters[0])
+    ring.get(counter=counters[4])
+    for counter in (counters[0], counters[2], counters[3], counters[4]):
+        counter.asked()
+        ring.get(counter=counter)
+        assert counter.asked() == (0, 0)
+    ring.get(counter=counters[1])
+    assert counters[1].asked()[1] == 10 + SLACK
+
+
+def test_a_counter_that_is_not_used_any_more_is_let_go() -> None:
+    ring: MessageRing[Message] = MessageRing(40)
+    ring.put_messages([message(number) for number in range(100)])
+
+    def use_a_new_one() -> weakref.ref[Callable[[str], list[str]]]:
+        counter = Counting()
+        ring.get(counter=counter)
+        return weakref.ref(counter)
+
+    used = [use_a_new_one() for _ in range(50)]
+    gc.collect()
+    assert sum(counter() is not None for counter in used) == 4
+    assert used[-1]() is not None
+    ring.reset()
+    gc.collect()
+    assert not any(counter() for counter in used)
