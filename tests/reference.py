@@ -65,7 +65,7 @@ def summed_total(tokenize: Callable[[str], Sized]) -> Total:
 
     def step(texts: Sequence[str], j: int) -> int:
         if has_word(texts[j - 1][-1:]):
-            return count(" " + texts[j])
+            return count(" " + texts[j]) - count("")
         k = next((k for k in range(j - 1, -1, -1) if has_word(texts[k])), 0)
         context = " ".join(texts[k:j])
         return count(context + " " + texts[j]) - count(context)

@@ -399,7 +399,7 @@ class TestRefusals:
         [
             (("--token-limit", 0), "token_limit must be at least 1, got 0"),
             (("--token-limit", -3), "token_limit must be at least 1, got -3"),
-            (("--token-limit", 2**63), "token_limit must be below 2**63, got 9223372036854775808"),
+            (("--token-limit", 2**63), "token_limit must be between -2**63 and 2**63 - 1, got 9223372036854775808"),
             (
                 ("--token-limit", 5, "--initial-token-count", 6),
                 "initial token count exceeds token limit: 6 > 5; "

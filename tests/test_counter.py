@@ -227,8 +227,10 @@ def test_a_tiktoken_encoding_of_ours_is_native(name: str) -> None:
     assert counter == TokenCounter(name)
 
 
-def test_an_equal_tiktoken_encoding_is_native() -> None:
-    assert TokenCounter(custom("cl100k_base")) == TokenCounter("cl100k_base")
+def test_the_encoding_that_tiktoken_has_is_native() -> None:
+    encoding = tiktoken.get_encoding("cl100k_base")
+    assert TokenCounter(encoding) == TokenCounter("cl100k_base")
+    assert TokenCounter(pickle.loads(pickle.dumps(encoding))) == TokenCounter("cl100k_base")
 
 
 TEXT = "some words<|mine|>, <|endoftext|> and some more: 12345\n\n  x"
@@ -241,6 +243,7 @@ TEXT = "some words<|mine|>, <|endoftext|> and some more: 12345\n\n  x"
         ("cl100k_base", {"special_tokens": {"<|endoftext|>": 100_257}}),
         ("cl100k_base", {"pat_str": r"\w+|\W+"}),
         ("mine", {}),
+        ("cl100k_base", {}),
         ("o200k_base", {}),
     ],
 )

@@ -74,11 +74,21 @@ def test_limits_must_be_at_least_one(ring: MessageRing[Any], messages: list[Mess
 
 @pytest.mark.parametrize("value", TOO_LARGE)
 def test_numbers_must_fit_64_bits(ring: MessageRing[Any], messages: list[Message], value: int) -> None:
-    check(lambda: MessageRing(value), ValueError, f"token_limit must be below 2**63, got {value}")
-    check(lambda: MessageRing(max_messages=value), ValueError, f"max_messages must be below 2**63, got {value}")
-    check(lambda: ring.get(token_limit=value), ValueError, f"token_limit must be below 2**63, got {value}")
+    check(lambda: MessageRing(value), ValueError, f"token_limit must be between -2**63 and 2**63 - 1, got {value}")
     check(
-        lambda: ring.get(initial_token_count=value), ValueError, f"initial_token_count must be below 2**63, got {value}"
+        lambda: MessageRing(max_messages=value),
+        ValueError,
+        f"max_messages must be between -2**63 and 2**63 - 1, got {value}",
+    )
+    check(
+        lambda: ring.get(token_limit=value),
+        ValueError,
+        f"token_limit must be between -2**63 and 2**63 - 1, got {value}",
+    )
+    check(
+        lambda: ring.get(initial_token_count=value),
+        ValueError,
+        f"initial_token_count must be between -2**63 and 2**63 - 1, got {value}",
     )
     check_unchanged(ring, messages)
 
@@ -99,7 +109,7 @@ def test_numbers_of_more_digits_than_python_shows(ring: MessageRing[Any]) -> Non
     value = 10**5_000
     calls: list[Callable[[], object]] = [lambda: MessageRing(value), lambda: ring.get(token_limit=value)]
     for call in calls:
-        with pytest.raises(ValueError, match="token_limit must be below"):
+        with pytest.raises(ValueError, match="token_limit must be between .*, got one of thousands of digits"):
             call()
 
 
@@ -307,8 +317,8 @@ def failing_generator() -> Iterator[Message]:
         (None, TypeError, "'NoneType' object is not iterable"),
         (5, TypeError, "'int' object is not iterable"),
         (Message("user", "x"), TypeError, "'Message' object is not iterable"),
-        ("text", TypeError, MISSING + "str has no role"),
-        ({"role": "user", "content": "x"}, TypeError, MISSING + "str has no role"),
+        ("text", TypeError, "messages must be an iterable of messages, got one str"),
+        ({"role": "user", "content": "x"}, TypeError, "messages must be an iterable of messages, got one dict"),
     ],
 )
 def test_what_is_not_several_messages(
@@ -369,8 +379,7 @@ def test_no_message_at_a_huge_index(ring: MessageRing[Any], messages: list[Messa
 @pytest.mark.parametrize(("index", "name"), [("a", "str"), (1.0, "float"), (None, "NoneType"), ((0, 1), "tuple")])
 def test_an_index_must_be_an_integer(ring: MessageRing[Any], messages: list[Message], index: Any, name: str) -> None:
     check(lambda: ring[index], TypeError, f"an index must be an integer or a slice, got {name}")
-    with pytest.raises(TypeError, match=f"'{name}' object cannot be interpreted as an integer"):
-        ring.delete(index)
+    check(lambda: ring.delete(index), TypeError, f"an index must be an integer or a slice, got {name}")
     check_unchanged(ring, messages)
 
 

@@ -191,7 +191,7 @@ class MessageRing(Generic[_M]):
             IndexError: if there is none.
         """
 
-    def delete(self, index: int, /) -> _M:
+    def delete(self, index: SupportsIndex, /) -> _M:
         """Remove and return the message at `index`; a negative one counts from the newest.
 
         Raises:
@@ -220,5 +220,5 @@ class MessageRing(Generic[_M]):
         """Return a ring of the same messages that starts with the same counts."""
 
     def __getnewargs_ex__(self) -> tuple[tuple[int, TokenCounter], dict[str, int | None]]: ...
-    def __getstate__(self) -> tuple[list[_M], dict[str, Any] | None]: ...
-    def __setstate__(self, state: tuple[list[_M], dict[str, Any] | None], /) -> None: ...
+    def __getstate__(self) -> tuple[list[_M], list[bool], dict[str, Any] | None]: ...
+    def __setstate__(self, state: tuple[list[_M], list[bool], dict[str, Any] | None], /) -> None: ...

@@ -18,8 +18,6 @@ pub struct Encoding {
     special: &'static [&'static str],
     /// The numbers `n` for which `<|reserved_n|>` is a special token too.
     reserved: Range<u32>,
-    /// One more than the largest token id, as `tiktoken.Encoding.n_vocab`.
-    size: u32,
 }
 
 const CL100K: &[&str] = &["<|endofprompt|>", "<|endoftext|>", "<|fim_middle|>", "<|fim_prefix|>", "<|fim_suffix|>"];
@@ -48,22 +46,21 @@ const END: &[&str] = &["<|endoftext|>"];
 /// The special tokens of OpenAI's encodings are those of tiktoken's `tiktoken_ext/openai_public.py`. Those of `qwen2` and
 /// `mistral_v3` do not count: their tokenizers take them from a text only when told to, and then not all agree.
 static ENCODINGS: &[Encoding] = &[
-    Encoding { name: "cl100k_base", vocabulary: "cl100k_base", special: CL100K, reserved: 0..0, size: 100_277 },
-    Encoding { name: "o200k_base", vocabulary: "o200k_base", special: O200K, reserved: 0..0, size: 200_019 },
+    Encoding { name: "cl100k_base", vocabulary: "cl100k_base", special: CL100K, reserved: 0..0 },
+    Encoding { name: "o200k_base", vocabulary: "o200k_base", special: O200K, reserved: 0..0 },
     Encoding {
         name: "o200k_harmony",
         // The ranks and the pattern are those of o200k_base: no second table in memory.
         vocabulary: "o200k_base",
         special: HARMONY,
         reserved: 200_013..201_088,
-        size: 201_088,
     },
-    Encoding { name: "p50k_base", vocabulary: "p50k_base", special: END, reserved: 0..0, size: 50_281 },
-    Encoding { name: "p50k_edit", vocabulary: "p50k_base", special: P50K_EDIT, reserved: 0..0, size: 50_284 },
-    Encoding { name: "r50k_base", vocabulary: "r50k_base", special: END, reserved: 0..0, size: 50_257 },
-    Encoding { name: "gpt2", vocabulary: "r50k_base", special: END, reserved: 0..0, size: 50_257 },
-    Encoding { name: "qwen2", vocabulary: "qwen2", special: &[], reserved: 0..0, size: 151_643 },
-    Encoding { name: "mistral_v3", vocabulary: "mistral_v3", special: &[], reserved: 0..0, size: 131_072 },
+    Encoding { name: "p50k_base", vocabulary: "p50k_base", special: END, reserved: 0..0 },
+    Encoding { name: "p50k_edit", vocabulary: "p50k_base", special: P50K_EDIT, reserved: 0..0 },
+    Encoding { name: "r50k_base", vocabulary: "r50k_base", special: END, reserved: 0..0 },
+    Encoding { name: "gpt2", vocabulary: "r50k_base", special: END, reserved: 0..0 },
+    Encoding { name: "qwen2", vocabulary: "qwen2", special: &[], reserved: 0..0 },
+    Encoding { name: "mistral_v3", vocabulary: "mistral_v3", special: &[], reserved: 0..0 },
 ];
 
 /// The models of other vendors that are known to use one of [`ENCODINGS`], by the beginning of their names.
@@ -117,21 +114,6 @@ impl Encoding {
         self.name
     }
 
-    /// One more than the largest token id.
-    #[must_use]
-    pub fn vocabulary_size(&self) -> u32 {
-        self.size
-    }
-
-    /// The special tokens, sorted.
-    #[must_use]
-    pub fn special_tokens(&self) -> Vec<String> {
-        let reserved = self.reserved.clone().map(|number| format!("<|reserved_{number}|>"));
-        let mut tokens: Vec<String> = self.special.iter().map(|token| (*token).to_owned()).chain(reserved).collect();
-        tokens.sort_unstable();
-        tokens
-    }
-
     /// Tokens of `text`; a special token counts as one. Equal to tiktoken's `len(encode(text, allowed_special="all"))`.
     #[must_use]
     pub fn tokens(&self, text: &str) -> i64 {
@@ -173,6 +155,10 @@ impl Counter for Encoding {
         Ok(self.tokens(text))
     }
 
+    fn count_empty(&self) -> Result<i64, Infallible> {
+        Ok(0)
+    }
+
     fn splits_at_spaces(&self) -> bool {
         true
     }
@@ -211,7 +197,9 @@ mod tests {
     fn every_vocabulary_is_embedded_and_every_special_token_short_enough() {
         for encoding in ENCODINGS {
             assert!(encoding.tokens("hello") > 0, "{}", encoding.name);
-            assert!(encoding.special_tokens().iter().all(|token| token.len() <= LONGEST_SPECIAL));
+            let reserved = encoding.reserved.clone().map(|number| format!("<|reserved_{number}|>"));
+            let special: Vec<_> = encoding.special.iter().map(|token| (*token).to_owned()).chain(reserved).collect();
+            assert!(special.iter().all(|token| token.len() <= LONGEST_SPECIAL && encoding.tokens(token) == 1));
         }
     }
 

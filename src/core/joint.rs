@@ -84,7 +84,7 @@ fn join(texts: &[Text]) -> String {
 /// Tokens that `" " + text` adds after the texts `before` it.
 fn step<C: Counter>(counter: &C, before: &[Text], text: &str) -> Result<i64, C::Error> {
     if before.last().is_some_and(|last| last.text.ends_with(|end: char| !end.is_whitespace())) {
-        return counter.count(&format!(" {text}"));
+        return Ok(counter.count(&format!(" {text}"))? - counter.count_empty()?);
     }
     let from = before.iter().rposition(|text| !text.blank).unwrap_or(0);
     let joined = join(&before[from..]);
@@ -148,6 +148,10 @@ pub(crate) mod tests {
                 previous = Some(current);
             }
             Ok(tokens)
+        }
+
+        fn count_empty(&self) -> Result<i64, Infallible> {
+            Ok(0)
         }
 
         fn splits_at_spaces(&self) -> bool {

@@ -281,6 +281,22 @@ impl<P> Ledger<P> {
         self.hidden.insert(index, start);
     }
 
+    /// Forgets what depends on the message at `position`, which left the history: those before it moved up by one position.
+    /// Keeps the longer side. Hands back what was kept beside the others.
+    pub fn forget_removed(&mut self, position: u64, forgotten: &mut Vec<P>) {
+        let older = position.saturating_sub(self.first);
+        let newer = self.end().saturating_sub(position);
+        if older < newer {
+            self.forget_through(position, forgotten);
+            return;
+        }
+        self.forget_from(position, forgotten);
+        self.first += 1;
+        let starts = self.starts.iter_mut().chain(&mut self.hidden).chain(&mut self.front);
+        starts.for_each(|start| start.position += 1);
+        self.blanks.iter_mut().for_each(|blank| *blank += 1);
+    }
+
     /// The start of a window at `position` whose head, up to the first message that is not blank, has `tokens`.
     fn resolve(&self, position: u64, tokens: i64) -> Start {
         let mut head = position;

@@ -280,7 +280,7 @@ mod tests {
                     1 if !history.ring.is_empty() => {
                         let at = history.ring.first() + random.below(history.ring.len()) as u64;
                         history.ring.remove(at);
-                        history.ledger.forget_through(at, &mut Vec::new());
+                        history.ledger.forget_removed(at, &mut Vec::new());
                     }
                     2..5 => {
                         let allowance = random.below(40) as i64;

@@ -1,11 +1,12 @@
 //! `TokenCounter`: text to number of tokens, natively or through a Python callable.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict, PyList, PySet, PyString, PyType};
+use pyo3::types::{PyCFunction, PyDict, PyList, PyString, PyType};
 use pyo3::{PyTypeInfo, intern};
 
 use super::message::{to_text, type_name};
@@ -15,6 +16,9 @@ use crate::core::encoding::Encoding;
 /// Bytes of text from which on counting gives up the GIL. Counting takes about 7 ns a byte, giving up the GIL and taking
 /// it back about 60 ns when nobody wants it and far more when somebody does.
 pub const DETACH_BYTES: usize = 16 * 1024;
+
+/// Tokens that one text may have: far more than any has, and few enough that millions of such texts can be added up.
+const MOST_TOKENS: usize = 1 << 40;
 
 /// Text to number of tokens. See the stub for what Python sees.
 #[pyclass(frozen, module = "chatring._core", weakref)]
@@ -30,28 +34,61 @@ pub enum Counting {
     /// With an embedded encoding, in Rust.
     Native(&'static Encoding),
     /// By calling Python.
-    Callable(Py<PyAny>),
+    Callable(Callable),
 }
 
-/// A Python callable as a counter of the core.
-pub struct Callable<'py>(pub Bound<'py, PyAny>);
+/// A Python callable from a text to its tokens.
+pub struct Callable {
+    /// What the counter was made from: the callable itself, or a tiktoken encoding.
+    source: Py<PyAny>,
+    function: Py<PyAny>,
+    /// The tokens of the empty text, once they are known.
+    empty: OnceLock<i64>,
+}
 
-impl Counter for Callable<'_> {
+impl Callable {
+    fn new(source: &Bound<'_, PyAny>, function: Bound<'_, PyAny>) -> Self {
+        Self { source: source.clone().unbind(), function: function.unbind(), empty: OnceLock::new() }
+    }
+
+    /// The callable as a counter of the core.
+    pub fn bind<'py>(&self, py: Python<'py>) -> BoundCallable<'_, 'py> {
+        BoundCallable { function: self.function.bind(py), empty: &self.empty }
+    }
+}
+
+/// A [`Callable`] that can be called.
+pub struct BoundCallable<'a, 'py> {
+    function: &'a Bound<'py, PyAny>,
+    empty: &'a OnceLock<i64>,
+}
+
+impl Counter for BoundCallable<'_, '_> {
     type Error = PyErr;
 
     fn count(&self, text: &str) -> PyResult<i64> {
-        let tokens = self.0.call1((text,))?;
-        let length = tokens.len().map_err(|error| {
-            if error.is_instance_of::<PyTypeError>(tokens.py()) {
-                PyTypeError::new_err(format!(
-                    "a counter must return something with a length, such as a list of tokens; got {}",
-                    type_name(&tokens)
-                ))
-            } else {
-                error
-            }
-        })?;
+        let tokens = self.function.call1((text,))?;
+        if !tokens.hasattr(intern!(tokens.py(), "__len__"))? {
+            return Err(PyTypeError::new_err(format!(
+                "a counter must return something with a length, such as a list of tokens; got {}",
+                type_name(&tokens)
+            )));
+        }
+        let length = tokens.len()?;
+        if length > MOST_TOKENS {
+            return Err(PyValueError::new_err(format!(
+                "a counter returned {length} tokens for one text; more than 2**40 cannot be added up"
+            )));
+        }
         Ok(length as i64)
+    }
+
+    fn count_empty(&self) -> PyResult<i64> {
+        match self.empty.get() {
+            Some(tokens) => Ok(*tokens),
+            // Not get_or_init: the callable may come back here, from this thread or another.
+            None => self.count("").map(|tokens| *self.empty.get_or_init(|| tokens)),
+        }
     }
 
     fn splits_at_spaces(&self) -> bool {
@@ -89,18 +126,29 @@ impl TokenCounter {
     }
 
     fn callable(callable: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let py = callable.py();
-        let name = match callable.getattr_opt(intern!(py, "__qualname__"))? {
+        let name = match callable.getattr_opt(intern!(callable.py(), "__qualname__"))? {
             Some(name) if name.is_instance_of::<PyString>() => to_text(name.cast()?)?,
             _ => type_name(callable),
         };
-        Ok(Self { counting: Counting::Callable(callable.clone().unbind()), key: identity(callable)?, name })
+        let counting = Counting::Callable(Callable::new(callable, callable.clone()));
+        Ok(Self { counting, key: identity(callable)?, name })
+    }
+
+    /// The counter of a tiktoken encoding: native if it is the one that tiktoken itself has under an embedded one's name.
+    fn tiktoken(encoding: &Bound<'_, PyAny>, name: String) -> PyResult<Self> {
+        if let Ok(native) = Encoding::named(&name)
+            && is_registered(encoding, &name)?
+        {
+            return Ok(Self::native(native));
+        }
+        let counting = Counting::Callable(Callable::new(encoding, encode_with_special_tokens(encoding)?));
+        Ok(Self { counting, key: (encoding.as_ptr() as usize, 0), name })
     }
 
     fn count_one(&self, text: &Bound<'_, PyString>) -> PyResult<i64> {
         let py = text.py();
         match &self.counting {
-            Counting::Callable(callable) => Callable(callable.bind(py).clone()).count(&to_text(text)?),
+            Counting::Callable(callable) => callable.bind(py).count(&to_text(text)?),
             Counting::Native(encoding) => {
                 let text = to_text(text)?;
                 if text.len() < DETACH_BYTES {
@@ -122,7 +170,10 @@ impl TokenCounter {
             let counter = counter.get();
             let counting = match &counter.counting {
                 Counting::Native(encoding) => Counting::Native(encoding),
-                Counting::Callable(callable) => Counting::Callable(callable.clone_ref(source.py())),
+                Counting::Callable(callable) => {
+                    let py = source.py();
+                    Counting::Callable(Callable::new(callable.source.bind(py), callable.function.bind(py).clone()))
+                }
             };
             return Ok(Self { counting, key: counter.key, name: counter.name.clone() });
         }
@@ -130,10 +181,7 @@ impl TokenCounter {
             return Ok(Self::native(Encoding::named(&to_text(name)?)?));
         }
         if let Some(name) = tiktoken_name(source)? {
-            return match known_encoding(source, &name)? {
-                Some(encoding) => Ok(Self::native(encoding)),
-                None => Ok(Self { name, ..Self::callable(&encode_with_special_tokens(source)?)? }),
-            };
+            return Self::tiktoken(source, name);
         }
         if source.is_callable() {
             return Self::callable(source);
@@ -146,8 +194,8 @@ impl TokenCounter {
 
     #[staticmethod]
     #[pyo3(signature = (model, /))]
-    fn for_model(model: &str) -> PyResult<Self> {
-        Ok(Self::native(Encoding::for_model(model)?))
+    fn for_model(model: &Bound<'_, PyString>) -> PyResult<Self> {
+        Ok(Self::native(Encoding::for_model(&to_text(model)?)?))
     }
 
     #[staticmethod]
@@ -200,7 +248,7 @@ impl TokenCounter {
     fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyType>, (Bound<'py, PyAny>,)) {
         let source = match &self.counting {
             Counting::Native(encoding) => PyString::new(py, encoding.name()).into_any(),
-            Counting::Callable(callable) => callable.bind(py).clone(),
+            Counting::Callable(callable) => callable.source.bind(py).clone(),
         };
         (Self::type_object(py), (source,))
     }
@@ -219,7 +267,10 @@ impl TokenCounter {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match &self.counting {
             Counting::Native(_) => Ok(()),
-            Counting::Callable(callable) => visit.call(callable),
+            Counting::Callable(callable) => {
+                visit.call(&callable.source)?;
+                visit.call(&callable.function)
+            }
         }
     }
 }
@@ -269,15 +320,15 @@ fn tiktoken_name(source: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
     }
 }
 
-/// The embedded encoding that a tiktoken encoding of this name equals: one with the same vocabulary size and special tokens.
-fn known_encoding(tiktoken: &Bound<'_, PyAny>, name: &str) -> PyResult<Option<&'static Encoding>> {
-    let Ok(encoding) = Encoding::named(name) else { return Ok(None) };
-    let special: Bound<'_, PySet> = tiktoken.getattr("special_tokens_set")?.cast_into()?;
-    let mut theirs: Vec<String> = special.iter().map(|token| token.extract()).collect::<PyResult<_>>()?;
-    theirs.sort_unstable();
-    let same = encoding.special_tokens() == theirs
-        && encoding.vocabulary_size() == tiktoken.getattr("n_vocab")?.extract::<u32>()?;
-    Ok(same.then_some(encoding))
+/// Whether tiktoken's registry has this encoding under `name`. Another one of that name may have any vocabulary.
+fn is_registered(encoding: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
+    let py = encoding.py();
+    let registered = py.import("tiktoken.registry")?.getattr("ENCODINGS")?.cast::<PyDict>()?.get_item(name)?;
+    // A copy of an encoding, such as an unpickled one, shares what encodes.
+    let core = intern!(py, "_core_bpe");
+    Ok(registered.is_some_and(|registered| {
+        matches!((registered.getattr_opt(core), encoding.getattr_opt(core)), (Ok(Some(ours)), Ok(Some(theirs))) if ours.is(&theirs))
+    }))
 }
 
 /// `functools.partial(encoding.encode, allowed_special="all")`, as LlamaIndex's default tokenizer is.

@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use super::counter::{Callable, Counting, DETACH_BYTES, TokenCounter};
+use super::counter::{Counting, DETACH_BYTES, TokenCounter};
 use super::message;
 use crate::core::count::Counter;
 use crate::core::joint::Text;
@@ -96,6 +96,11 @@ pub struct Request<'a, 'py> {
 }
 
 impl Slot {
+    /// A slot for `message`, of which it is known whether a window may begin with it.
+    pub fn known(message: Bound<'_, PyAny>, may_start: bool) -> Self {
+        Self { message: message.unbind(), may_start }
+    }
+
     /// The message.
     pub fn into_message(self) -> Py<PyAny> {
         self.message
@@ -205,7 +210,7 @@ impl History {
         let position = state.position(index).ok_or(state.ring.len())?;
         let slot = state.ring.remove(position).ok_or(state.ring.len())?;
         state.epoch += 1;
-        state.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_through(position, &mut forgotten));
+        state.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_removed(position, &mut forgotten));
         drop(state);
         Ok(slot.message)
     }
@@ -220,6 +225,11 @@ impl History {
     /// All messages, oldest first.
     pub fn messages(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
         self.lock().ring.iter().map(|slot| slot.message.clone_ref(py)).collect()
+    }
+
+    /// Whether a window may begin with each message, by its role.
+    pub fn may_start(&self) -> Vec<bool> {
+        self.lock().ring.iter().map(|slot| slot.may_start).collect()
     }
 
     /// The number of messages.
@@ -295,7 +305,7 @@ impl History {
                         fit
                     }
                     Counting::Callable(callable) => {
-                        earliest_blank_fit(&Callable(callable.bind(py).clone()), first, &texts, request.allowance)?
+                        earliest_blank_fit(&callable.bind(py), first, &texts, request.allowance)?
                     }
                 };
                 let mut state = self.lock();
@@ -303,7 +313,7 @@ impl History {
                     return Ok(None);
                 }
                 let fit = fit.unwrap_or(Fit { start: last, tokens: 0 });
-                let found = state.found(py, fit, None);
+                let found = state.found(py, fit, request.verify.then_some(request.counter));
                 drop(state);
                 self.verified(request, found)
             }
@@ -364,7 +374,7 @@ impl History {
             kept.extend(pins.into_iter().rev());
             match request.counter.get().counting() {
                 Counting::Native(encoding) => feed_native(py, &mut pass, texts, *encoding),
-                Counting::Callable(callable) => pass.feed(texts, &Callable(callable.bind(py).clone()))?,
+                Counting::Callable(callable) => pass.feed(texts, &callable.bind(py))?,
             }
         }
         let (measures, complete) = pass.finish();

@@ -2,10 +2,10 @@
 
 use std::num::NonZeroUsize;
 
-use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyInt, PyIterator, PyList, PySlice};
+use pyo3::types::{PyBool, PyDict, PyInt, PyIterator, PyList, PySlice, PyString};
 use pyo3::{IntoPyObjectExt, intern};
 
 use super::counter::TokenCounter;
@@ -25,6 +25,9 @@ pub struct MessageRing {
     counter: Py<TokenCounter>,
     history: History,
 }
+
+/// What is pickled beside the arguments: the messages, whether a window may begin with each, and a subclass's attributes.
+type State<'py> = (Bound<'py, PyList>, Vec<bool>, Option<Bound<'py, PyDict>>);
 
 impl MessageRing {
     fn window<'py>(
@@ -124,8 +127,12 @@ impl MessageRing {
     }
 
     #[pyo3(signature = (index, /))]
-    fn delete(&self, index: isize) -> PyResult<Py<PyAny>> {
-        self.history.remove(index).map_err(|length| out_of_range(index, length))
+    fn delete(&self, index: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let removed = match position(index)? {
+            Some(place) => self.history.remove(place),
+            None => Err(self.history.len()),
+        };
+        removed.map_err(|length| out_of_range(index, length))
     }
 
     #[pyo3(signature = (*, counter = None))]
@@ -151,17 +158,11 @@ impl MessageRing {
         if index.is_instance_of::<PySlice>() {
             return self.get_all(py)?.as_any().get_item(index);
         }
-        let index: isize = index.extract().map_err(|error: PyErr| {
-            if error.is_instance_of::<PyTypeError>(py) {
-                PyTypeError::new_err(format!("an index must be an integer or a slice, got {}", type_name(index)))
-            } else {
-                error
-            }
-        })?;
-        match self.history.message(py, index) {
-            Ok(message) => Ok(message.into_bound(py)),
-            Err(length) => Err(out_of_range(index, length)),
-        }
+        let message = match position(index)? {
+            Some(place) => self.history.message(py, place),
+            None => Err(self.history.len()),
+        };
+        Ok(message.map_err(|length| out_of_range(index, length))?.into_bound(py))
     }
 
     fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
@@ -199,17 +200,21 @@ impl MessageRing {
         Ok(((self.token_limit, &self.counter).into_bound_py_any(py)?, keywords))
     }
 
-    fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<(Bound<'py, PyList>, Option<Bound<'py, PyAny>>)> {
-        Ok((slf.get().get_all(slf.py())?, slf.getattr_opt(intern!(slf.py(), "__dict__"))?))
+    fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<State<'py>> {
+        let (py, this) = (slf.py(), slf.get());
+        let attributes = slf.getattr_opt(intern!(py, "__dict__"))?.map(Bound::cast_into).transpose()?;
+        Ok((this.get_all(py)?, this.history.may_start(), attributes))
     }
 
+    // Does not look into the messages: in a cycle they may not have got their own state yet.
     #[pyo3(signature = (state, /))]
-    fn __setstate__(slf: &Bound<'_, Self>, state: (Bound<'_, PyList>, Option<Bound<'_, PyDict>>)) -> PyResult<()> {
-        let (messages, attributes) = state;
+    fn __setstate__(slf: &Bound<'_, Self>, state: State<'_>) -> PyResult<()> {
+        let (messages, may_start, attributes) = state;
         if let Some(attributes) = attributes {
             slf.getattr(intern!(slf.py(), "__dict__"))?.cast::<PyDict>()?.update(attributes.as_mapping())?;
         }
-        slf.get().set(messages.as_any())
+        let slots = messages.iter().zip(may_start).map(|(message, may_start)| Slot::known(message, may_start));
+        slf.get().history.replace(slf.py(), slots.collect())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
@@ -224,6 +229,12 @@ impl MessageRing {
 
 /// Checks every message before any is stored.
 fn slots(messages: &Bound<'_, PyAny>) -> PyResult<Vec<Slot>> {
+    if messages.is_instance_of::<PyDict>() || messages.is_instance_of::<PyString>() {
+        return Err(PyTypeError::new_err(format!(
+            "messages must be an iterable of messages, got one {}",
+            type_name(messages)
+        )));
+    }
     messages.try_iter()?.map(|message| Slot::new(message?)).collect()
 }
 
@@ -241,9 +252,26 @@ fn integer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
             type_name(value)
         )));
     }
-    value.extract().map_err(|_| PyValueError::new_err(format!("{name} must be below 2**63, got {value}")))
+    value.extract().map_err(|_| {
+        let shown = value.str().map_or_else(|_| "one of thousands of digits".to_owned(), |value| value.to_string());
+        PyValueError::new_err(format!("{name} must be between -2**63 and 2**63 - 1, got {shown}"))
+    })
 }
 
-fn out_of_range(index: isize, length: usize) -> PyErr {
-    PyIndexError::new_err(format!("index {index} is out of range for a ring of {length} messages"))
+/// An index, counted from the newest if negative; `None` if it is too large for any ring.
+fn position(index: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
+    let py = index.py();
+    match index.extract() {
+        Ok(index) => Ok(Some(index)),
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) => Ok(None),
+        Err(error) if error.is_instance_of::<PyTypeError>(py) => {
+            Err(PyTypeError::new_err(format!("an index must be an integer or a slice, got {}", type_name(index))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn out_of_range(index: &Bound<'_, PyAny>, length: usize) -> PyErr {
+    let shown = index.str().map_or_else(|_| "of thousands of digits".to_owned(), |index| index.to_string());
+    PyIndexError::new_err(format!("index {shown} is out of range for a ring of {length} messages"))
 }

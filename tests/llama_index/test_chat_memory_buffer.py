@@ -769,6 +769,26 @@ def test_methods_of_a_subclass_are_honoured(name: str, store_class: type[BaseCha
     assert ours_seen != plain_seen
 
 
+@pytest.mark.parametrize("base", [RingChatStore, SimpleChatStore])
+def test_methods_of_a_stores_subclass_are_honoured(base: Any) -> None:
+    added: list[str | None] = []
+
+    class Audited(base):  # type: ignore[misc]
+        def add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
+            added.append(message.content)
+            super().add_message(key, message, idx)
+
+        def get_messages(self, key: str) -> list[ChatMessage]:
+            return [message for message in super().get_messages(key) if message.role != "tool"]
+
+    memory = ChatMemoryBuffer(token_limit=100, chat_store=Audited())
+    memory.put(conversation()[0])
+    memory.put_messages(conversation()[1:])
+    assert len(memory.get_all()) == 4
+    assert len(memory.get()) == 4
+    assert added == contents(conversation())
+
+
 def test_token_count_honours_a_subclass() -> None:
     for name, expected in (("WithoutTools", 2 * 4), ("TenEach", 30)):
         memory = subclasses(ChatMemoryBuffer)[name](token_limit=25, tokenizer_fn=str.split)

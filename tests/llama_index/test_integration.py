@@ -616,6 +616,16 @@ def test_copies_for_two_users_keep_their_windows_apart(ours: NewMemory, copied: 
 
 
 @OURS
+def test_no_messages_begin_no_session(ours: NewMemory) -> None:
+    """An agent that has nothing to add puts an empty list."""
+    for new_memory in (theirs, ours):
+        memory = new_memory(5)
+        memory.put_messages([])
+        asyncio.run(memory.aput_messages([]))
+        assert memory.chat_store.get_keys() == []
+
+
+@OURS
 def test_a_token_limit_that_stands_for_no_limit(ours: NewMemory) -> None:
     for token_limit in (sys.maxsize, 10**20):
         windows = []
