@@ -109,7 +109,7 @@ def test_numbers_of_more_digits_than_python_shows(ring: MessageRing[Any]) -> Non
     value = 10**5_000
     calls: list[Callable[[], object]] = [lambda: MessageRing(value), lambda: ring.get(token_limit=value)]
     for call in calls:
-        with pytest.raises(ValueError, match="token_limit must be between .*, got one of thousands of digits"):
+        with pytest.raises(ValueError, match=r"token_limit must be between .*, got one of thousands of digits"):
             call()
 
 

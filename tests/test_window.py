@@ -106,10 +106,15 @@ def test_other_encodings_agree_with_their_own_joined_counts(encoding: str, messa
     check_history(messages, encoding, joined_total(TokenCounter(encoding).count))
 
 
-@pytest.mark.parametrize("tokenize", [str.split, list])
+def words_and_two_ends(text: str) -> list[str]:
+    """Tokenize as encoders with a token for the beginning and one for the end do, of an empty text as well."""
+    return ["<s>", *text.split(), "</s>"]
+
+
+@pytest.mark.parametrize("tokenize", [str.split, list, words_and_two_ends])
 @settings(max_examples=500 if not LONG else 5_000)
 @given(histories, st.integers(1, 40))
-def test_callables_that_count_words_or_characters_are_exact(
+def test_callables_whose_counts_add_up_are_exact(
     tokenize: Callable[[str], list[str]], messages: list[Message], limit: int
 ) -> None:
     ring: MessageRing[Message] = MessageRing(limit, tokenize)
@@ -117,11 +122,6 @@ def test_callables_that_count_words_or_characters_are_exact(
     joined = joined_total(lambda text: len(tokenize(without_surrogates(text))))
     assert same_objects(ring.get(), window_of(messages, joined, limit))
     assert ring.token_count() == joined([text_of(message.content) for message in messages])
-
-
-def words_and_two_ends(text: str) -> list[str]:
-    """Tokenize as encoders with a token for the beginning and one for the end do, of an empty text as well."""
-    return ["<s>", *text.split(), "</s>"]
 
 
 @pytest.mark.parametrize("tokenize", [words_after_a_beginning, words_and_two_ends])
