@@ -90,8 +90,8 @@ class MessageRing(Generic[_M]):
     """A chat history that answers which of its last messages fit a token limit, exactly and in logarithmic time.
 
     A message is an object with `role` and `content`, or a mapping with those keys. Its content is a str, None (which
-    counts as the text `"None"`), or a list of parts, of which those with a str `text` count, joined by newlines. The ring
-    keeps references: messages are never copied, and putting one counts nothing.
+    counts as the text `"None"`), or a list of parts, of which those with a str `text` count, joined by newlines. The
+    ring keeps references: messages are never copied, and putting one counts nothing.
 
     Safe to use from many threads, and from counters and messages that call back into the ring.
 
@@ -158,10 +158,10 @@ class MessageRing(Generic[_M]):
     ) -> list[_M]:
         """Return the window: a new list of the last messages that fit, oldest first.
 
-        It starts with the earliest legal start from which the texts, joined by one space, and `initial_token_count` have
-        at most `token_limit` tokens. Legal starts are the first message, the last, and every one whose role is neither
-        `assistant` nor `tool`. If none fits, it is the last message alone; of an empty ring, nothing. The rule is that of
-        LlamaIndex's `ChatMemoryBuffer.get`.
+        It starts with the earliest legal start from which the texts, joined by one space, and `initial_token_count`
+        have at most `token_limit` tokens. Legal starts are the first message, the last, and every one whose role is
+        neither `assistant` nor `tool`. If none fits, it is the last message alone; of an empty ring, nothing. The rule
+        is that of LlamaIndex's `ChatMemoryBuffer.get`.
 
         Only messages not counted before are counted, the newest first and no further back than the window can reach.
 
@@ -199,7 +199,10 @@ class MessageRing(Generic[_M]):
         """
 
     def token_count(self, *, counter: _CounterSource | None = None) -> int:
-        """Return the tokens of all texts joined by one space; 0 if there is no message. Counts what is not counted yet."""
+        """Return the tokens of all texts joined by one space; 0 if there is no message.
+
+        Counts what is not counted yet, and checks every message as `get` does: time grows with the history.
+        """
 
     def recount(self) -> None:
         """Forget all counts and read every role again, after messages were changed in place outside the window."""

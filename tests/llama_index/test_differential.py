@@ -355,7 +355,7 @@ def test_every_role_at_every_place(roles: tuple[str, str]) -> None:
         assert identities(ours.get()) == identities(theirs.get())
 
 
-@settings(max_examples=EXAMPLES // 10)
+@settings(max_examples=EXAMPLES // 2)
 @given(steps)
 def test_another_chat_store_gives_the_same_windows(steps: list[tuple[tuple[Any, ...], tuple[int, int, Any]]]) -> None:
     pair = Pair(

@@ -6,8 +6,10 @@ import copy
 import functools
 import logging
 import math
+import pickle
+import sys
 import types
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tiktoken
 from llama_index.core.llms import LLM, ChatMessage
@@ -17,10 +19,13 @@ from llama_index.core.memory.types import DEFAULT_CHAT_STORE_KEY
 from llama_index.core.storage.chat_store import BaseChatStore, SimpleChatStore
 from llama_index.core.storage.chat_store.loading import load_chat_store
 from llama_index.core.utils import get_tokenizer
-from pydantic import Field, PrivateAttr, SerializeAsAny, field_serializer, model_validator
+from pydantic import Field, SerializeAsAny, field_serializer, model_validator
 
 from chatring._core import MessageRing, TokenCounter
 from chatring.llama_index.ring_chat_store import RingChatStore, _checked
+
+# Tokens that no history has.
+_NO_LIMIT = sys.maxsize - 1
 
 _logger = logging.getLogger(__name__)
 
@@ -44,10 +49,15 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     chat_store: SerializeAsAny[BaseChatStore] = Field(default_factory=RingChatStore)
 
-    # The counter of `tokenizer_fn`, with the callable that it was made for.
-    _counter: tuple[Any, TokenCounter] | None = PrivateAttr(default=None)
-    # The messages last seen in a store that is not ours, with their counts.
-    _seen: MessageRing[ChatMessage] | None = PrivateAttr(default=None)
+    # In the instance's __dict__ beside the fields, where functools.cached_property would put them too: pydantic's
+    # private attributes take half a microsecond to read.
+    if TYPE_CHECKING:
+        # The counter of `tokenizer_fn`, with the callable that it was made for.
+        _counter: tuple[Any, TokenCounter] | None
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        self.__dict__["_counter"] = None
 
     @model_validator(mode="before")
     @classmethod
@@ -141,23 +151,29 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """
         if _overridden(self, "_token_count_for_messages"):
             return super().get(input, initial_token_count, **kwargs)
-        ring = self._ring()
-        allowance = self.token_limit - initial_token_count
-        if allowance < 0:
+        if initial_token_count > self.token_limit:
             raise ValueError(f"Initial token count exceeds token limit: {initial_token_count} > {self.token_limit}")
+        allowance = self.token_limit - initial_token_count
+        # Not "more than": NaN is no limit either. A fraction of a token is none.
+        tokens = math.floor(allowance) if allowance < _NO_LIMIT else _NO_LIMIT
+        ring = self._take_ring()
         if ring is None:
             return []
-        # An allowance of 0 is legal, a token limit of 0 is not: so one more of each. A fraction of a token is none.
-        return ring.get(
-            token_limit=math.floor(allowance) + 1, initial_token_count=1, counter=self._token_counter(), verify=True
-        )
+        # No token is a legal allowance, but not a legal token limit: so one more of each.
+        window = ring.get(token_limit=tokens + 1, initial_token_count=1, counter=self._token_counter())
+        self._keep_ring(ring)
+        return window
 
     def token_count(self) -> int:
         """Return the tokens of the whole history, as `get` counts them; 0 if it is empty."""
         if _overridden(self, "_token_count_for_messages"):
             return self._token_count_for_messages(self.get_all())
-        ring = self._ring()
-        return 0 if ring is None else ring.token_count(counter=self._token_counter())
+        ring = self._take_ring()
+        if ring is None:
+            return 0
+        tokens = ring.token_count(counter=self._token_counter())
+        self._keep_ring(ring)
+        return tokens
 
     def put(self, message: ChatMessage) -> None:
         """Add a message.
@@ -175,7 +191,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
     def put_messages(self, messages: list[ChatMessage]) -> None:
         """Add messages: all of them, or none if one is no `ChatMessage`."""
         messages = _checked(list(messages))
-        if isinstance(self.chat_store, RingChatStore) and not _overridden(self, "put"):
+        if type(self.chat_store) is RingChatStore and not _overridden(self, "put"):
             self.chat_store.add_messages(self.chat_store_key, messages)
         else:
             for message in messages:
@@ -221,16 +237,21 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """As `get_all`."""
         return list(await self.chat_store.aget_messages(self.chat_store_key))
 
+    def __copy__(self) -> ChatMemoryBuffer:
+        """Return a memory over the same store."""
+        copied = super().__copy__()
+        copied.__dict__.pop("_seen", None)
+        return copied
+
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ChatMemoryBuffer:
         """Return a memory with a store of its own; tokenizers are never copied, nor the messages in a store of ours."""
         copied = self.model_copy()
-        copied.chat_store = copy.deepcopy(self.chat_store, memo)
-        copied._seen = None
+        copied.__dict__["chat_store"] = copy.deepcopy(self.chat_store, memo)
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the fields, without counts. A tokenizer goes by its name: one that would be copied is left out."""
-        fields = dict(self.__dict__)
+        fields = {name: self.__dict__[name] for name in type(self).model_fields}
         if not _pickled_by_name(self.tokenizer_fn):
             del fields["tokenizer_fn"]
             if self.tokenizer_fn is not get_tokenizer():
@@ -241,26 +262,34 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """Fill a memory made without its constructor; LlamaIndex's global tokenizer stands in for one left out."""
         self.__init__(**state["__dict__"])  # type: ignore[misc]
 
-    def _ring(self) -> MessageRing[ChatMessage] | None:
-        """Return the ring of the history, None if the store has none."""
-        if isinstance(self.chat_store, RingChatStore) and not _overridden(self, "get_all"):
-            return self.chat_store.ring(self.chat_store_key)
+    def _has_ring(self) -> bool:
+        """Whether the history is a ring of our store, and not what somebody else's code says it is."""
+        return type(self.chat_store) is RingChatStore and not _overridden(self, "get_all")
+
+    def _take_ring(self) -> MessageRing[ChatMessage] | None:
+        """Return a ring of the history, None if our store has none."""
+        if self._has_ring():
+            return self.chat_store.ring(self.chat_store_key)  # type: ignore[attr-defined, no-any-return]
         # Counts are kept of the messages whose texts are still where they were, even if the store made new objects.
-        ring = self._seen or MessageRing()
+        # Taken out while in use: another thread's call may be about another history.
+        ring: MessageRing[ChatMessage] = self.__dict__.pop("_seen", None) or MessageRing()
         ring.set(self.get_all())
-        self._seen = ring
         return ring
+
+    def _keep_ring(self, ring: MessageRing[ChatMessage]) -> None:
+        if not self._has_ring():
+            self.__dict__["_seen"] = ring
 
     def _token_counter(self) -> TokenCounter:
         known = self._counter
         if known is None or known[0] is not self.tokenizer_fn:
-            known = self._counter = (self.tokenizer_fn, _counter_of(self.tokenizer_fn))
+            known = self.__dict__["_counter"] = (self.tokenizer_fn, _counter_of(self.tokenizer_fn))
         return known[1]
 
 
 def _overridden(memory: ChatMemoryBuffer, name: str) -> bool:
     """Whether a subclass of ours has a method of its own in the place of `name`."""
-    return getattr(type(memory), name) is not getattr(ChatMemoryBuffer, name)
+    return type(memory) is not ChatMemoryBuffer and getattr(type(memory), name) is not getattr(ChatMemoryBuffer, name)
 
 
 def _encoding_of(tokenizer: Any) -> Any:
@@ -281,11 +310,17 @@ def _counter_of(tokenizer: Any) -> TokenCounter:
 
 def _pickled_by_name(tokenizer: Any) -> bool:
     """Whether pickling `tokenizer` writes a name to find it by, and not what it consists of."""
-    named = (types.FunctionType, types.BuiltinFunctionType, type)
-    return _encoding_of(tokenizer) is not None or (
-        isinstance(tokenizer, named)
-        and isinstance(getattr(tokenizer, "__self__", None), (types.ModuleType, type(None)))
-    )
+    if _encoding_of(tokenizer) is not None:
+        return True
+    if not isinstance(tokenizer, (types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType, type)):
+        return False
+    if not isinstance(getattr(tokenizer, "__self__", None), (types.ModuleType, type(None))):
+        return False
+    try:
+        pickle.dumps(tokenizer)
+    except (pickle.PicklingError, AttributeError):  # a lambda, or a function within a function
+        return False
+    return True
 
 
 def _load_store(data: dict[str, Any]) -> BaseChatStore:

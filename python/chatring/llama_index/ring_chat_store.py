@@ -6,20 +6,22 @@ import contextlib
 import copy
 import json
 import os
+import shutil
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import fsspec
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
-from pydantic import Field, PrivateAttr, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 
 from chatring._core import MessageRing
 
 EvictionCallback = Callable[[str, list[ChatMessage]], None]
+# A key, and the messages that left that session.
+_Evicted: TypeAlias = tuple[str, list[ChatMessage]]
 
 
 class RingChatStore(BaseChatStore):
@@ -32,7 +34,7 @@ class RingChatStore(BaseChatStore):
         store: messages to begin with, by key. The lists are copied, the messages are not.
         max_messages: keep at most so many messages of a session, the oldest leave; None keeps all.
         max_sessions: keep at most so many sessions, the least recently used leaves; None keeps all.
-        on_evict: called with a key and the messages that leave because of a bound, oldest first. It must not block.
+        on_evict: called with a key and the messages that leave because of a bound, oldest first. It may use the store.
 
     Raises:
         ValueError: for a bound below 1.
@@ -43,13 +45,16 @@ class RingChatStore(BaseChatStore):
     max_sessions: int | None = Field(default=None, ge=1)
     on_evict: EvictionCallback | None = Field(default=None, exclude=True)
 
-    _rings: OrderedDict[str, MessageRing[ChatMessage]] = PrivateAttr(default_factory=OrderedDict)
-    # Held while sessions come and go, and while a session that may be evicted is written to: what is put into a session
-    # that has just left would be lost. Reentrant, because the callback may use the store.
-    _lock: threading.RLock = PrivateAttr(default_factory=threading.RLock)
+    # In the instance's __dict__ beside the fields, where functools.cached_property would put them too: pydantic's
+    # private attributes take half a microsecond to read.
+    if TYPE_CHECKING:
+        _rings: dict[str, MessageRing[ChatMessage]]
+        # Held by whatever changes a session, so that nothing is put into one that has just left.
+        _lock: threading.RLock
 
-    def __init__(self, store: dict[str, Iterable[Any]] | None = None, **data: Any) -> None:
+    def __init__(self, store: Mapping[str, Iterable[Any]] | None = None, **data: Any) -> None:
         super().__init__(**data)
+        self.__dict__.update(_rings={}, _lock=threading.RLock())
         for key, messages in (store or {}).items():
             self.set_messages(key, [ChatMessage.model_validate(message) for message in messages])
 
@@ -68,17 +73,18 @@ class RingChatStore(BaseChatStore):
         if self.max_sessions is None:
             return self._rings.get(key)
         with self._lock:
-            if key in self._rings:
-                self._rings.move_to_end(key)
-            return self._rings.get(key)
+            ring = self._rings.pop(key, None)
+            if ring is not None:
+                self._rings[key] = ring  # last in the order: the most recently used
+            return ring
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Put messages in the place of all of a session; a copy of the list, which is not kept."""
         checked = _checked(messages)
-        excess = len(checked) - (self.max_messages or len(checked))
-        with self._lock:
-            self._open(key).set(checked[max(excess, 0) :])
-        self._report(key, checked[: max(excess, 0)])
+        excess = max(len(checked) - (self.max_messages or len(checked)), 0)
+        with self._changing() as evicted:
+            self._open(key, evicted).set(checked[excess:])
+            evicted.append((key, checked[:excess]))
 
     def get_messages(self, key: str) -> list[ChatMessage]:
         """Return a new list of a session's messages; empty if there is no such session."""
@@ -98,21 +104,15 @@ class RingChatStore(BaseChatStore):
     def add_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Add messages to the end of a session: all of them, or none if one is no message."""
         checked = _checked(messages)
-        if self.max_sessions is None:
-            ring = self._rings.get(key) or self._open(key)
-            if self.max_messages is None:
-                ring.put_messages(checked)
-            else:
-                self._report(key, ring._put_messages(checked))
-        else:
-            with self._lock:
-                self._report(key, self._open(key)._put_messages(checked))
+        if checked:
+            with self._changing() as evicted:
+                evicted.append((key, self._open(key, evicted)._put_messages(checked)))
 
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
         """Remove a session; return its messages, None if there is no such session."""
         with self._lock:
             ring = self._rings.pop(key, None)
-        return None if ring is None else ring.get_all()
+            return None if ring is None else ring.get_all()
 
     def delete_message(self, key: str, idx: int) -> ChatMessage | None:
         """Remove a message; return it, None if there is none so far from the start.
@@ -120,10 +120,9 @@ class RingChatStore(BaseChatStore):
         Raises:
             IndexError: for a negative index before the first message.
         """
-        ring = self.ring(key)
-        if ring is None or idx >= len(ring):
-            return None
-        return ring.delete(idx)
+        with self._lock:
+            ring = self.ring(key)
+            return None if ring is None or idx >= len(ring) else ring.delete(idx)
 
     def delete_last_message(self, key: str) -> ChatMessage | None:
         """Remove the newest message of a session; return it, None if there is no such session.
@@ -131,8 +130,9 @@ class RingChatStore(BaseChatStore):
         Raises:
             IndexError: if the session has no message.
         """
-        ring = self.ring(key)
-        return None if ring is None else ring.pop()
+        with self._lock:
+            ring = self.ring(key)
+            return None if ring is None else ring.pop()
 
     def get_keys(self) -> list[str]:
         """Return the keys of all sessions, in the order in which they began (with `max_sessions`: were last used)."""
@@ -179,25 +179,28 @@ class RingChatStore(BaseChatStore):
             OSError: if writing fails; the file is left alone.
         """
         data = self.model_dump_json()
+        if fs is None:
+            persist_path = os.path.realpath(persist_path)  # a link is to stay one
         folder = os.path.dirname(persist_path)
-        if fs is not None:
-            if folder and not fs.exists(folder):
-                fs.makedirs(folder)
-            with fs.open(persist_path + ".tmp", "w", encoding="utf-8") as file:
-                file.write(data)
-            fs.mv(persist_path + ".tmp", persist_path)
-            return
-        os.makedirs(folder or ".", exist_ok=True)
+        fs_or_local = fs or fsspec.filesystem("file")
+        if folder and not fs_or_local.exists(folder):
+            fs_or_local.makedirs(folder, exist_ok=True)
         temporary = f"{persist_path}.{os.getpid()}-{threading.get_ident()}.tmp"
         try:
-            with open(temporary, "w", encoding="utf-8") as file:
+            with fs_or_local.open(temporary, "w", encoding="utf-8") as file:
                 file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, persist_path)
+                if fs is None:
+                    file.flush()
+                    os.fsync(file.fileno())
+            if fs is None:
+                if os.path.exists(persist_path):
+                    shutil.copymode(persist_path, temporary)
+                os.replace(temporary, persist_path)
+            else:
+                fs.mv(temporary, persist_path)
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
+                fs_or_local.rm_file(temporary)
             raise
 
     @classmethod
@@ -212,18 +215,28 @@ class RingChatStore(BaseChatStore):
         fs = fs or fsspec.filesystem("file")
         if not fs.exists(persist_path):
             return cls()
-        with fs.open(persist_path, "r", encoding="utf-8") as file:
-            text = file.read()
+        with fs.open(persist_path, "rb") as file:
+            content = file.read()
         try:
-            data = json.loads(text)
+            data = json.loads(content)
             return cls.from_dict(json.loads(data) if isinstance(data, str) else data)
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{persist_path} is not a chat store: {error}") from error
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> RingChatStore:
-        """Return the store that `to_dict`, or `SimpleChatStore.to_dict`, has described. The argument is left alone."""
+        """Return the store that `to_dict`, or `SimpleChatStore.to_dict`, has described. The argument is left alone.
+
+        Raises:
+            TypeError: if `data` is no dict, or its `store` is not a dict of lists.
+            ValueError: if something in it is no message.
+        """
+        if not isinstance(data, dict):
+            raise TypeError(f"a chat store is a dict, got {type(data).__name__}")
         data = {key: value for key, value in data.items() if key != "class_name"}
+        store = data.get("store", {})
+        if not isinstance(store, dict) or not all(isinstance(messages, list) for messages in store.values()):
+            raise TypeError('a chat store has its messages in a dict of lists, under "store"')
         return cls(**{**data, **kwargs})
 
     @model_serializer(mode="wrap")
@@ -235,7 +248,7 @@ class RingChatStore(BaseChatStore):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle sessions as lists of messages."""
-        return {"store": self.store, **self.__dict__}
+        return {"store": self.store, **self._settings()}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Fill a store that was made without its constructor."""
@@ -243,7 +256,7 @@ class RingChatStore(BaseChatStore):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RingChatStore:
         """Return a store with lists of its own, and counts, of the same messages."""
-        copied = type(self)(**self.__dict__)
+        copied = type(self)(**self._settings())
         copied._rings.update((key, copy.copy(ring)) for key, ring in self._sessions())
         return copied
 
@@ -253,24 +266,33 @@ class RingChatStore(BaseChatStore):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def _settings(self) -> dict[str, Any]:
+        return {name: self.__dict__[name] for name in type(self).model_fields}
+
     def _sessions(self) -> list[tuple[str, MessageRing[ChatMessage]]]:
         return list(self._rings.items())
 
-    def _open(self, key: str) -> MessageRing[ChatMessage]:
-        """Return the ring of a session, begun now if there is none. With `max_sessions`, the lock must be held."""
+    def _open(self, key: str, evicted: list[_Evicted]) -> MessageRing[ChatMessage]:
+        """Return the ring of a session, begun now if there is none; a session that leaves for it is added to `evicted`."""
         ring = self.ring(key)
-        if ring is not None:
-            return ring
-        # One operation, so that two threads cannot begin the same session twice.
-        ring = self._rings.setdefault(key, MessageRing(max_messages=self.max_messages))
-        while self.max_sessions is not None and len(self._rings) > self.max_sessions:
-            evicted, messages = self._rings.popitem(last=False)
-            self._report(evicted, messages.get_all())
+        if ring is None:
+            ring = self._rings[key] = MessageRing(max_messages=self.max_messages)
+            while self.max_sessions is not None and len(self._rings) > self.max_sessions:
+                oldest = next(iter(self._rings))
+                evicted.append((oldest, self._rings.pop(oldest).get_all()))
         return ring
 
-    def _report(self, key: str, evicted: list[ChatMessage]) -> None:
-        if evicted and self.on_evict is not None:
-            self.on_evict(key, evicted)
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[list[_Evicted]]:
+        """Hold the lock; then report what was evicted, when the change is complete and the store free for the callback."""
+        evicted: list[_Evicted] = []
+        with self._lock:
+            yield evicted
+        if self.on_evict is not None:
+            with contextlib.ExitStack() as reports:  # all of them, even if one raises
+                for key, messages in reversed(evicted):
+                    if messages:
+                        reports.callback(self.on_evict, key, messages)
 
 
 def _checked(messages: list[ChatMessage]) -> list[ChatMessage]:
