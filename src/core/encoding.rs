@@ -167,7 +167,7 @@ impl Counter for Encoding {
 #[cfg(test)]
 mod tests {
     use super::{ENCODINGS, Encoding, Error, LONGEST_SPECIAL};
-    use crate::core::joint::{Text, count_joined, measure};
+    use crate::core::joint::{Opening, Text, count_joined, measure};
 
     fn tokens(name: &str, text: &str) -> i64 {
         Encoding::named(name).map_or(-1, |encoding| encoding.tokens(text))
@@ -223,7 +223,7 @@ mod tests {
                     })
                     .collect();
                 for (start, measure) in measures.iter().enumerate() {
-                    let Some(opening) = measure.opening else { continue };
+                    let Opening::Tokens(opening) = measure.opening else { continue };
                     let head = start + texts[start..].iter().take_while(|text| text.blank).count();
                     let total = opening + measures[head + 1..].iter().map(|measure| measure.step).sum::<i64>();
                     assert_eq!(Ok(total), count_joined(encoding, &texts[start..]), "{}: {texts:?}", encoding.name);

@@ -37,10 +37,21 @@ impl Text {
 pub struct Measure {
     /// Tokens that the message adds after the one before it; 0 if there is none.
     pub step: i64,
-    /// Tokens of the window's head if the window begins here. `None` if it may not, or if nothing but blank messages follow.
-    pub opening: Option<i64>,
+    /// Tokens of the window's head if the window begins here.
+    pub opening: Opening,
     /// Whether the message is blank.
     pub blank: bool,
+}
+
+/// What is known of a window's head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Opening {
+    /// No window may begin here.
+    NotAStart,
+    /// It has so many tokens.
+    Tokens(i64),
+    /// This message is blank, and so are all that follow: it depends on what comes.
+    Open,
 }
 
 /// Whether `text` has nothing but whitespace, as Unicode and the encodings' `\s` have it.
@@ -62,8 +73,8 @@ pub fn measure<C: Counter>(counter: &C, texts: &[Text], index: usize) -> Result<
     let rest = count_unless_empty(counter, rest)?;
     let step = if index == 0 { 0 } else { step(counter, &texts[..index], head)? + rest };
     let opening = match (may_start, blank) {
-        (false, _) => None,
-        (true, false) => Some(counter.count(head)? + rest),
+        (false, _) => Opening::NotAStart,
+        (true, false) => Opening::Tokens(counter.count(head)? + rest),
         (true, true) => opening_of_blank(counter, &texts[index..])?,
     };
     Ok(Measure { step, opening, blank: *blank })
@@ -92,13 +103,16 @@ fn step<C: Counter>(counter: &C, before: &[Text], text: &str) -> Result<i64, C::
     Ok(counter.count(&format!("{context} {text}"))? - counter.count(context)?)
 }
 
-/// The tokens of the blank messages at the head of `texts`, joined with the first one that is not blank.
-fn opening_of_blank<C: Counter>(counter: &C, texts: &[Text]) -> Result<Option<i64>, C::Error> {
-    let Some(last) = texts.iter().position(|text| !text.blank) else { return Ok(None) };
+/// The opening of a window that begins with blank `texts`: they are joined with the first one that is not blank.
+///
+/// # Errors
+/// Those of the counter.
+pub fn opening_of_blank<C: Counter>(counter: &C, texts: &[Text]) -> Result<Opening, C::Error> {
+    let Some(last) = texts.iter().position(|text| !text.blank) else { return Ok(Opening::Open) };
     let blanks = join(&texts[..last]);
     let (head, rest) =
         if counter.splits_at_spaces() { split_head(&texts[last].text) } else { (texts[last].text.as_str(), "") };
-    Ok(Some(counter.count(&format!("{blanks} {head}"))? + count_unless_empty(counter, rest)?))
+    Ok(Opening::Tokens(counter.count(&format!("{blanks} {head}"))? + count_unless_empty(counter, rest)?))
 }
 
 fn count_unless_empty<C: Counter>(counter: &C, text: &str) -> Result<i64, C::Error> {
@@ -125,7 +139,7 @@ fn spaces_after_words(text: &str) -> impl DoubleEndedIterator<Item = usize> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{Measure, Text, is_blank, measure, split_head, split_tail};
+    use super::{Measure, Opening, Text, is_blank, measure, split_head, split_tail};
     use crate::core::count::Counter;
     use std::convert::Infallible;
 
@@ -189,14 +203,14 @@ pub(crate) mod tests {
         // After a newline the space is a token of its own only until the word takes it.
         assert_eq!(measured(&["one\n", "two"], 1).step, 1);
         // The blank message's space was a token of its own; now the word takes both.
-        assert_eq!(measured(&["one", "", "two"], 1), Measure { step: 1, opening: Some(1), blank: true });
-        assert_eq!(measured(&["one", "", "two"], 2), Measure { step: 0, opening: Some(1), blank: false });
-        assert_eq!(measured(&["one"], 0), Measure { step: 0, opening: Some(1), blank: false });
+        assert_eq!(measured(&["one", "", "two"], 1), Measure { step: 1, opening: Opening::Tokens(1), blank: true });
+        assert_eq!(measured(&["one", "", "two"], 2), Measure { step: 0, opening: Opening::Tokens(1), blank: false });
+        assert_eq!(measured(&["one"], 0), Measure { step: 0, opening: Opening::Tokens(1), blank: false });
     }
 
     #[test]
     fn a_blank_message_opens_with_the_first_word_after_it() {
-        assert_eq!(measured(&["", "\n", "two three"], 0).opening, Some(4));
-        assert_eq!(measured(&["one", "", " "], 1).opening, None);
+        assert_eq!(measured(&["", "\n", "two three"], 0).opening, Opening::Tokens(4));
+        assert_eq!(measured(&["one", "", " "], 1).opening, Opening::Open);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::joint::Measure;
+use super::joint::{Measure, Opening};
 use super::ring::grow;
 
 /// The prefix sums of a run of successive messages, and for each legal start among them the prefix sum before it.
@@ -23,6 +23,8 @@ pub struct Ledger<P> {
     starts: VecDeque<Start>,
     /// The other legal starts: an older one has at least their `before`. Few, and close to the one that hides them.
     hidden: VecDeque<Start>,
+    /// The legal starts whose opening is not known: blank messages that had nothing but blank ones after them.
+    open: VecDeque<OpenStart>,
     /// Positions of the counted messages that are blank.
     blanks: VecDeque<u64>,
     /// The first counted message as a start, if it opens the history without being a legal start by its role.
@@ -51,12 +53,20 @@ impl Start {
     }
 }
 
+/// A legal start of which it is not known yet what its window costs.
+#[derive(Debug, Clone, Copy)]
+struct OpenStart {
+    position: u64,
+    /// Whether its role lets a window begin with it; if not, it is the history's first message.
+    may_start: bool,
+}
+
 /// A measured message with what the ledger keeps beside it.
 #[derive(Debug)]
 pub struct Entry<P> {
     /// What the accounting rule says of it.
     pub measure: Measure,
-    /// Whether its role lets a window begin with it; if not, `measure.opening` is that of the history's first message.
+    /// Whether its role lets a window begin with it; if not, only `measure.opening` of the history's first message counts.
     pub may_start: bool,
     /// What to keep.
     pub pin: P,
@@ -67,8 +77,8 @@ pub struct Entry<P> {
 pub struct Fit {
     /// Position of the first message.
     pub start: u64,
-    /// Tokens of the window's texts joined by one space.
-    pub tokens: i64,
+    /// Tokens of the window's texts joined by one space; `None` for a last message that exceeds the allowance.
+    pub tokens: Option<i64>,
 }
 
 impl<P> Default for Ledger<P> {
@@ -79,6 +89,7 @@ impl<P> Default for Ledger<P> {
             counted: VecDeque::new(),
             starts: VecDeque::new(),
             hidden: VecDeque::new(),
+            open: VecDeque::new(),
             blanks: VecDeque::new(),
             front: None,
         }
@@ -110,7 +121,7 @@ impl<P> Ledger<P> {
         self.blanks.binary_search(&position).is_ok()
     }
 
-    /// Where the blank messages at the end of what is counted begin. A window that starts there has no head yet.
+    /// Where the blank messages at the end of what is counted begin.
     #[must_use]
     pub fn blank_tail(&self) -> u64 {
         let mut tail = self.end();
@@ -136,6 +147,7 @@ impl<P> Ledger<P> {
             counted: counted.collect(),
             starts: self.starts.clone(),
             hidden: self.hidden.clone(),
+            open: self.open.clone(),
             blanks: self.blanks.clone(),
             front: self.front,
         }
@@ -148,10 +160,16 @@ impl<P> Ledger<P> {
         self.sum_before(self.end()).wrapping_sub(self.base)
     }
 
-    /// Whether it is known what a window from the history's `first` message on costs.
+    /// Whether the history's `first` message was counted as a legal start.
     #[must_use]
-    pub fn knows_start_at(&self, first: u64) -> bool {
-        self.start_at(first).is_some()
+    pub fn has_start_at(&self, first: u64) -> bool {
+        let known = self.front.iter().chain(self.starts.front()).any(|start| start.position == first);
+        known || self.open.front().is_some_and(|open| open.position == first)
+    }
+
+    /// The legal starts of which it is not known what their windows cost, oldest first.
+    pub fn open_starts(&self) -> impl Iterator<Item = u64> {
+        self.open.iter().map(|open| open.position)
     }
 
     /// The earliest legal start whose window, up to the last counted message, has at most `allowance` tokens.
@@ -162,12 +180,11 @@ impl<P> Ledger<P> {
     #[must_use]
     pub fn earliest_fit(&self, allowance: i64) -> Option<Fit> {
         let sum = self.sum_before(self.end());
-        let fit = |start: &Start| Fit { start: start.position, tokens: sum.wrapping_sub(start.before) };
-        if let Some(front) = self.front.as_ref().map(fit).filter(|front| front.tokens <= allowance) {
-            return Some(front);
-        }
-        let index = self.starts.partition_point(|start| fit(start).tokens > allowance);
-        self.starts.get(index).map(fit)
+        let tokens = |start: &Start| sum.wrapping_sub(start.before);
+        let front = self.front.as_ref().filter(|front| tokens(front) <= allowance);
+        let first_fit = || self.starts.get(self.starts.partition_point(|start| tokens(start) > allowance));
+        let start = front.or_else(first_fit)?;
+        Some(Fit { start: start.position, tokens: Some(tokens(start)) })
     }
 
     /// Adds messages before the counted ones, the newest of them first. Those of an empty ledger end before `end`.
@@ -185,17 +202,12 @@ impl<P> Ledger<P> {
                 self.blanks.push_front(self.first);
             }
         }
-        for opening in openings.into_iter().rev() {
-            let start = self.resolve(opening.position, opening.tokens);
-            if opening.may_start {
-                self.push_oldest_start(start);
-            } else {
-                self.front = Some(start);
-            }
+        for (start, opening) in openings.into_iter().rev() {
+            self.settle(start, opening);
         }
     }
 
-    /// Adds messages after the counted ones, the newest of them first. The last counted message must not be blank.
+    /// Adds messages after the counted ones, the newest of them first.
     pub fn extend_newer(&mut self, entries: Vec<Entry<P>>) {
         grow(&mut self.counted, entries.len());
         let openings = openings(self.end(), entries.iter().rev());
@@ -206,8 +218,19 @@ impl<P> Ledger<P> {
             let sum = self.sum_before(self.end()).wrapping_add(measure.step);
             self.counted.push_back(Counted { sum, pin });
         }
-        for opening in openings {
-            self.push_newest_start(self.resolve(opening.position, opening.tokens));
+        for (start, opening) in openings {
+            self.settle(start, opening);
+        }
+    }
+
+    /// Notes the openings of legal starts that were open, of which each has a position.
+    pub fn settle_open(&mut self, openings: Vec<(u64, Opening)>) {
+        for (position, opening) in openings {
+            if let Some(index) = self.open.iter().position(|open| open.position == position)
+                && let Some(open) = self.open.remove(index)
+            {
+                self.settle(open, opening);
+            }
         }
     }
 
@@ -222,13 +245,14 @@ impl<P> Ledger<P> {
             forgotten.push(counted.pin);
         }
         drop_while(&mut self.blanks, |&blank| blank < position);
+        drop_while(&mut self.open, |open| open.position < position);
         drop_while(&mut self.hidden, |start| start.position < position);
         if drop_while(&mut self.starts, |start| start.position < position) {
             // What only those had hidden can be an answer again.
             let next = self.starts.front().map_or(u64::MAX, |start| start.position);
             let shown = self.hidden.partition_point(|start| start.position < next);
             for start in self.hidden.drain(..shown).rev().collect::<Vec<_>>() {
-                self.push_oldest_start(start);
+                self.insert_start(start);
             }
         }
     }
@@ -244,36 +268,59 @@ impl<P> Ledger<P> {
         self.forget_before(next + 1, forgotten);
     }
 
-    /// Forgets the messages from `position` on, and hands back what was kept beside them. Blank messages before it go too:
-    /// what their windows cost depends on what follows.
+    /// Forgets the messages from `position` on, and hands back what was kept beside them.
     pub fn forget_from(&mut self, position: u64, forgotten: &mut Vec<P>) {
-        let mut keep = position.clamp(self.first, self.end());
-        while keep > self.first && self.is_blank(keep - 1) {
-            keep -= 1;
-        }
+        let keep = position.clamp(self.first, self.end());
         forgotten.extend(self.counted.drain((keep - self.first) as usize..).map(|counted| counted.pin));
-        self.starts.truncate(self.starts.partition_point(|start| start.position < keep));
-        self.hidden.truncate(self.hidden.partition_point(|start| start.position < keep));
         self.blanks.truncate(self.blanks.partition_point(|&blank| blank < keep));
-        if self.counted.is_empty() {
-            self.front = None;
+        // What windows cost that begin with the blank messages now last depends again on what follows.
+        let tail = self.blank_tail();
+        let tail_of = |starts: &VecDeque<Start>| starts.partition_point(|start| start.position < tail);
+        let by_role = self.starts.split_off(tail_of(&self.starts));
+        let hidden = self.hidden.split_off(tail_of(&self.hidden));
+        let front = self.front.take_if(|start| start.position >= tail);
+        let reopened =
+            by_role.into_iter().chain(hidden).map(|start| (start, true)).chain(front.map(|start| (start, false)));
+        self.open.extend(reopened.map(|(Start { position, .. }, may_start)| OpenStart { position, may_start }));
+        self.open.make_contiguous().sort_unstable_by_key(|open| open.position);
+        self.open.truncate(self.open.partition_point(|open| open.position < keep));
+    }
+
+    /// Notes what is known of a legal start.
+    fn settle(&mut self, start: OpenStart, opening: Opening) {
+        match opening {
+            Opening::NotAStart => {}
+            Opening::Open => {
+                let index = self.open.partition_point(|open| open.position < start.position);
+                self.open.insert(index, start);
+            }
+            Opening::Tokens(tokens) => {
+                let mut head = start.position;
+                while self.is_blank(head) {
+                    head += 1;
+                }
+                let before = self.sum_before(head + 1).wrapping_sub(tokens);
+                let known = Start { position: start.position, before };
+                if start.may_start {
+                    self.insert_start(known);
+                } else {
+                    self.front = Some(known);
+                }
+            }
         }
     }
 
-    fn push_oldest_start(&mut self, start: Start) {
-        while let Some(&newer) = self.starts.front().filter(|newer| !newer.beats(&start)) {
-            self.starts.pop_front();
+    /// Adds a start to those that can be an answer, or to the hidden ones, and hides those that it makes impossible.
+    fn insert_start(&mut self, start: Start) {
+        let index = self.starts.partition_point(|other| other.position < start.position);
+        if index > 0 && !start.beats(&self.starts[index - 1]) {
+            return self.hide(start);
+        }
+        while let Some(&newer) = self.starts.get(index).filter(|newer| !newer.beats(&start)) {
+            self.starts.remove(index);
             self.hide(newer);
         }
-        self.starts.push_front(start);
-    }
-
-    fn push_newest_start(&mut self, start: Start) {
-        if self.starts.back().is_none_or(|older| start.beats(older)) {
-            self.starts.push_back(start);
-        } else {
-            self.hide(start);
-        }
+        self.starts.insert(index, start);
     }
 
     fn hide(&mut self, start: Start) {
@@ -294,20 +341,8 @@ impl<P> Ledger<P> {
         self.first += 1;
         let starts = self.starts.iter_mut().chain(&mut self.hidden).chain(&mut self.front);
         starts.for_each(|start| start.position += 1);
+        self.open.iter_mut().for_each(|open| open.position += 1);
         self.blanks.iter_mut().for_each(|blank| *blank += 1);
-    }
-
-    /// The start of a window at `position` whose head, up to the first message that is not blank, has `tokens`.
-    fn resolve(&self, position: u64, tokens: i64) -> Start {
-        let mut head = position;
-        while self.is_blank(head) {
-            head += 1;
-        }
-        Start { position, before: self.sum_before(head + 1).wrapping_sub(tokens) }
-    }
-
-    fn start_at(&self, first: u64) -> Option<&Start> {
-        self.front.as_ref().or(self.starts.front()).filter(|start| start.position == first)
     }
 
     /// The prefix sum of the messages before `position`.
@@ -319,20 +354,12 @@ impl<P> Ledger<P> {
     }
 }
 
-struct Opening {
-    position: u64,
-    tokens: i64,
-    may_start: bool,
-}
-
 /// The openings of `entries`, oldest first, which stand at `first` and after it.
-fn openings<'a, P: 'a>(first: u64, entries: impl Iterator<Item = &'a Entry<P>>) -> Vec<Opening> {
+fn openings<'a, P: 'a>(first: u64, entries: impl Iterator<Item = &'a Entry<P>>) -> Vec<(OpenStart, Opening)> {
     (first..)
         .zip(entries)
-        .filter_map(|(position, entry)| {
-            let tokens = entry.measure.opening?;
-            Some(Opening { position, tokens, may_start: entry.may_start })
-        })
+        .filter(|(_, entry)| entry.measure.opening != Opening::NotAStart)
+        .map(|(position, entry)| (OpenStart { position, may_start: entry.may_start }, entry.measure.opening))
         .collect()
 }
 

@@ -74,11 +74,6 @@ impl<T> Ring<T> {
         self.items.iter()
     }
 
-    /// All items, oldest first, to be changed in place.
-    pub fn iter_mut(&mut self) -> impl DoubleEndedIterator<Item = &mut T> + ExactSizeIterator {
-        self.items.iter_mut()
-    }
-
     /// Adds the newest item; hands back the oldest one if the ring was full.
     pub fn push(&mut self, item: T) -> Option<T> {
         let evicted = match self.bound {
@@ -112,8 +107,9 @@ impl<T> Ring<T> {
         removed
     }
 
-    /// Takes out everything. The next item gets the position that the oldest had.
-    pub fn take(&mut self) -> VecDeque<T> {
+    /// Takes out everything. The next item gets the position `first`.
+    pub fn take(&mut self, first: u64) -> VecDeque<T> {
+        self.first = first;
         std::mem::take(&mut self.items)
     }
 }
@@ -166,10 +162,10 @@ mod tests {
     }
 
     #[test]
-    fn positions_begin_where_they_did_after_everything_was_taken() {
+    fn positions_begin_anew_after_everything_was_taken() {
         let mut ring = Ring::new(NonZeroUsize::new(3));
         assert_eq!((0..5).filter_map(|item| ring.push(item)).count(), 2);
-        assert_eq!(ring.take().len(), 3);
+        assert_eq!(ring.take(2).len(), 3);
         assert_eq!((ring.first(), ring.end()), (2, 2));
         ring.push(7);
         assert_eq!(ring.get(2), Some(&7));

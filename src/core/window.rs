@@ -10,7 +10,7 @@
 use std::ops::Range;
 
 use super::count::Counter;
-use super::joint::{Measure, Text, count_joined, measure};
+use super::joint::{Measure, Opening, Text, count_joined, measure, opening_of_blank};
 use super::ledger::{Fit, Ledger};
 
 /// Tokens counted beyond the allowance before everything older is ruled out.
@@ -28,39 +28,51 @@ const LARGEST_READ: u64 = 1024;
 /// What a ledger must count before it can answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Need {
-    /// Nothing.
-    Nothing,
     /// Messages of this range, from the end backwards, which come before those counted.
     Older(Range<u64>),
     /// Messages of this range, from the end backwards, which come after those counted.
     Newer(Range<u64>),
+    /// The openings of the open starts in this range, whose last message is the first that is not blank.
+    Openings(Range<u64>),
 }
 
-/// What `ledger` must count before it can answer for the messages of `history` under `allowance`.
+/// What `ledger` must count before it can answer for the messages of `history` under `allowance`; `None` if it can.
 ///
-/// Forgets what new messages have made void, and hands back what was kept beside it.
-pub fn need<P>(ledger: &mut Ledger<P>, history: Range<u64>, allowance: i64, forgotten: &mut Vec<P>) -> Need {
+/// Forgets what can no longer be used, and hands back what was kept beside it.
+pub fn need<P>(ledger: &mut Ledger<P>, history: Range<u64>, allowance: i64, forgotten: &mut Vec<P>) -> Option<Need> {
     if history.is_empty() {
-        return Need::Nothing;
+        return None;
     }
-    if ledger.end() < history.end {
-        // Blank messages at the end had nothing after them; now they have.
-        ledger.forget_from(ledger.end(), forgotten);
-        if !ledger.is_empty() {
-            return Need::Newer(ledger.end()..history.end);
-        }
-    }
-    if ledger.first() == history.start && !ledger.knows_start_at(history.start) && ledger.blank_tail() > history.start {
+    if ledger.first() == history.start && !ledger.is_empty() && !ledger.has_start_at(history.start) {
         // The history's first message is legal whatever its role. It was counted when another stood before it.
         ledger.forget_before(history.start + 1, forgotten);
     }
-    if ledger.is_empty() {
-        Need::Older(history)
-    } else if ledger.first() > history.start && ledger.tokens() <= allowance.saturating_add(SLACK) {
-        Need::Older(history.start..ledger.first())
-    } else {
-        Need::Nothing
+    if ledger.end() < history.end && ledger.first() > history.start && ledger.blank_tail() == ledger.first() {
+        // What a message adds after blank ones depends on what stands before those, which is not counted.
+        ledger.forget_from(ledger.first(), forgotten);
     }
+    if ledger.is_empty() {
+        return Some(Need::Older(history));
+    }
+    if ledger.end() < history.end {
+        return Some(Need::Newer(ledger.end()..history.end));
+    }
+    let tail = ledger.blank_tail();
+    if let Some(open) = ledger.open_starts().next().filter(|&open| open < tail) {
+        let head = (open..tail).find(|&position| !ledger.is_blank(position))?;
+        return Some(Need::Openings(open..head + 1));
+    }
+    let more_fit = ledger.tokens() <= allowance.saturating_add(SLACK);
+    (ledger.first() > history.start && more_fit).then(|| Need::Older(history.start..ledger.first()))
+}
+
+/// The openings of the legal starts among `texts`, which are blank but for the last, and of which the first is at `first`.
+///
+/// # Errors
+/// Those of the counter.
+pub fn count_openings<C: Counter>(counter: &C, first: u64, texts: &[Text]) -> Result<Vec<(u64, Opening)>, C::Error> {
+    let blank_starts = (first..).zip(texts).enumerate().filter(|(_, (_, text))| text.may_start && text.blank);
+    blank_starts.map(|(index, (position, _))| Ok((position, opening_of_blank(counter, &texts[index..])?))).collect()
 }
 
 /// The start among the blank messages at a history's end, of which `texts` are all: the first legal one that fits.
@@ -78,7 +90,7 @@ pub fn earliest_blank_fit<C: Counter>(
         if texts[index].may_start {
             let tokens = count_joined(counter, &texts[index..])?;
             if tokens <= allowance {
-                return Ok(Some(Fit { start, tokens }));
+                return Ok(Some(Fit { start, tokens: Some(tokens) }));
             }
         }
     }
@@ -147,6 +159,12 @@ impl Pass {
         Ok(())
     }
 
+    /// The number of texts held, each of which the next one measured may be joined with.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.texts.len() + self.older.len()
+    }
+
     /// What was measured, the newest message first, and whether the pass came to the beginning of its range.
     #[must_use]
     pub fn finish(self) -> (Vec<Measure>, bool) {
@@ -161,7 +179,7 @@ impl Pass {
 
 #[cfg(test)]
 mod tests {
-    use super::{Need, Pass, SLACK, earliest_blank_fit, need};
+    use super::{Need, Pass, SLACK, count_openings, earliest_blank_fit, need};
     use crate::core::joint::tests::Words;
     use crate::core::joint::{Text, count_joined};
     use crate::core::ledger::{Entry, Ledger};
@@ -195,16 +213,20 @@ mod tests {
 
         fn start(&mut self, allowance: i64) -> Option<u64> {
             let history = self.ring.first()..self.ring.end();
-            loop {
-                let (range, newer) = match need(&mut self.ledger, history.clone(), allowance, &mut Vec::new()) {
-                    Need::Nothing => break,
+            while let Some(need) = need(&mut self.ledger, history.clone(), allowance, &mut Vec::new()) {
+                let (range, newer) = match need {
                     Need::Older(range) => (range, false),
                     Need::Newer(range) => (range, true),
+                    Need::Openings(range) => {
+                        let Ok(openings) = count_openings(&Words, range.start, &self.texts(range));
+                        self.ledger.settle_open(openings);
+                        continue;
+                    }
                 };
                 let budget = allowance + SLACK - if newer { 0 } else { self.ledger.tokens() };
                 let (mut left, mut right) = (range.start, range.end);
                 if newer {
-                    left -= 1;
+                    left = (self.ledger.blank_tail().max(history.start + 1)) - 1;
                 }
                 while right < history.end && self.ledger.is_blank(right) {
                     right += 1;

@@ -295,7 +295,9 @@ fn count_on_all_cores(encoding: &Encoding, texts: &[String]) -> Vec<i64> {
         counted
     };
     let mut shares = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
+        // Fewer threads where no more can be had.
+        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
+        let others: Vec<_> = (1..threads).map_while(start).collect();
         let mut shares = work();
         for other in others {
             shares.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));

@@ -189,7 +189,11 @@ fn same_text(left: &Bound<'_, PyAny>, right: &Bound<'_, PyAny>) -> PyResult<bool
     if left.is(right) {
         return Ok(true);
     }
+    if left.is_exact_instance_of::<PyString>() && right.is_exact_instance_of::<PyString>() {
+        return left.eq(right);
+    }
     if let (Ok(left), Ok(right)) = (left.cast::<PyString>(), right.cast::<PyString>()) {
+        // A subclass may have an idea of its own of what is equal.
         return Ok(to_text(left)? == to_text(right)?);
     }
     if let (Ok(left), Ok(right)) = (left.cast::<PyTuple>(), right.cast::<PyTuple>()) {

@@ -5,3 +5,4 @@ mod error;
 mod history;
 pub mod message;
 pub mod ring;
+mod state;

@@ -9,8 +9,9 @@ use pyo3::types::{PyBool, PyDict, PyInt, PyIterator, PyList, PySlice, PyString};
 use pyo3::{IntoPyObjectExt, intern};
 
 use super::counter::TokenCounter;
-use super::history::{History, Request, Slot, Window};
-use super::message::type_name;
+use super::history::{History, Window};
+use super::message::{self, type_name};
+use super::state::{Request, Slot};
 use crate::core::error::Error;
 
 /// Tokens that a window may have if nobody says otherwise, as in LlamaIndex's `ChatMemoryBuffer`.
@@ -80,7 +81,7 @@ impl MessageRing {
 
     #[pyo3(signature = (message, /))]
     fn put(&self, message: Bound<'_, PyAny>) -> PyResult<()> {
-        drop(self.history.put(std::iter::once(Slot::new(message)?)));
+        drop(self.history.put(std::iter::once(slot(message)?)));
         Ok(())
     }
 
@@ -92,7 +93,7 @@ impl MessageRing {
 
     #[pyo3(signature = (messages, /))]
     fn _put_messages<'py>(&self, py: Python<'py>, messages: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.history.put(slots(messages)?.into_iter()).into_iter().map(Slot::into_message))
+        PyList::new(py, self.history.put(slots(messages)?.into_iter()))
     }
 
     #[pyo3(signature = (messages, /))]
@@ -137,7 +138,7 @@ impl MessageRing {
 
     #[pyo3(signature = (*, counter = None))]
     fn token_count<'py>(&self, py: Python<'py>, counter: Option<&Bound<'py, PyAny>>) -> PyResult<i64> {
-        Ok(self.window(py, i64::MAX, 0, counter, true)?.tokens)
+        Ok(self.window(py, i64::MAX, 0, counter, true)?.tokens.unwrap_or_default())
     }
 
     fn recount(&self, py: Python<'_>) -> PyResult<()> {
@@ -203,7 +204,8 @@ impl MessageRing {
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<State<'py>> {
         let (py, this) = (slf.py(), slf.get());
         let attributes = slf.getattr_opt(intern!(py, "__dict__"))?.map(Bound::cast_into).transpose()?;
-        Ok((this.get_all(py)?, this.history.may_start(), attributes))
+        let (messages, may_start): (Vec<_>, Vec<_>) = this.history.slots(py).into_iter().unzip();
+        Ok((PyList::new(py, messages)?, may_start, attributes))
     }
 
     // Does not look into the messages: in a cycle they may not have got their own state yet.
@@ -213,7 +215,7 @@ impl MessageRing {
         if let Some(attributes) = attributes {
             slf.getattr(intern!(slf.py(), "__dict__"))?.cast::<PyDict>()?.update(attributes.as_mapping())?;
         }
-        let slots = messages.iter().zip(may_start).map(|(message, may_start)| Slot::known(message, may_start));
+        let slots = messages.iter().map(Bound::unbind).zip(may_start);
         slf.get().history.replace(slf.py(), slots.collect())
     }
 
@@ -227,6 +229,11 @@ impl MessageRing {
     }
 }
 
+fn slot(message: Bound<'_, PyAny>) -> PyResult<Slot> {
+    let may_start = message::check(&message)?;
+    Ok((message.unbind(), may_start))
+}
+
 /// Checks every message before any is stored.
 fn slots(messages: &Bound<'_, PyAny>) -> PyResult<Vec<Slot>> {
     if messages.is_instance_of::<PyDict>() || messages.is_instance_of::<PyString>() {
@@ -235,7 +242,7 @@ fn slots(messages: &Bound<'_, PyAny>) -> PyResult<Vec<Slot>> {
             type_name(messages)
         )));
     }
-    messages.try_iter()?.map(|message| Slot::new(message?)).collect()
+    messages.try_iter()?.map(|message| slot(message?)).collect()
 }
 
 fn limit(value: &Bound<'_, PyAny>) -> PyResult<i64> {
