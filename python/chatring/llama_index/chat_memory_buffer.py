@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import functools
 import logging
 import math
 import pickle
 import sys
 import types
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
 import tiktoken
 from llama_index.core.llms import LLM, ChatMessage
@@ -19,7 +20,7 @@ from llama_index.core.memory.types import DEFAULT_CHAT_STORE_KEY
 from llama_index.core.storage.chat_store import BaseChatStore, SimpleChatStore
 from llama_index.core.storage.chat_store.loading import load_chat_store
 from llama_index.core.utils import get_tokenizer
-from pydantic import Field, SerializeAsAny, field_serializer, model_validator
+from pydantic import Field, SerializationInfo, SerializeAsAny, field_serializer, model_validator
 
 from chatring._core import MessageRing, TokenCounter
 from chatring.llama_index.ring_chat_store import RingChatStore, _checked
@@ -49,11 +50,9 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     chat_store: SerializeAsAny[BaseChatStore] = Field(default_factory=RingChatStore)
 
-    # In the instance's __dict__ beside the fields, where functools.cached_property would put them too: pydantic's
-    # private attributes take half a microsecond to read.
-    if TYPE_CHECKING:
-        # The counter of `tokenizer_fn`, with the callable that it was made for.
-        _counter: tuple[Any, TokenCounter] | None
+    # Beside the fields in `__dict__`, where functools.cached_property would put them too, because pydantic's private
+    # attributes take half a microsecond to read: `_counter`, the callable that was `tokenizer_fn` last and its counter;
+    # `_seen`, a ring of the messages last seen in a store that is not ours.
 
     def __init__(self, **data: Any) -> None:
         super().__init__(**data)
@@ -129,9 +128,14 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         return cls(**data)
 
     @field_serializer("chat_store")
-    def serialize_courses_in_order(self, chat_store: BaseChatStore) -> dict[str, Any]:
+    def serialize_courses_in_order(  # type: ignore[override]
+        self, chat_store: BaseChatStore, info: SerializationInfo
+    ) -> dict[str, Any]:
         """Describe the store; a `RingChatStore` without bounds as the `SimpleChatStore` it replaces."""
-        data = chat_store.model_dump()
+        if type(chat_store) is SimpleChatStore:
+            # Its own way fails on pydantic 2.14 and newer.
+            chat_store = RingChatStore(store=chat_store.store)
+        data: dict[str, Any] = chat_store.model_dump(mode=info.mode)
         data["class_name"] = chat_store.class_name()
         if isinstance(chat_store, RingChatStore) and chat_store.max_messages is chat_store.max_sessions is None:
             data["class_name"] = SimpleChatStore.class_name()
@@ -151,29 +155,28 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """
         if _overridden(self, "_token_count_for_messages"):
             return super().get(input, initial_token_count, **kwargs)
-        if initial_token_count > self.token_limit:
-            raise ValueError(f"Initial token count exceeds token limit: {initial_token_count} > {self.token_limit}")
-        allowance = self.token_limit - initial_token_count
+        fields = self.__dict__  # reading a field as an attribute takes longer than the search
+        token_limit = fields["token_limit"]
+        if initial_token_count > token_limit:
+            raise ValueError(f"Initial token count exceeds token limit: {initial_token_count} > {token_limit}")
+        allowance = token_limit - initial_token_count
         # Not "more than": NaN is no limit either. A fraction of a token is none.
         tokens = math.floor(allowance) if allowance < _NO_LIMIT else _NO_LIMIT
-        ring = self._take_ring()
-        if ring is None:
-            return []
         # No token is a legal allowance, but not a legal token limit: so one more of each.
-        window = ring.get(token_limit=tokens + 1, initial_token_count=1, counter=self._token_counter())
-        self._keep_ring(ring)
-        return window
+        if self._has_ring():
+            ring = fields["chat_store"].ring(fields["chat_store_key"])
+            if ring is None:
+                return []
+            return ring.get(token_limit=tokens + 1, initial_token_count=1, counter=self._token_counter())  # type: ignore[no-any-return]
+        with self._read_history() as history:
+            return history.get(token_limit=tokens + 1, initial_token_count=1, counter=self._token_counter())
 
     def token_count(self) -> int:
         """Return the tokens of the whole history, as `get` counts them; 0 if it is empty."""
         if _overridden(self, "_token_count_for_messages"):
             return self._token_count_for_messages(self.get_all())
-        ring = self._take_ring()
-        if ring is None:
-            return 0
-        tokens = ring.token_count(counter=self._token_counter())
-        self._keep_ring(ring)
-        return tokens
+        with self._read_history() as history:
+            return history.token_count(counter=self._token_counter())
 
     def put(self, message: ChatMessage) -> None:
         """Add a message.
@@ -245,8 +248,10 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ChatMemoryBuffer:
         """Return a memory with a store of its own; tokenizers are never copied, nor the messages in a store of ours."""
-        copied = self.model_copy()
-        copied.__dict__["chat_store"] = copy.deepcopy(self.chat_store, memo)
+        memo = {} if memo is None else memo
+        memo[id(self.tokenizer_fn)] = self.tokenizer_fn
+        without_counts = self.__copy__()
+        copied: ChatMemoryBuffer = super(ChatMemoryBuffer, without_counts).__deepcopy__(memo)
         return copied
 
     def __getstate__(self) -> dict[str, Any]:
@@ -264,32 +269,33 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     def _has_ring(self) -> bool:
         """Whether the history is a ring of our store, and not what somebody else's code says it is."""
-        return type(self.chat_store) is RingChatStore and not _overridden(self, "get_all")
+        return type(self.__dict__["chat_store"]) is RingChatStore and not _overridden(self, "get_all")
 
-    def _take_ring(self) -> MessageRing[ChatMessage] | None:
-        """Return a ring of the history, None if our store has none."""
+    @contextlib.contextmanager
+    def _read_history(self) -> Iterator[MessageRing[ChatMessage]]:
+        """Lend a ring of the history, with the counts of the messages whose texts are still where they were."""
         if self._has_ring():
-            return self.chat_store.ring(self.chat_store_key)  # type: ignore[attr-defined, no-any-return]
-        # Counts are kept of the messages whose texts are still where they were, even if the store made new objects.
+            yield self.chat_store.ring(self.chat_store_key) or MessageRing()  # type: ignore[attr-defined]
+            return
         # Taken out while in use: another thread's call may be about another history.
         ring: MessageRing[ChatMessage] = self.__dict__.pop("_seen", None) or MessageRing()
         ring.set(self.get_all())
-        return ring
-
-    def _keep_ring(self, ring: MessageRing[ChatMessage]) -> None:
-        if not self._has_ring():
-            self.__dict__["_seen"] = ring
+        yield ring
+        self.__dict__["_seen"] = ring
 
     def _token_counter(self) -> TokenCounter:
-        known = self._counter
-        if known is None or known[0] is not self.tokenizer_fn:
-            known = self.__dict__["_counter"] = (self.tokenizer_fn, _counter_of(self.tokenizer_fn))
+        fields = self.__dict__
+        tokenizer = fields["tokenizer_fn"]
+        known: tuple[Any, TokenCounter] | None = fields["_counter"]
+        if known is None or known[0] is not tokenizer:
+            known = fields["_counter"] = (tokenizer, _counter_of(tokenizer))
         return known[1]
 
 
 def _overridden(memory: ChatMemoryBuffer, name: str) -> bool:
     """Whether a subclass of ours has a method of its own in the place of `name`."""
-    return type(memory) is not ChatMemoryBuffer and getattr(type(memory), name) is not getattr(ChatMemoryBuffer, name)
+    cls = type(memory)
+    return cls is not ChatMemoryBuffer and getattr(cls, name) is not getattr(ChatMemoryBuffer, name)
 
 
 def _encoding_of(tokenizer: Any) -> Any:

@@ -70,8 +70,10 @@ class RingChatStore(BaseChatStore):
 
     def ring(self, key: str) -> MessageRing[ChatMessage] | None:
         """Return the ring of a session, None if there is no such session; a look counts as a use of the session."""
-        if self.max_sessions is None:
-            return self._rings.get(key)
+        fields = self.__dict__  # reading a field as an attribute takes longer than finding the ring
+        if fields["max_sessions"] is None:
+            ring: MessageRing[ChatMessage] | None = fields["_rings"].get(key)
+            return ring
         with self._lock:
             ring = self._rings.pop(key, None)
             if ring is not None:
@@ -218,7 +220,7 @@ class RingChatStore(BaseChatStore):
         with fs.open(persist_path, "rb") as file:
             content = file.read()
         try:
-            data = json.loads(content)
+            data = json.loads(content.decode("utf-8"))
             return cls.from_dict(json.loads(data) if isinstance(data, str) else data)
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{persist_path} is not a chat store: {error}") from error
@@ -273,7 +275,7 @@ class RingChatStore(BaseChatStore):
         return list(self._rings.items())
 
     def _open(self, key: str, evicted: list[_Evicted]) -> MessageRing[ChatMessage]:
-        """Return the ring of a session, begun now if there is none; a session that leaves for it is added to `evicted`."""
+        """Return the ring of a session, begun now if there is none; a session that must leave is added to `evicted`."""
         ring = self.ring(key)
         if ring is None:
             ring = self._rings[key] = MessageRing(max_messages=self.max_messages)
@@ -284,7 +286,7 @@ class RingChatStore(BaseChatStore):
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[list[_Evicted]]:
-        """Hold the lock; then report what was evicted, when the change is complete and the store free for the callback."""
+        """Hold the lock; then report what was evicted, with the change complete and the store free for the callback."""
         evicted: list[_Evicted] = []
         with self._lock:
             yield evicted
