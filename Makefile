@@ -8,7 +8,7 @@ STAMPS := $(VENV)/stamps
 RUST := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python lint format typecheck bench build clean
+.PHONY: help run test test-rust test-python test-matrix test-long instructions instructions-update lint format typecheck bench bench-full build clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,14 +31,26 @@ $(STAMPS)/extension: $(RUST) | $(STAMPS)/build
 run: $(STAMPS)/extension ## build, and show the window of the example conversation
 	$(BIN)/chatring window examples/support-conversation.jsonl --token-limit 3000
 
-test: test-rust test-python ## all tests: Rust core without Python, all of Rust, Python
+test: test-rust instructions test-python ## all tests: Rust core without Python, all of Rust, Python
 
 test-rust: | $(BIN)/python
 	cargo test --locked --quiet --no-default-features
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo test --locked --quiet
 
-test-python: $(STAMPS)/extension $(STAMPS)/test $(STAMPS)/bench
+test-python: $(STAMPS)/extension $(STAMPS)/test
 	$(BIN)/python -m pytest
+
+test-matrix: $(STAMPS)/build $(STAMPS)/matrix ## the adapter on old and new releases of LlamaIndex and pydantic
+	$(BIN)/nox
+
+test-long: $(STAMPS)/extension $(STAMPS)/test ## ten times the generated cases
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 3600
+
+instructions: ## the guard: instruction counts of the core against benches/instructions.json (needs valgrind)
+	cargo bench --locked --quiet --no-default-features --bench instructions
+
+instructions-update: ## store the instruction counts anew
+	cargo bench --locked --quiet --no-default-features --bench instructions -- --update
 
 lint: $(STAMPS)/lint ## formatting and lints of Rust and Python
 	cargo fmt --check
@@ -54,10 +66,19 @@ format: $(STAMPS)/lint ## rewrite the sources in the project's format
 
 typecheck: $(STAMPS)/lint $(STAMPS)/test $(STAMPS)/bench $(STAMPS)/extension ## mypy, and the stub against the extension
 	$(BIN)/mypy
-	$(BIN)/stubtest chatring --ignore-missing-stub
+	$(BIN)/stubtest chatring --ignore-missing-stub --mypy-config-file pyproject.toml
 
-bench: $(STAMPS)/extension $(STAMPS)/test $(STAMPS)/bench ## the benchmarks
-	$(BIN)/python -m pytest benches --benchmark-only
+BENCH_OPTIONS ?=
+
+bench: $(STAMPS)/extension $(STAMPS)/test $(STAMPS)/bench ## the benchmarks, into docs/benchmarks/ and the README
+	mkdir -p target/bench
+	$(BIN)/python -m pytest benches --timeout 0 --benchmark-only --benchmark-json target/bench/timings.json $(BENCH_OPTIONS)
+	$(BIN)/python -m benches.memory target/bench/memory.json
+	cargo bench --locked --quiet --no-default-features --bench core -- --quick --noplot
+	$(BIN)/python -m benches.report target/bench/timings.json target/bench/memory.json target/criterion
+
+bench-full: ## the benchmarks with histories of ten million messages
+	$(MAKE) bench BENCH_OPTIONS='$(BENCH_OPTIONS) --full'
 
 build: | $(STAMPS)/build ## a wheel in target/wheels
 	$(BIN)/maturin build --release --locked

@@ -4,6 +4,8 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from types import GenericAlias
 from typing import Any, Generic, Protocol, SupportsIndex, TypeAlias, TypeVar, final, overload
 
+from typing_extensions import disjoint_base
+
 _M = TypeVar("_M")
 
 class _TiktokenEncoding(Protocol):
@@ -86,6 +88,7 @@ class TokenCounter:
     def __deepcopy__(self, _memo: Any, /) -> TokenCounter: ...
     def __reduce__(self) -> tuple[type[TokenCounter], tuple[Any]]: ...
 
+@disjoint_base
 class MessageRing(Generic[_M]):
     """A chat history that answers which of its last messages fit a token limit, exactly and in logarithmic time.
 
@@ -107,8 +110,8 @@ class MessageRing(Generic[_M]):
 
     def __new__(
         cls,
-        token_limit: int = ...,
-        counter: _CounterSource = ...,
+        token_limit: int = 3000,
+        counter: _CounterSource = "cl100k_base",
         *,
         max_messages: int | None = None,
     ) -> MessageRing[_M]: ...
@@ -218,7 +221,7 @@ class MessageRing(Generic[_M]):
     def __iter__(self) -> Iterator[_M]:
         """Iterate over the messages that are there now, oldest first."""
 
-    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __class_getitem__(cls, key: Any) -> GenericAlias: ...
     def __copy__(self) -> MessageRing[_M]:
         """Return a ring of the same messages that starts with the same counts."""
 

@@ -43,7 +43,8 @@ pub fn check(message: &Bound<'_, PyAny>) -> PyResult<bool> {
     let role = role
         .cast::<PyString>()
         .map_err(|_| PyTypeError::new_err(format!("a message's role must be a string, got {}", type_name(&role))))?;
-    Ok(may_start_window(&to_text(role)?))
+    // A role that is no Unicode is none that may not start a window.
+    Ok(role.to_str().map_or(true, may_start_window))
 }
 
 /// The pin of `message`'s content as it is now.
@@ -102,7 +103,7 @@ pub fn text(pin: &Bound<'_, PyAny>) -> PyResult<String> {
 pub fn to_text(text: &Bound<'_, PyString>) -> PyResult<String> {
     let py = text.py();
     match text.encode_utf8() {
-        Ok(bytes) => Ok(String::from_utf8_lossy(bytes.as_bytes()).into_owned()),
+        Ok(bytes) => Ok(String::from_utf8(bytes.as_bytes().to_vec())?),
         Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(py) => {
             let encode = PyString::type_object(py).getattr(intern!(py, "encode"))?;
             let encoded = encode.call1((text, "utf-16-le", "surrogatepass"))?;

@@ -52,7 +52,10 @@ impl MessageRing {
 #[pymethods]
 impl MessageRing {
     #[new]
-    #[pyo3(signature = (token_limit = None, counter = None, *, max_messages = None))]
+    #[pyo3(
+        signature = (token_limit = None, counter = None, *, max_messages = None),
+        text_signature = "(token_limit=3000, counter='cl100k_base', *, max_messages=None)"
+    )]
     fn py_new(
         py: Python<'_>,
         token_limit: Option<&Bound<'_, PyAny>>,

@@ -1,0 +1,186 @@
+"""What thirty honest lines of Python would do, grown to what the comparison needs: the same windows as chatring.
+
+The accounting rule is that of `docs/design.md`: a message's *step* is what `" " + text` adds to the texts before it, a
+start's *opening* the tokens of the window's head, a window's total its opening and the steps after it. As in chatring
+
+- prefix sums of the steps are kept in a list, counted from the newest message backwards and no further than a window
+  reaches, so that a long history costs no more than its window;
+- legal starts are a list of their own, beside the running maximum of what each saves, so that `bisect` finds the
+  earliest one that fits even where totals are not monotone;
+- what was counted is kept beside each sum, and every message of a window is checked, by identity, for having it still.
+
+Left out: bounds, several counters, removal, threads, and all checks of arguments.
+"""
+
+import operator
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from typing import Any, Generic, TypeVar
+
+import tiktoken
+from llama_index.core.llms import ChatMessage
+
+_M = TypeVar("_M")
+
+# Putting a message in front can make a window's total fall, by a token or two: see `SLACK` in `src/core/window.rs`.
+_SLACK = 8
+_SPACE_AFTER_WORD = re.compile(r"(?<=\S) ")
+
+
+class HonestTwin(Generic[_M]):
+    """The history of a `MessageRing` in pure Python, for messages that are dicts."""
+
+    def __init__(self, token_limit: int, encoding: tiktoken.Encoding) -> None:
+        self._limit = token_limit
+        self._encode = encoding.encode
+        self._special = encoding.special_tokens_set
+        self._messages: list[_M] = []
+        self._forget()
+
+    def put(self, message: _M) -> None:
+        self._messages.append(message)
+
+    def put_messages(self, messages: Iterable[_M]) -> None:
+        self._messages.extend(messages)
+
+    def get(self, verify: bool = True) -> list[_M]:
+        if not self._messages:
+            return []
+        while True:
+            if self._end < len(self._messages):
+                self._count_newer()
+            start = self._start()
+            window = self._messages[start:]
+            if not verify or self._unchanged(window, self._contents[start - self._first :]):
+                return window
+            self._forget()
+
+    def _content(self, message: Any) -> str | None:
+        content: str | None = message["content"]
+        return content
+
+    def _may_start(self, message: Any) -> bool:
+        return message["role"] not in ("assistant", "tool")
+
+    def _unchanged(self, window: Sequence[Any], contents: list[str | None]) -> bool:
+        return all(map(operator.is_, map(operator.itemgetter("content"), window), contents))
+
+    def _start(self) -> int:
+        """Return where the window starts."""
+        index = bisect_left(self._saved, self._sums[-1] - self._limit)
+        if index < len(self._starts):
+            return self._starts[index]
+        for start in self._blank_starts:
+            if self._count(" ".join(self._texts(start, self._end))) <= self._limit:
+                return start
+        return self._end - 1
+
+    def _forget(self) -> None:
+        # The counted messages are those from `first` to `end`.
+        self._first = self._end = 0
+        self._sums: list[int] = []  # of steps, up to and with each counted message
+        self._contents: list[str | None] = []  # what was counted
+        self._starts: list[int] = []  # legal starts, and for each the most that it or one before it saves:
+        self._saved: list[int] = []  # a window costs the last sum less what its start saves
+        self._blank_starts: list[int] = []  # legal starts with nothing but blank messages after them
+
+    def _count_newer(self) -> None:
+        """Count what was put since, or the window alone if that has nothing from before in it."""
+        end = len(self._messages)
+        steps = self._steps(self._end, end)
+        if len(steps) < end - self._end:
+            self._forget()
+            self._first = end - len(steps)
+        self._extend(end, steps)
+
+    def _steps(self, first: int, end: int) -> list[int]:
+        """Return the steps of the messages before `end`, oldest first, back to `first` or where no window reaches."""
+        steps: list[int] = []
+        budget = self._limit + _SLACK
+        while end > first and budget >= 0:
+            end -= 1
+            steps.append(self._step(end))
+            budget -= steps[-1]
+        return steps[::-1]
+
+    def _step(self, index: int) -> int:
+        if index == 0:
+            return 0
+        text, before = self._text(index), self._text(index - 1)
+        if before and not before[-1].isspace():
+            return self._count(" " + text)
+        start = index - 1
+        while start > 0 and _is_blank(self._text(start)):
+            start -= 1
+        context = " ".join(self._texts(start, index))
+        return self._count(context + " " + text) - self._count(context)
+
+    def _extend(self, end: int, steps: list[int]) -> None:
+        """Add the messages before `end` with their `steps` after those that are counted."""
+        for index, step in zip(range(end - len(steps), end), steps, strict=True):
+            message = self._messages[index]
+            text = self._text(index)
+            total = (self._sums[-1] if self._sums else 0) + step
+            self._sums.append(total)
+            self._contents.append(self._content(message))
+            legal = index == 0 or self._may_start(message)
+            if not _is_blank(text):
+                self._add_blank_starts(index, total)
+                if legal:
+                    self._add_start(index, total - self._opening(text, step, index))
+            elif legal:
+                self._blank_starts.append(index)
+        self._end = end
+
+    def _opening(self, text: str, step: int, index: int) -> int:
+        """Return the tokens of `text` alone. Only its head differs from `step`: the rest is not counted again."""
+        before = self._text(index - 1) if index else ""
+        if not before or before[-1].isspace():
+            return self._count(text)
+        space = _SPACE_AFTER_WORD.search(text)
+        head = text[: space.start()] if space else text
+        return step - self._count(" " + head) + self._count(head)
+
+    def _add_blank_starts(self, head: int, total: int) -> None:
+        for start in self._blank_starts:
+            self._add_start(start, total - self._count(" ".join(self._texts(start, head + 1))))
+        self._blank_starts.clear()
+
+    def _add_start(self, index: int, saved: int) -> None:
+        self._starts.append(index)
+        self._saved.append(max(saved, self._saved[-1]) if self._saved else saved)
+
+    def _text(self, index: int) -> str:
+        return str(self._content(self._messages[index]))
+
+    def _texts(self, start: int, end: int) -> list[str]:
+        return [self._text(index) for index in range(start, end)]
+
+    def _count(self, text: str) -> int:
+        # Naming the special tokens spares tiktoken a search of the text for forbidden ones.
+        return len(self._encode(text, allowed_special=self._special, disallowed_special=()))
+
+
+class ChatMessageTwin(HonestTwin[ChatMessage]):
+    """The same for LlamaIndex's messages, whose `content` is computed from their `blocks` at each access."""
+
+    def _content(self, message: Any) -> str | None:
+        blocks = message.blocks
+        content: str | None = blocks[0].text if len(blocks) == 1 else message.content
+        return content
+
+    def _may_start(self, message: Any) -> bool:
+        return message.role not in ("assistant", "tool")
+
+    def _unchanged(self, window: Sequence[Any], contents: list[str | None]) -> bool:
+        # The fastest of eight forms tried. None stands for no blocks, and for several: those are compared by value.
+        blocks = map(operator.attrgetter("blocks"), window)
+        texts = [block[0].text if len(block) == 1 else None for block in blocks]
+        if all(map(operator.is_, texts, contents)):
+            return True
+        return all(map(operator.eq, map(self._content, window), contents))
+
+
+def _is_blank(text: str) -> bool:
+    return not text or text.isspace()

@@ -1,0 +1,29 @@
+"""The examples of the README and of the documents run as they stand there."""
+
+import re
+from pathlib import Path
+
+import pytest
+from chatring import MessageRing
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[f"block {number}" for number in range(1, len(BLOCKS) + 1)])
+def test_a_block_of_the_readme_runs(block: str) -> None:
+    exec(compile(block, "README.md", "exec"), {})
+
+
+def test_the_first_block_returns_what_it_says() -> None:
+    names: dict[str, object] = {}
+    exec(compile(BLOCKS[0], "README.md", "exec"), names)
+    ring = names["ring"]
+    assert isinstance(ring, MessageRing)
+    assert [message["role"] for message in ring.get()] == ["user", "assistant"]
+
+
+def test_files_that_the_documents_link_to_exist() -> None:
+    for document in [ROOT / "README.md", *ROOT.glob("docs/*.md")]:
+        for target in re.findall(r"\]\((?!http)([^)#]+)", document.read_text(encoding="utf-8")):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
