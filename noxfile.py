@@ -41,6 +41,7 @@ def llama_index(session: nox.Session, core: str | None, pydantic: str) -> None:
     """Run the tests with the wheel and one pair of releases."""
     packages = nox.project.dependency_groups(PYPROJECT, "test", "bench")
     session.install(
+        "--upgrade",
         f"{wheel()}[cli,llama-index]",
         *(package for package in packages if not package.startswith("llama-index-core")),
         f"llama-index-core=={core}" if core else "llama-index-core",
