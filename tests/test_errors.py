@@ -268,7 +268,7 @@ BAD_MESSAGES: list[tuple[Any, type[Exception], str]] = [
     ("user: text", TypeError, MISSING + "str has no role"),
     (("user", "text"), TypeError, MISSING + "tuple has no role"),
     (NoLength(), TypeError, MISSING + "NoLength has no role"),
-    (HiddenContent(), TypeError, MISSING + "HiddenContent has no content"),
+    (HiddenContent(), AttributeError, "content is not loaded"),
     ({"role": 3, "content": "x"}, TypeError, "a message's role must be a string, got int"),
     ({"role": None, "content": "x"}, TypeError, "a message's role must be a string, got NoneType"),
     ({"role": b"user", "content": "x"}, TypeError, "a message's role must be a string, got bytes"),

@@ -299,3 +299,17 @@ def test_llama_index_messages() -> None:
     messages[1].content = "one two three four"
     assert ring.token_count() == count(" ".join(str(message.content) for message in messages))
     assert same_objects(ring.get(token_limit=5), messages[4:])
+
+
+def test_an_attribute_error_within_a_property_is_its_own() -> None:
+    class Broken:
+        role = "user"
+
+        @property
+        def content(self) -> str:
+            raise AttributeError("no attribute 'inner'")
+
+    ring: MessageRing[Any] = MessageRing()
+    with pytest.raises(AttributeError, match="inner"):
+        ring.put(Broken())
+    assert ring.get_all() == []

@@ -325,7 +325,10 @@ fn tiktoken_name(source: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
 /// Whether tiktoken's registry has this encoding under `name`. Another one of that name may have any vocabulary.
 fn is_registered(encoding: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
     let py = encoding.py();
-    let registered = py.import("tiktoken.registry")?.getattr("ENCODINGS")?.cast::<PyDict>()?.get_item(name)?;
+    let registry = py.import("tiktoken.registry").and_then(|registry| registry.getattr("ENCODINGS"));
+    // Where a later tiktoken keeps them elsewhere, its own encode counts.
+    let Ok(Ok(registry)) = registry.map(Bound::cast_into::<PyDict>) else { return Ok(false) };
+    let registered = registry.get_item(name)?;
     // A copy of an encoding, such as an unpickled one, shares what encodes.
     let core = intern!(py, "_core_bpe");
     Ok(registered.is_some_and(|registered| {

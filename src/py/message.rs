@@ -122,6 +122,8 @@ fn field<'py>(message: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyRes
         Some(value)
     } else if let Ok(mapping) = message.cast::<PyMapping>() {
         mapping.contains(name)?.then(|| mapping.get_item(name)).transpose()?
+    } else if message.get_type().hasattr(name)? {
+        return message.getattr(name); // a property that raises AttributeError: the error is its own
     } else {
         None
     };

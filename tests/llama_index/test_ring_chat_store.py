@@ -191,7 +191,8 @@ class TestPersist:
         assert back.store == store.store
         if LLAMA_INDEX_SERIALISES:
             back.persist(path)
-            assert Path(path).read_bytes().decode() == FORM
+            # Older releases write escapes and spaces: the same JSON.
+            assert json.loads(Path(path).read_bytes()) == json.loads(FORM)
 
     def test_what_simple_chat_store_wrote_is_read(self, store: RingChatStore, path: str) -> None:
         # Early versions wrote the JSON as a JSON string.

@@ -184,8 +184,10 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         Raises:
             TypeError: if it is not a `ChatMessage`.
         """
-        _checked([message])
-        self.chat_store.add_message(self.chat_store_key, message)
+        fields = self.__dict__
+        if type(fields["chat_store"]) is not RingChatStore:  # which checks too
+            _checked([message])
+        fields["chat_store"].add_message(fields["chat_store_key"], message)
 
     def put_message(self, message: ChatMessage) -> None:
         """As `put`, by the name that early documents of LlamaIndex use."""
@@ -222,8 +224,10 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     async def aput(self, message: ChatMessage) -> None:
         """As `put`."""
-        _checked([message])
-        await self.chat_store.async_add_message(self.chat_store_key, message)
+        fields = self.__dict__
+        if type(fields["chat_store"]) is not RingChatStore:
+            _checked([message])
+        await fields["chat_store"].async_add_message(fields["chat_store_key"], message)
 
     async def aput_messages(self, messages: list[ChatMessage]) -> None:
         """As `put_messages`."""

@@ -106,7 +106,13 @@ class RingChatStore(BaseChatStore):
     def add_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Add messages to the end of a session: all of them, or none if one is no message."""
         checked = _checked(messages)
-        if checked:
+        if not checked:
+            return
+        fields = self.__dict__
+        if fields["max_messages"] is fields["max_sessions"] is None:  # nothing can leave
+            with fields["_lock"]:
+                (fields["_rings"].get(key) or self._open(key, [])).put_messages(checked)
+        else:
             with self._changing() as evicted:
                 evicted.append((key, self._open(key, evicted)._put_messages(checked)))
 
