@@ -20,5 +20,7 @@ mod _core {
     #[pymodule_export]
     use crate::py::message::_read_blocks;
     #[pymodule_export]
+    use crate::py::record::{_is_blank, _measure_appended, _start_among_blank};
+    #[pymodule_export]
     use crate::py::ring::MessageRing;
 }

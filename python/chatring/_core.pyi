@@ -7,6 +7,7 @@ from typing import Any, Generic, Protocol, SupportsIndex, TypeAlias, TypeVar, fi
 from typing_extensions import disjoint_base
 
 _M = TypeVar("_M")
+_R = TypeVar("_R", bound=tuple[Any, ...])  # a role, a text, and whatever else
 
 class _TiktokenEncoding(Protocol):
     # A `tiktoken.Encoding`, as far as a type checker needs to tell it from other objects.
@@ -24,6 +25,44 @@ def _read_blocks(message: type, text_block: type, /) -> None:
 
     For the adapter of LlamaIndex, whose `ChatMessage.content` joins the `text` of the blocks that are a `text_block`.
     """
+
+def _measure_appended(
+    counter: TokenCounter, earlier: list[_R], records: list[_R], from_first: bool, /
+) -> tuple[list[int], list[tuple[int, int]], int, bool]:
+    """Count records that are appended to a history kept elsewhere. For the stores; `src/core/appended.rs` has the rule.
+
+    Args:
+        counter: counts them.
+        earlier: the records before them, from the nearest one on that is not blank, or from the history's first. May be
+            empty if there are none, or if the last text ends in a character that is not whitespace.
+        records: what is appended.
+        from_first: whether the first record shown, of `earlier` or else of `records`, is the history's first.
+
+    Returns:
+        In tokens, all counted from the sum S of the last message before `records`: S of each record; the index of each
+        legal start whose window's tokens are known now (negative: in `earlier`), and the number that S of the history's
+        last message exceeds by those tokens; then with how many blank records the history ends; and whether its last
+        text ends in a character that is not whitespace.
+
+    Raises:
+        Exception: whatever a callable counter raises, unchanged.
+    """
+
+def _start_among_blank(counter: TokenCounter, records: list[_R], from_first: bool, allowance: int, /) -> int:
+    """Return the index of the record that a window of at most `allowance` tokens starts with; the last if none fits.
+
+    Args:
+        counter: counts them.
+        records: the blank records with which a history ends, all of them.
+        from_first: whether the first of them is the history's first.
+        allowance: tokens that the window may have.
+
+    Raises:
+        Exception: whatever a callable counter raises, unchanged.
+    """
+
+def _is_blank(text: str, /) -> bool:
+    """Return whether a text has nothing but whitespace, as the accounting rule has it (Unicode's White_Space)."""
 
 @final
 class TokenCounter:

@@ -4,5 +4,6 @@ pub mod counter;
 mod error;
 mod history;
 pub mod message;
+pub mod record;
 pub mod ring;
 mod state;

@@ -1,0 +1,33 @@
+"""What can go wrong with a store. The driver's own error is the cause (`__cause__`) of each."""
+
+
+class StoreError(Exception):
+    """A store could not do what it was asked; nothing of it was done, unless the subclass says otherwise."""
+
+
+class StoreUnavailableError(StoreError, ConnectionError):
+    """The server cannot be reached, or the connection was lost.
+
+    A change under way when the connection was lost is in the store as a whole or not at all; read the session to know.
+    The next call connects anew.
+    """
+
+
+class StoreTimeoutError(StoreError, TimeoutError):
+    """Another writer held the session, or the server did not answer, for longer than the store waits."""
+
+
+class StoreFullError(StoreError, OSError):
+    """The disk, or the server's memory, has no room for the change."""
+
+
+class ForeignDataError(StoreError, ValueError):
+    """Something in the place of the store's data was not written by it."""
+
+
+class SchemaVersionError(StoreError):
+    """The store was written by a newer chatring, in a form that this one does not know."""
+
+
+class CounterMismatchError(StoreError, ValueError):
+    """The session was counted with another counter. `recount` counts it with this store's."""
