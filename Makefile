@@ -8,7 +8,7 @@ STAMPS := $(VENV)/stamps
 RUST := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-matrix test-long instructions instructions-update lint format typecheck bench bench-full build clean
+.PHONY: help run test test-rust test-python test-matrix test-long test-kills instructions instructions-update lint format typecheck bench bench-full build clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,6 +45,9 @@ test-matrix: $(STAMPS)/build $(STAMPS)/matrix ## the adapter on old and new rele
 
 test-long: $(STAMPS)/extension $(STAMPS)/test ## ten times the generated cases
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 3600
+
+test-kills: $(STAMPS)/extension $(STAMPS)/test ## 240 kills of writers and servers, over all stores on disk
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/stores/test_kill.py --timeout 3600 -rP
 
 instructions: ## the guard: instruction counts of the core against benches/instructions.json (needs valgrind)
 	cargo bench --locked --quiet --no-default-features --bench instructions
