@@ -1,0 +1,83 @@
+"""What a Redis or Valkey server reports, as the errors of the stores."""
+
+from __future__ import annotations
+
+import re
+
+from redis import exceptions
+
+from chatring.stores.errors import (
+    ForeignDataError,
+    StoreError,
+    StoreFullError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+)
+
+# The order matters: some are subclasses of others.
+_BY_CLASS: tuple[tuple[type[Exception], type[StoreError]], ...] = (
+    (exceptions.OutOfMemoryError, StoreFullError),
+    (exceptions.TimeoutError, StoreTimeoutError),
+    (TimeoutError, StoreTimeoutError),
+    (exceptions.ReadOnlyError, StoreUnavailableError),
+    (exceptions.ConnectionError, StoreUnavailableError),
+    (exceptions.ClusterError, StoreUnavailableError),
+    (exceptions.RedisClusterException, StoreUnavailableError),
+    (OSError, StoreUnavailableError),
+)
+
+# By the word with which an error begins; within the text where a script of an older server passes it on.
+_BY_WORD: dict[str, type[StoreError]] = {
+    "OOM": StoreFullError,
+    "MISCONF": StoreFullError,  # cannot write its files
+    "WRONGTYPE": ForeignDataError,
+    "BUSY": StoreTimeoutError,  # with somebody's script
+    "READONLY": StoreUnavailableError,
+    "LOADING": StoreUnavailableError,
+    "MASTERDOWN": StoreUnavailableError,
+    "NOREPLICAS": StoreUnavailableError,
+    "CLUSTERDOWN": StoreUnavailableError,
+}
+_WORD = re.compile(rf"\b({'|'.join(_BY_WORD)})\b")
+
+_ADVICE: dict[type[StoreError], str] = {
+    StoreUnavailableError: "cannot be reached or takes no changes now; check that it runs and try again",
+    StoreTimeoutError: "did not answer in time; try again",
+    StoreFullError: "is full; nothing was stored",
+    ForeignDataError: "has something in the place of a session that was not written by chatring",
+    StoreError: "refused",
+}
+
+
+def is_lost(error: Exception) -> bool:
+    """Return whether the connection broke, and the same command may succeed on a new one."""
+    # A server that is loading, or refuses the password, does so on a new connection as well.
+    refused = (exceptions.BusyLoadingError, exceptions.AuthenticationError)
+    return isinstance(error, exceptions.ConnectionError) and not isinstance(error, refused)
+
+
+def store_error(error: Exception, url: str, *, may_have_changed: bool) -> StoreError:
+    """Return the error to raise from `error`, which the server at `url` (without secrets) caused.
+
+    Args:
+        error: of redis-py.
+        url: the store's, without secrets.
+        may_have_changed: whether a change was under way.
+    """
+    if isinstance(error, exceptions.MovedError):
+        return StoreError(
+            f"{url} is a node of a cluster; add cluster=true to the URL, as in redis://host/?cluster=true"
+        )
+    kind = _kind(error)
+    advice = _ADVICE[kind]
+    if may_have_changed and (is_lost(error) or kind is StoreTimeoutError):
+        advice += "; a change under way is stored as a whole or not at all, read the session to know"
+    return kind(f"{url} {advice}: {' '.join(str(error).split())}")
+
+
+def _kind(error: Exception) -> type[StoreError]:
+    for reported, kind in _BY_CLASS:
+        if isinstance(error, reported):
+            return kind
+    word = _WORD.search(str(error))
+    return _BY_WORD[word[1]] if word else StoreError

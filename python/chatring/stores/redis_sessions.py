@@ -1,0 +1,244 @@
+"""What each method of `RedisStore` does with a session: once, for sync and async ones."""
+
+from __future__ import annotations
+
+import json
+import operator
+import os
+import time
+from collections.abc import Generator
+from typing import Any, NamedTuple, TypeAlias, TypeVar
+
+from chatring._core import TokenCounter, _start_among_blank
+from chatring.stores import redis_scripts as scripts
+from chatring.stores.appended import Appended, blanks_at_end
+from chatring.stores.errors import (
+    CounterMismatchError,
+    ForeignDataError,
+    SchemaVersionError,
+    StoreError,
+    StoreTimeoutError,
+)
+from chatring.stores.record import Record
+from chatring.stores.redis_layout import keys_of, packed, packed_steps, steps_total, unpacked
+
+_T = TypeVar("_T")
+
+# How long a change is tried that other writers make futile again and again.
+_SECONDS = 10
+# Records read at first to find the last one that is not blank.
+_FIRST_LOOK_BACK = 4
+# Longer than a history can be, and exact in Lua.
+_FAR = 2**53
+
+
+class Call(NamedTuple):
+    """A script to be run."""
+
+    script: scripts.Script
+    keys: tuple[str, str, str]
+    arguments: tuple[Any, ...]
+
+
+Work: TypeAlias = Generator[Call, Any, _T]
+"""Yields what the server is to do, is sent its answers without the first word, and returns the method's result."""
+
+
+class _Session(NamedTuple):
+    """What `READ` answers."""
+
+    stamp: bytes
+    counter: bytes
+    length: int
+    total: int
+    before: bytes
+    rows: list[bytes]
+
+
+class RedisSessions:
+    """The sessions of a store.
+
+    A change that depends on what is stored is made for a session of one stamp. If the session has another one by now,
+    another writer was quicker, and it is tried again.
+    """
+
+    def __init__(self, url: str, counter: TokenCounter, counter_name: str) -> None:
+        self._url = url
+        self._counter = counter
+        self._counter_name = counter_name
+
+    def append(self, key: str, records: list[Record]) -> Work[None]:
+        """See `Store.append`."""
+        keys, stamp = keys_of(key), _stamp()
+        appended = Appended.after_word(self._counter, records)
+        expected, until = b"", time.monotonic() + _SECONDS
+        while True:
+            rows = packed(records, appended.steps())
+            suits_first = "1" if appended.suits_first else "0"
+            arguments = (self._counter_name, expected, stamp, self._as_json(appended), suits_first, *rows)
+            refused = yield Call(scripts.APPEND, keys, arguments)
+            if not refused:
+                return
+            self._check_time(key, expected != b"" and time.monotonic() > until)
+            expected, first, earlier = refused
+            appended = Appended.after(self._counter, unpacked(earlier), records, first == 0)
+
+    def window(self, key: str, allowance: int) -> Work[list[Record]]:
+        """See `Store.window`."""
+        arguments = (self._counter_name, min(allowance, _FAR))
+        first, is_open, rows = yield Call(scripts.WINDOW, keys_of(key), arguments)
+        records = unpacked(rows)
+        return records[_start_among_blank(self._counter, records, first == 0, allowance) :] if is_open else records
+
+    def all(self, key: str) -> Work[list[Record]]:
+        """See `Store.all`."""
+        return unpacked((yield from self._read(key, 0)).rows)
+
+    def replace(self, key: str, records: list[Record]) -> Work[None]:
+        """See `Store.replace`."""
+        appended = Appended.after(self._counter, [], records, True)
+        rows = packed(records, appended.steps())
+        yield Call(scripts.REPLACE, keys_of(key), (self._counter_name, _stamp(), self._as_json(appended), *rows))
+
+    def delete(self, key: str) -> Work[bool]:
+        """See `Store.delete`."""
+        (existed,) = yield Call(scripts.DELETE, keys_of(key), ())
+        return bool(existed)
+
+    def pop(self, key: str, index: int) -> Work[Record]:
+        """See `Store.pop`."""
+        index = operator.index(index)
+        look_back, until = _FIRST_LOOK_BACK, time.monotonic() + _SECONDS
+        while True:
+            first = index - look_back if index < 0 else max(index - look_back, 0)
+            session = yield from self._read(key, max(min(first, _FAR), -_FAR))
+            place = index + session.length if index < 0 else index
+            if not 0 <= place < session.length:
+                raise IndexError(f"index {index} is out of range for a ring of {session.length} messages")
+            self._check_counter(key, session)
+            at = place - (session.length - len(session.rows))
+            records = unpacked(session.rows)
+            earlier, popped, rest = records[:at], records[at], records[at + 1 :]
+            blank_tail = blanks_at_end(earlier)
+            if blank_tail == at < place:
+                look_back *= 4
+                continue
+            total = session.total - steps_total(session.rows[at:])
+            if (yield from self._cut(key, session, place, total, earlier[-blank_tail - 1 :], rest)):
+                return popped
+            self._check_time(key, time.monotonic() > until)
+
+    def length(self, key: str) -> Work[int]:
+        """See `Store.length`."""
+        return (yield from self._read(key, None)).length
+
+    def token_count(self, key: str) -> Work[int]:
+        """See `Store.token_count`."""
+        session = yield from self._read(key, None)
+        if session.length == 0:
+            return 0
+        self._check_counter(key, session)
+        if session.before:
+            return session.total - int(float(session.before))
+        records = yield from self.all(key)  # all of them blank
+        return self._counter.count(" ".join(record.text for record in records)) if records else 0
+
+    def recount(self, key: str) -> Work[None]:
+        """See `Store.recount`."""
+        until = time.monotonic() + _SECONDS
+        while True:
+            session = yield from self._read(key, 0)
+            if not session.counter or (yield from self._cut(key, session, 0, 0, [], unpacked(session.rows))):
+                return
+            self._check_time(key, time.monotonic() > until)
+
+    # What these are made of.
+
+    def _read(self, key: str, first: int | None) -> Work[_Session]:
+        """Return a session and its rows from the place `first` on; None for no rows."""
+        return _Session._make((yield Call(scripts.READ, keys_of(key), ("" if first is None else first,))))
+
+    def _cut(
+        self, key: str, session: _Session, place: int, total: int, earlier: list[Record], rest: list[Record]
+    ) -> Work[bool]:
+        """Keep the first `place` records of a session, and `rest` after them. Return whether the session still was so.
+
+        Args:
+            key: the session.
+            session: as it was read.
+            place: how many records stay as they are.
+            total: the tokens of these.
+            earlier: the last of these, from the nearest one on that is not blank, or from the first.
+            rest: the session's last records, counted anew.
+        """
+        appended = Appended.after(self._counter, earlier, rest, place == len(earlier))
+        if abs(total + appended.total) > scripts.MOST_TOKENS:
+            raise _too_many_tokens()
+        dropped = session.length - place - len(rest)
+        cut = json.dumps([place, dropped, total, blanks_at_end(earlier)])
+        arguments = (self._counter_name, session.stamp, _stamp(), cut, self._as_json(appended))
+        refused = yield Call(scripts.RECOUNT, keys_of(key), (*arguments, packed_steps(appended.steps())))
+        return not refused
+
+    def _as_json(self, appended: Appended) -> str:
+        known = [appended.total, appended.blank_tail, appended.closed, appended.starts]
+        # An encoding's tokens are never more than the bytes, a callable may return what it likes.
+        if not self._counter.is_native:
+            numbers = [*appended.sums, *(before for _, before in appended.starts)]
+            if any(abs(number) > scripts.MOST_TOKENS for number in numbers):
+                raise _too_many_tokens()
+        return json.dumps(known, separators=(",", ":"))
+
+    def _check_counter(self, key: str, session: _Session) -> None:
+        if session.counter != self._counter_name.encode():
+            raise counter_mismatch(key, session.counter, self._counter_name)
+
+    def _check_time(self, key: str, is_over: bool) -> None:
+        if is_over:
+            raise StoreTimeoutError(
+                f"session {key!r} at {self._url} was changed by other writers all the while, for {_SECONDS} seconds; "
+                "nothing was done, try again"
+            )
+
+
+def checked_answer(key: str, counter_name: str, url: str, answer: Any) -> list[Any]:
+    """Return a script's answer without its first word. Of `APPEND` and `RECOUNT`, empty if they did it.
+
+    Raises:
+        StoreError: if the word says so.
+    """
+    match answer:
+        case [b"ok" | b"tail", *rest]:
+            return rest
+        case [b"changed"]:
+            return [True]
+        case [b"counter", bytes() as name]:
+            raise counter_mismatch(key, name, counter_name)
+        case [b"version", version]:
+            raise SchemaVersionError(
+                f"session {key!r} at {url} has layout {version.decode(errors='replace')}, this chatring knows layout "
+                f"{scripts.VERSION}; use the chatring that wrote it, or a newer one"
+            )
+        case [b"tokens"]:
+            raise _too_many_tokens()
+    raise ForeignDataError(
+        f"session {key!r} at {url} was not written by chatring, or the server evicted a part of it "
+        "(maxmemory-policy must be noeviction); delete its keys to begin it anew"
+    )
+
+
+def counter_mismatch(key: str, name: bytes, counter_name: str) -> CounterMismatchError:
+    """Return the error of a session that was counted with the counter `name`."""
+    return CounterMismatchError(
+        f"session {key!r} was counted with {name.decode(errors='replace')!r}, this store counts with {counter_name!r}; "
+        f"open it with that counter, or call recount({key!r})"
+    )
+
+
+def _too_many_tokens() -> StoreError:
+    return StoreError(f"a session must have at most 2**52 tokens ({scripts.MOST_TOKENS:,}) here; nothing was stored")
+
+
+def _stamp() -> bytes:
+    """Return what tells one state of a session from every other."""
+    return os.urandom(8)
