@@ -1,0 +1,148 @@
+"""`Session`: the row of a session, and the changes that keep it and its messages together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from chatring._core import TokenCounter, _is_blank
+from chatring.stores import sql_statements as sql
+from chatring.stores.appended import Appended, blanks_at_end
+from chatring.stores.errors import ForeignDataError
+from chatring.stores.record import Record
+from chatring.stores.sql_database import Cursor
+
+# Records read at first to find the last one that is not blank.
+_FIRST_LOOK_BACK = 4
+
+
+@dataclass
+class Session:
+    """A session that its transaction has locked until it ends. The columns are those of the table."""
+
+    id: int
+    key: str
+    counter: str
+    length: int
+    total: int
+    reach: int | None
+    blank_tail: int
+    closed: bool
+
+    @classmethod
+    def lock(cls, cursor: Cursor, key: str) -> Session | None:
+        """Return a session; None if there is none."""
+        rows = cursor.fetch(sql.LOCK_SESSION, key=key)
+        return cls(*rows[0]) if rows else None
+
+    @classmethod
+    def begin(cls, cursor: Cursor, dialect: str, key: str, counter: str) -> Session:
+        """Return a session, which begins now if there is none."""
+        while (session := cls.lock(cursor, key)) is None:
+            cursor.run(sql.BEGIN_SESSION[dialect], key=key, counter=counter)
+        return session
+
+    def records_from(self, cursor: Cursor, first: int) -> list[Record]:
+        """Return the records from the one at `first` on."""
+        return records_of(cursor.fetch(sql.RECORDS_FROM, id=self.id, first=first))
+
+    def cut(self, cursor: Cursor, length: int) -> None:
+        """Keep the first `length` records. The row is changed only by `extend`."""
+        cursor.run(sql.DELETE_MESSAGES, id=self.id, first=length)
+        self.length, self.total, self.blank_tail, self.closed = length, 0, 0, True
+        count = _FIRST_LOOK_BACK
+        while length:
+            rows = cursor.fetch(sql.NEWEST, id=self.id, length=length, count=count)[::-1]
+            records = records_of(row[:3] for row in rows)
+            if not records:
+                raise ForeignDataError(f"session {self.key!r} lacks messages that chatring wrote")
+            self.total, self.blank_tail = rows[-1][3], blanks_at_end(records)
+            self.closed = not _is_blank(records[-1].text[-1:])
+            if self.blank_tail < len(records) or len(records) < count:
+                break
+            count *= 2
+        # The first word after these blank messages is gone, and with it what is known of windows that begin with them.
+        cursor.run(sql.FORGET_STARTS, id=self.id, first=length - self.blank_tail)
+        self.reach = cursor.fetch(sql.REACH, id=self.id)[0][0]
+
+    def extend(
+        self, cursor: Cursor, counter: TokenCounter, records: list[Record], appended: Appended | None = None
+    ) -> None:
+        """Add records to the end, and change the row.
+
+        Args:
+            cursor: of the transaction.
+            counter: counts them.
+            records: what is added.
+            appended: them, measured `Appended.after_word`.
+        """
+        earlier: list[Record] = []
+        from_first = self.length == 0
+        if not (from_first or self.closed):
+            first = max(self.length - self.blank_tail - 1, 0)
+            from_first = first == 0
+            earlier = self.records_from(cursor, first)
+        if appended is None or earlier or (from_first and not appended.suits_first):
+            appended = Appended.after(counter, earlier, records, from_first)
+        # `before` of the messages that a window may begin with, by place, less those that are hidden.
+        before: dict[int, int] = {}
+        for place, relative in appended.starts:
+            if self.reach is None or self.total + relative >= self.reach:
+                self.reach = before[place] = self.total + relative
+        settled = [
+            {"id": self.id, "seq": self.length + place, "start": start} for place, start in before.items() if place < 0
+        ]
+        if settled:
+            cursor.run_many(sql.SETTLE_START, settled)
+        if records:
+            rows = [
+                {
+                    "session_id": self.id,
+                    "seq": self.length + place,
+                    "total": self.total + sum_,
+                    "before": before.get(place),
+                    **columns_of(record),
+                }
+                for place, (record, sum_) in enumerate(zip(records, appended.sums, strict=True))
+            ]
+            cursor.run_many(sql.ADD_MESSAGE, rows)
+            self.length += len(records)
+            self.total += appended.total
+            self.blank_tail, self.closed = appended.blank_tail, appended.closed
+        cursor.run(
+            sql.SAVE_SESSION,
+            id=self.id,
+            counter=self.counter,
+            length=self.length,
+            total=self.total,
+            reach=self.reach,
+            blank_tail=self.blank_tail,
+            closed=self.closed,
+        )
+
+
+def records_of(rows: Iterable[tuple[Any, ...]]) -> list[Record]:
+    """Return the records of rows that have the columns role, text and payload.
+
+    Raises:
+        ForeignDataError: if one is not as `columns_of` makes them.
+    """
+    rows = list(rows)
+    make = tuple.__new__  # half the time of Record()
+    try:
+        try:
+            return [make(Record, (role, text.decode(), payload)) for role, text, payload in rows]
+        except UnicodeDecodeError:  # a surrogate without a partner
+            return [Record(role, text.decode("utf-8", "surrogatepass"), payload) for role, text, payload in rows]
+    except (AttributeError, UnicodeDecodeError) as error:
+        raise ForeignDataError("a row of chatring_message was not written by chatring: its text is no UTF-8") from error
+
+
+def columns_of(record: Record) -> dict[str, Any]:
+    """Return the columns of a message's row that are its record."""
+    return {
+        "role": record.role,
+        "text": record.text.encode("utf-8", "surrogatepass"),
+        "payload": record.payload,
+    }
