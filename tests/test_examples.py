@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+DURABLE_SERVER = "durable_server.py"
 
 PRINTED = {
     "llama_index_standalone.py": """\
@@ -54,7 +58,7 @@ in the store: ['cem', 'ann'], archived: ['bob']
 
 
 def test_each_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == set(PRINTED)
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*PRINTED, DURABLE_SERVER}
 
 
 @pytest.mark.parametrize("name", PRINTED)
@@ -69,3 +73,37 @@ def test_example(name: str) -> None:
         timeout=120,
     )
     assert (done.stdout, done.returncode) == (PRINTED[name], 0), done.stderr
+
+
+@contextmanager
+def _durable_server(file: Path) -> Iterator[str]:
+    """Run the server until it is killed at the end, and return its URL."""
+    command = [sys.executable, str(EXAMPLES / DURABLE_SERVER), str(file), "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().removeprefix("listening on ").strip()
+        finally:
+            process.kill()
+
+
+def _request(url: str, data: str | None = None) -> str:
+    with urllib.request.urlopen(url, data=None if data is None else data.encode(), timeout=60) as response:
+        body: bytes = response.read()
+        return body.decode()
+
+
+def test_the_durable_server_remembers_when_it_was_killed(tmp_path: Path) -> None:
+    file = tmp_path / "chat.db"
+    questions = [f"Question {number}: when do you open on the {number}th?" for number in range(1, 4)]
+    with _durable_server(file) as url:
+        answers = [_request(f"{url}/ada", question) for question in questions]
+        assert answers[0] == f"assistant: I see 1 messages. The first is: {questions[0]}\n"
+        assert answers[1] == f"assistant: I see 3 messages. The first is: {questions[0]}\n"
+        assert answers[2] == f"assistant: I see 3 messages. The first is: {questions[1]}\n"
+        history = _request(f"{url}/ada")
+        assert history == "".join(f"user: {q}\n{a}" for q, a in zip(questions, answers, strict=True))
+    with _durable_server(file) as url:
+        assert _request(f"{url}/ada") == history
+        assert _request(f"{url}/ada", "Thank you!") == f"assistant: I see 3 messages. The first is: {questions[2]}\n"
+        assert _request(f"{url}/bob") == ""

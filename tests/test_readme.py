@@ -5,14 +5,20 @@ from pathlib import Path
 
 import pytest
 from chatring import MessageRing
+from chatring.stores import Store
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=[f"block {number}" for number in range(1, len(BLOCKS) + 1)])
-def test_a_block_of_the_readme_runs(block: str) -> None:
-    exec(compile(block, "README.md", "exec"), {})
+def test_a_block_of_the_readme_runs(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where a store makes its file
+    names: dict[str, object] = {}
+    exec(compile(block, "README.md", "exec"), names)
+    for value in names.values():
+        if isinstance(value, Store):
+            value.close()
 
 
 def test_the_first_block_returns_what_it_says() -> None:
