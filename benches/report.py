@@ -170,7 +170,7 @@ def store_targets(timings: Timings) -> Iterator[Target]:
         longest = max(case.messages or 0 for case in timings if case.workload == window)
         long, short = Case(window, ours, longest, tokens), Case(window, ours, 1_000, tokens)
         yield Target(
-            f"{name}: a window of {tokens:,} tokens from {longest:,} messages in one round trip, against {bare} fetching"
+            f"{name}: a window of {tokens:,} tokens of {longest:,} messages in one round trip, against {bare} fetching"
             " just its rows",
             1.5,
             timings[long] / timings[Case(window, bare, longest, tokens)],

@@ -109,6 +109,31 @@ def _load(store: Store, key: str, records: list[Record]) -> None:
 
 
 @contextmanager
+def _waits(backend: Backend) -> Iterator[tuple[Store, Callable[[], int]]]:
+    """Return another store, and how often it has waited for its database: statements on SQLite, else round trips."""
+    if backend.server is None:
+        statements: list[str] = []
+
+        def trace(connection: sqlite3.Connection, _: object) -> None:
+            connection.set_trace_callback(statements.append)
+
+        event.listen(Engine, "connect", trace)
+        store = open_store(backend.url)
+        try:
+            yield store, lambda: len(statements)
+        finally:
+            store.close()
+            event.remove(Engine, "connect", trace)
+        return
+    with counted(backend.server.port) as proxy:
+        store = open_store(backend.url.replace(f":{backend.server.port}/", f":{proxy.port}/"))
+        try:
+            yield store, lambda: proxy.count
+        finally:
+            store.close()
+
+
+@contextmanager
 def _bare(backend: Backend, key: str) -> Iterator[BareDriver]:
     driver = BARE[backend.name](backend.url, key, backend.window)
     try:
@@ -160,47 +185,12 @@ def test_bare_window(
 
 
 @pytest.mark.parametrize("name", BACKENDS)
-def test_window_is_one_round_trip(backends: Callable[[str], Backend], name: str) -> None:
-    """Not timed: a window is one statement, and one message to the server and back; so is an append."""
-    backend = backends(name)
-    if backend.server is None:
-        statements: list[str] = []
-
-        def trace(connection: sqlite3.Connection, _: object) -> None:
-            connection.set_trace_callback(statements.append)
-
-        event.listen(Engine, "connect", trace)
-        try:
-            store = open_store(backend.url)
-            store.window("long", WINDOW_TOKENS)
-            statements.clear()
-            assert store.window("long", WINDOW_TOKENS) == backend.window
-            store.close()
-        finally:
-            event.remove(Engine, "connect", trace)
-        assert [statement.split()[0] for statement in statements] == ["WITH"]
-        return
-    with counted(backend.server.port) as proxy:
-        store = open_store(backend.url.replace(f":{backend.server.port}/", f":{proxy.port}/"))
-        store.window("long", WINDOW_TOKENS)  # connects, and looks at the tables
-        proxy.count = 0
-        assert store.window("long", WINDOW_TOKENS) == backend.window
-        assert proxy.count == 1
-        _load(store, "counted", backend.window)
-        proxy.count = 0
-        store.append("counted", [Record("user", "one round trip")])
-        assert proxy.count == 1
-        store.delete("counted")
-        store.close()
-
-
-@pytest.mark.parametrize("name", BACKENDS)
 def test_append(
     benchmark: BenchmarkFixture, backends: Callable[[str], Backend], histories: Histories, label: Label, name: str
 ) -> None:
     store = backends(name).store
     _load(store, "appended", histories.last(SHORT, as_record))
-    record = [histories.last(1, as_record)[0]]
+    record = histories.last(1, as_record)
     label(f"{name}: append of one", OUR_STORES[name])
     benchmark.pedantic(store.append, ("appended", record), rounds=500, warmup_rounds=10)
     assert store.all("appended")[SHORT:] == record * 510
