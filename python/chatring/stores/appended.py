@@ -60,10 +60,6 @@ class Appended(NamedTuple):
         """The tokens that all records add."""
         return self.sums[-1] if self.sums else 0
 
-    def steps(self) -> list[int]:
-        """Return the tokens that each record adds."""
-        return [now - before for before, now in zip([0, *self.sums], self.sums, strict=False)]
-
 
 def blanks_at_end(records: Sequence[Record]) -> int:
     """Return with how many blank records `records` ends."""

@@ -37,8 +37,9 @@ _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 class RedisStore(Store):
     """Sessions in Redis or Valkey, each change and each read one script that the server runs as one step.
 
-    A change is never sent twice: a connection that broke while it was under way is a `StoreUnavailableError`. The server
-    must not evict keys (`maxmemory-policy noeviction`); a session of which a part is gone is a `ForeignDataError`.
+    A change is never sent twice: a connection that broke while it was under way is a `StoreUnavailableError`. The
+    server must not evict keys (`maxmemory-policy noeviction`); a session of which a part is gone is a
+    `ForeignDataError`.
 
     Args:
         url: `redis://user:password@host:6379/0`, `rediss://...` with TLS, or the same with `valkey` and `valkeys`.
@@ -195,13 +196,15 @@ class RedisStore(Store):
                 call = work.send(answer)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            answer = checked_answer(key, self.counter_name, self.url, self._answer(call))
+            answer = self._checked(key, call, self._answer(call))
 
     def _answer(self, call: Call) -> Any:
         for last in (False, True):
             client = None
             try:
                 client = self._connected()
+                if call.script is None:
+                    return client.lrange(call.keys[1], *call.arguments)
                 try:
                     return client.evalsha(call.script.sha, len(call.keys), *call.keys, *call.arguments)
                 except NoScriptError:  # so nothing was done; the server keeps the script from now on
@@ -220,12 +223,14 @@ class RedisStore(Store):
                 call = work.send(answer)
             except StopIteration as end:
                 return end.value  # type: ignore[no-any-return]
-            answer = checked_answer(key, self.counter_name, self.url, await self._aanswer(call))
+            answer = self._checked(key, call, await self._aanswer(call))
 
     async def _aanswer(self, call: Call) -> Any:
         for last in (False, True):
             client = self._async_connected()
             try:
+                if call.script is None:
+                    return await client.lrange(call.keys[1], *call.arguments)
                 try:
                     return await client.evalsha(call.script.sha, len(call.keys), *call.keys, *call.arguments)
                 except NoScriptError:
@@ -236,12 +241,15 @@ class RedisStore(Store):
                 self._raise_unless_worth_retrying(error, call, last)
         raise AssertionError("the last attempt returns or raises")
 
+    def _checked(self, key: str, call: Call, answer: Any) -> list[Any]:
+        return answer if call.script is None else checked_answer(key, self.counter_name, self.url, answer)
+
     def _raise_unless_worth_retrying(self, error: Exception, call: Call | None, last: bool) -> None:
         """Raise what an error means for the store, unless it is that of a first attempt to read on a lost connection.
 
         The pools see most connections that were lost since their last use before they send anything.
         """
-        changes = call is not None and call.script.changes
+        changes = call is not None and call.script is not None and call.script.changes
         if last or changes or not is_lost(error):
             raise store_error(error, self.url, may_have_changed=changes) from error
 

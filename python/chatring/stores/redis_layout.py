@@ -13,8 +13,8 @@ _PREFIX, _SUFFIX = "chatring:{", "}:session"
 SESSIONS = f"{_PREFIX}*{_SUFFIX}"
 """The pattern of the keys that every session has one of."""
 
-# The tokens that the record adds, bytes of its role, whether it has a payload, bytes of its text. Then these.
-_HEADER = Struct("<qB?I")
+# Bytes of the role, of the text, and of the payload (-1 if there is none). Then these.
+_HEADER = Struct("<BIi")
 _HEADER_SIZE = _HEADER.size
 _pack, _unpack = _HEADER.pack, _HEADER.unpack_from
 
@@ -23,10 +23,10 @@ MOST_BYTES = 2**29
 
 
 def keys_of(session: str) -> tuple[str, str, str]:
-    """Return the keys of a session: of its hash, its list and its sorted set.
+    """Return the keys of a session: of its string, its list and its sorted set.
 
-    A cluster places a key by what is between its first `{` and the first `}` after it, if that is not empty. So the only
-    character of a session's key that must not stand there is `}`.
+    A cluster places a key by what is between its first `{` and the first `}` after it, if that is not empty. So the
+    only character of a session's key that must not stand there is `}`.
     """
     tag = session.replace("%", "%25").replace("}", "%7D") or "%"
     return f"{_PREFIX}{tag}{_SUFFIX}", f"{_PREFIX}{tag}}}:records", f"{_PREFIX}{tag}}}:starts"
@@ -48,49 +48,44 @@ def session_of(key: bytes) -> str:
     return session
 
 
-def packed(records: Iterable[Record], steps: Iterable[int]) -> list[bytes]:
-    """Return the rows of records, with the tokens that each of them adds.
+def packed(records: Iterable[Record]) -> list[bytes]:
+    """Return the rows of records.
 
     Raises:
         ValueError: if they are more than the server takes at once.
     """
     rows = []
-    for (role, text, payload), step in zip(records, steps, strict=True):
+    for role, text, payload in records:
         role_bytes, text_bytes = role.encode(), text.encode("utf-8", "surrogatepass")
-        header = _pack(step, len(role_bytes), payload is not None, len(text_bytes))
+        header = _pack(len(role_bytes), len(text_bytes), -1 if payload is None else len(payload))
         rows.append(b"".join((header, role_bytes, text_bytes, payload or b"")))
     if (size := sum(map(len, rows))) > MOST_BYTES:
         raise ValueError(f"records must have at most {MOST_BYTES:,} bytes at once, got {size:,}; append them in parts")
     return rows
 
 
-def unpacked(rows: Iterable[bytes]) -> list[Record]:
-    """Return the records of rows.
+def unpacked(rows: bytes) -> list[Record]:
+    """Return the records of rows, which follow each other.
 
     Raises:
-        ForeignDataError: if one is not as `packed` makes them.
+        ForeignDataError: if they are not as `packed` makes them.
     """
     records = []
+    at, end = 0, len(rows)
     try:
-        for row in rows:
-            _, role_size, has_payload, text_size = _unpack(row)
-            text_at = _HEADER_SIZE + role_size
-            payload_at = text_at + text_size
-            if len(row) != payload_at and (len(row) < payload_at or not has_payload):
-                raise ForeignDataError("a record was not written by chatring: its sizes are wrong")
-            text = row[text_at:payload_at].decode("utf-8", "surrogatepass")
-            payload = row[payload_at:] if has_payload else None
-            records.append(Record(row[_HEADER_SIZE:text_at].decode(), text, payload))
+        while at < end:
+            role_size, text_size, payload_size = _unpack(rows, at)
+            role_at = at + _HEADER_SIZE
+            text_at = role_at + role_size
+            payload_at = at = text_at + text_size
+            payload = None
+            if payload_size >= 0:
+                at += payload_size
+                payload = rows[payload_at:at]
+            text = rows[text_at:payload_at].decode("utf-8", "surrogatepass")
+            records.append(Record(rows[role_at:text_at].decode(), text, payload))
     except (error, UnicodeDecodeError) as cause:
         raise ForeignDataError("a record was not written by chatring") from cause
+    if at != end:
+        raise ForeignDataError("a record was not written by chatring: its sizes are wrong")
     return records
-
-
-def steps_total(rows: Iterable[bytes]) -> int:
-    """Return the tokens that the records of rows add. The rows are `unpacked` without an error."""
-    return sum(_unpack(row)[0] for row in rows)
-
-
-def packed_steps(steps: list[int]) -> bytes:
-    """Return steps as they stand at the beginning of each row."""
-    return Struct(f"<{len(steps)}q").pack(*steps)

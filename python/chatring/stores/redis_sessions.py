@@ -20,7 +20,7 @@ from chatring.stores.errors import (
     StoreTimeoutError,
 )
 from chatring.stores.record import Record
-from chatring.stores.redis_layout import keys_of, packed, packed_steps, steps_total, unpacked
+from chatring.stores.redis_layout import keys_of, packed, unpacked
 
 _T = TypeVar("_T")
 
@@ -28,14 +28,14 @@ _T = TypeVar("_T")
 _SECONDS = 10
 # Records read at first to find the last one that is not blank.
 _FIRST_LOOK_BACK = 4
-# Longer than a history can be, and exact in Lua.
+# Tokens that are more than any session has, and exact in Lua.
 _FAR = 2**53
 
 
 class Call(NamedTuple):
-    """A script to be run."""
+    """A script to be run; if there is none, the range of a session's rows to be read."""
 
-    script: scripts.Script
+    script: scripts.Script | None
     keys: tuple[str, str, str]
     arguments: tuple[Any, ...]
 
@@ -52,7 +52,6 @@ class _Session(NamedTuple):
     length: int
     total: int
     before: bytes
-    rows: list[bytes]
 
 
 class RedisSessions:
@@ -69,17 +68,15 @@ class RedisSessions:
 
     def append(self, key: str, records: list[Record]) -> Work[None]:
         """See `Store.append`."""
-        keys, stamp = keys_of(key), _stamp()
+        keys, stamp, rows = keys_of(key), _stamp(), packed(records)
         appended = Appended.after_word(self._counter, records)
-        expected, until = b"", time.monotonic() + _SECONDS
+        expected, until = b"1" if appended.suits_first else b"0", time.monotonic() + _SECONDS
         while True:
-            rows = packed(records, appended.steps())
-            suits_first = "1" if appended.suits_first else "0"
-            arguments = (self._counter_name, expected, stamp, self._as_json(appended), suits_first, *rows)
+            arguments = (self._counter_name, expected, stamp, self._as_json(appended), *rows)
             refused = yield Call(scripts.APPEND, keys, arguments)
             if not refused:
                 return
-            self._check_time(key, expected != b"" and time.monotonic() > until)
+            self._check_time(key, time.monotonic() > until)
             expected, first, earlier = refused
             appended = Appended.after(self._counter, unpacked(earlier), records, first == 0)
 
@@ -92,13 +89,14 @@ class RedisSessions:
 
     def all(self, key: str) -> Work[list[Record]]:
         """See `Store.all`."""
-        return unpacked((yield from self._read(key, 0)).rows)
+        yield from self._read(key)
+        return (yield from self._rows(key, 0))
 
     def replace(self, key: str, records: list[Record]) -> Work[None]:
         """See `Store.replace`."""
         appended = Appended.after(self._counter, [], records, True)
-        rows = packed(records, appended.steps())
-        yield Call(scripts.REPLACE, keys_of(key), (self._counter_name, _stamp(), self._as_json(appended), *rows))
+        arguments = (self._counter_name, _stamp(), self._as_json(appended), *packed(records))
+        yield Call(scripts.REPLACE, keys_of(key), arguments)
 
     def delete(self, key: str) -> Work[bool]:
         """See `Store.delete`."""
@@ -110,84 +108,91 @@ class RedisSessions:
         index = operator.index(index)
         look_back, until = _FIRST_LOOK_BACK, time.monotonic() + _SECONDS
         while True:
-            first = index - look_back if index < 0 else max(index - look_back, 0)
-            session = yield from self._read(key, max(min(first, _FAR), -_FAR))
+            session = yield from self._read(key)
             place = index + session.length if index < 0 else index
             if not 0 <= place < session.length:
                 raise IndexError(f"index {index} is out of range for a ring of {session.length} messages")
             self._check_counter(key, session)
-            at = place - (session.length - len(session.rows))
-            records = unpacked(session.rows)
-            earlier, popped, rest = records[:at], records[at], records[at + 1 :]
-            blank_tail = blanks_at_end(earlier)
+            first = max(place - look_back, 0)
+            # If the session is not the one of the stamp by now, nothing will come of them.
+            records = yield from self._rows(key, first - session.length)
+            at = place - first
+            blank_tail = blanks_at_end(records[:at])
             if blank_tail == at < place:
                 look_back *= 4
-                continue
-            total = session.total - steps_total(session.rows[at:])
-            if (yield from self._cut(key, session, place, total, earlier[-blank_tail - 1 :], rest)):
-                return popped
+            elif len(records) == session.length - first:
+                earlier = records[max(at - blank_tail - 1, 0) : at]
+                removed = Appended.after(self._counter, earlier, records[at:], place == len(earlier))
+                total = session.total - removed.total
+                if (yield from self._count_anew(key, session, place, total, earlier, records[at + 1 :])):
+                    return records[at]
             self._check_time(key, time.monotonic() > until)
 
     def length(self, key: str) -> Work[int]:
         """See `Store.length`."""
-        return (yield from self._read(key, None)).length
+        return (yield from self._read(key)).length
 
     def token_count(self, key: str) -> Work[int]:
         """See `Store.token_count`."""
-        session = yield from self._read(key, None)
+        session = yield from self._read(key)
         if session.length == 0:
             return 0
         self._check_counter(key, session)
         if session.before:
             return session.total - int(float(session.before))
-        records = yield from self.all(key)  # all of them blank
+        records = yield from self._rows(key, 0)  # all of them blank
         return self._counter.count(" ".join(record.text for record in records)) if records else 0
 
     def recount(self, key: str) -> Work[None]:
         """See `Store.recount`."""
         until = time.monotonic() + _SECONDS
-        while True:
-            session = yield from self._read(key, 0)
-            if not session.counter or (yield from self._cut(key, session, 0, 0, [], unpacked(session.rows))):
+        while (session := (yield from self._read(key))).counter:
+            records = yield from self._rows(key, 0)
+            if len(records) == session.length and (yield from self._count_anew(key, session, 0, 0, [], records)):
                 return
             self._check_time(key, time.monotonic() > until)
 
     # What these are made of.
 
-    def _read(self, key: str, first: int | None) -> Work[_Session]:
-        """Return a session and its rows from the place `first` on; None for no rows."""
-        return _Session._make((yield Call(scripts.READ, keys_of(key), ("" if first is None else first,))))
+    def _read(self, key: str) -> Work[_Session]:
+        return _Session._make((yield Call(scripts.READ, keys_of(key), ())))
 
-    def _cut(
+    def _rows(self, key: str, first: int) -> Work[list[Record]]:
+        """Return a session's records from the place `first` on, negative from the end.
+
+        Not by a script, which would take many times the memory.
+        """
+        return unpacked(b"".join((yield Call(None, keys_of(key), (first, -1)))))
+
+    def _count_anew(
         self, key: str, session: _Session, place: int, total: int, earlier: list[Record], rest: list[Record]
     ) -> Work[bool]:
-        """Keep the first `place` records of a session, and `rest` after them. Return whether the session still was so.
+        """Count a session's last records anew, perhaps without the one before them. Return whether it still was so.
 
         Args:
             key: the session.
             session: as it was read.
-            place: how many records stay as they are.
+            place: how many records stay as they are; if one comes between them and `rest`, it is removed.
             total: the tokens of these.
             earlier: the last of these, from the nearest one on that is not blank, or from the first.
-            rest: the session's last records, counted anew.
+            rest: the session's last records.
         """
         appended = Appended.after(self._counter, earlier, rest, place == len(earlier))
         if abs(total + appended.total) > scripts.MOST_TOKENS:
             raise _too_many_tokens()
-        dropped = session.length - place - len(rest)
-        cut = json.dumps([place, dropped, total, blanks_at_end(earlier)])
-        arguments = (self._counter_name, session.stamp, _stamp(), cut, self._as_json(appended))
-        refused = yield Call(scripts.RECOUNT, keys_of(key), (*arguments, packed_steps(appended.steps())))
-        return not refused
+        kept = json.dumps([place, place + len(rest) < session.length, total, blanks_at_end(earlier)])
+        arguments = (self._counter_name, session.stamp, _stamp(), kept, self._as_json(appended))
+        return not (yield Call(scripts.RECOUNT, keys_of(key), arguments))
 
     def _as_json(self, appended: Appended) -> str:
-        known = [appended.total, appended.blank_tail, appended.closed, appended.starts]
         # An encoding's tokens are never more than the bytes, a callable may return what it likes.
         if not self._counter.is_native:
             numbers = [*appended.sums, *(before for _, before in appended.starts)]
             if any(abs(number) > scripts.MOST_TOKENS for number in numbers):
                 raise _too_many_tokens()
-        return json.dumps(known, separators=(",", ":"))
+        starts = [number for start in appended.starts for number in start]
+        # A list of integers is JSON; the encoder takes longer than the server for everything.
+        return f"[{appended.total},{appended.blank_tail},{'true' if appended.closed else 'false'},{starts}]"
 
     def _check_counter(self, key: str, session: _Session) -> None:
         if session.counter != self._counter_name.encode():
