@@ -19,7 +19,8 @@ import hashlib
 # Raised by every change of the layout. A store refuses sessions of a higher version than its own.
 VERSION = 1
 
-# The most tokens of a session, and of a change: scores and Lua's numbers are doubles, exact to 2**53.
+# The most tokens of a session, and of a change: scores and Lua's numbers are doubles, exact to 2**53. A start's
+# `before` is no further from a sum than a text's tokens, which are at most 2**40.
 MOST_TOKENS = 2**52
 
 

@@ -1,0 +1,304 @@
+"""What is particular to `RedisStore`: its keys, its scripts, and what they cost."""
+
+import asyncio
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from chatring import MessageRing
+from chatring.stores import ForeignDataError, Record, StoreError
+from chatring.stores import redis_layout as layout
+from chatring.stores import redis_scripts as scripts
+from chatring.stores.redis import RedisStore
+from redis.crc import key_slot
+
+from stores.servers import PASSWORD, ValkeyServer
+
+# Each may not break out of the tag, nor have the keys of another.
+SESSIONS = ["", "%", "%25", "%7D", "}", "{", "{}", "}{", "a}:session", "*", "a", "{a}", "ä\n", "%257D", "a:records"]
+
+HELLO = Record("user", "Hello")
+
+
+@pytest.fixture
+def client(valkey_server: ValkeyServer) -> Iterator[redis.Redis]:
+    with valkey_server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def store(valkey_url: str) -> Iterator[RedisStore]:
+    store = RedisStore(valkey_url)
+    yield store
+    store.close()
+
+
+@pytest.fixture(params=["sync", "async"])
+def call(request: pytest.FixtureRequest, store: RedisStore) -> Iterator[Callable[..., Any]]:
+    """Call a method of the store by the name of the sync one."""
+    if request.param == "sync":
+        yield lambda method, *arguments: getattr(store, method)(*arguments)
+        return
+    loop = asyncio.new_event_loop()
+    yield lambda method, *arguments: loop.run_until_complete(getattr(store, f"a{method}")(*arguments))
+    loop.run_until_complete(store.aclose())
+    loop.close()
+
+
+def commands(client: redis.Redis) -> dict[str, int]:
+    """Return how often each command was called since the last `config_resetstat`; without those within scripts."""
+    statistics: Any = client.info("commandstats")
+    counts = {name.removeprefix("cmdstat_"): entry["calls"] for name, entry in statistics.items()}
+    return {name: counts[name] for name in ("evalsha", "eval") if name in counts}
+
+
+def test_append_and_window_are_one_command_each(client: redis.Redis, call: Callable[..., Any]) -> None:
+    call("append", "ada", [HELLO])
+    call("window", "ada", 10)
+    for method, arguments, count in (
+        ("append", ("ada", [HELLO]), 1),
+        ("append", ("ada", [HELLO] * 100), 1),
+        ("append", ("new", [HELLO]), 1),
+        ("append", ("another", [Record("tool", "What may start a history only as its first")]), 2),
+        ("append", ("ada", [Record("user", "open \n")]), 1),
+        ("append", ("ada", [Record("user", "\n")]), 2),
+        ("window", ("ada", 1), 1),
+        ("window", ("ada", 100), 1),
+        ("append", ("ada", [HELLO]), 2),
+        ("window", ("ada", 100), 1),
+        ("window", ("none", 100), 1),
+    ):
+        client.config_resetstat()
+        call(method, *arguments)
+        assert commands(client) == {"evalsha": count}, (method, arguments)
+
+
+def test_a_server_that_forgot_the_scripts_is_sent_them_again(client: redis.Redis, call: Callable[..., Any]) -> None:
+    expected = []
+    for method in ("append", "append"):
+        client.script_flush()
+        call(method, "ada", [HELLO])
+        expected.append(HELLO)
+    client.script_flush()
+    assert call("window", "ada", 100) == expected
+    client.script_flush()
+    assert call("pop", "ada") == HELLO
+    client.script_flush()
+    call("replace", "ada", [HELLO])
+    client.script_flush()
+    assert call("delete", "ada")
+
+
+def test_the_keys_of_a_session_are_in_one_slot_and_nobody_elses(client: redis.Redis, call: Callable[..., Any]) -> None:
+    for session in SESSIONS:
+        call("append", session, [Record("user", f"I am {session}")])
+    assert sorted(call("keys")) == sorted(SESSIONS)
+    assert all(call("all", session) == [Record("user", f"I am {session}")] for session in SESSIONS)
+    keys = [layout.keys_of(session) for session in SESSIONS]
+    assert len({key for of_session in keys for key in of_session}) == 3 * len(SESSIONS)
+    for of_session in keys:
+        assert len({key_slot(key.encode()) for key in of_session}) == 1
+    assert sum(1 for _ in client.scan_iter()) == 3 * len(SESSIONS)
+    slots = {key_slot(of_session[0].encode()) for of_session in keys}
+    assert len(slots) == len(SESSIONS)  # so that it is the session's key that decides
+
+
+@pytest.mark.parametrize("key", [b"chatring:{%7d}:session", b"chatring:{%}x}:session", b"chatring:{\xff}:session"])
+def test_a_key_that_no_session_has_is_not_taken_for_one(client: redis.Redis, store: RedisStore, key: bytes) -> None:
+    client.set(key, b"")
+    with pytest.raises(ForeignDataError, match="was not written by chatring"):
+        store.keys()
+
+
+def test_many_keys_of_others_do_not_hide_a_session(client: redis.Redis, call: Callable[..., Any]) -> None:
+    client.mset({f"other:{number}": b"" for number in range(5_000)})
+    call("append", "ada", [HELLO])
+    assert call("keys") == ["ada"]
+
+
+def test_a_hundred_thousand_records_at_once(store: RedisStore) -> None:
+    records = [Record(("user", "assistant", "tool")[number % 3], f"Message {number}.") for number in range(100_000)]
+    store.append("ada", records)
+    ring: MessageRing[Record] = MessageRing()
+    ring.put_messages(records)
+    assert store.length("ada") == 100_000
+    assert store.token_count("ada") == ring.token_count()
+    for limit in (1, 40, 40_000):
+        assert store.window("ada", limit) == ring.get(token_limit=limit)
+    for index in (-1, 50_001, 20, 0):
+        assert store.pop("ada", index) == ring.delete(index)
+    assert store.token_count("ada") == ring.token_count()
+    assert store.window("ada", 500_000) == ring.get(token_limit=500_000)
+    assert store.all("ada") == ring.get_all()
+
+
+def test_what_the_server_would_not_take_is_refused_at_once(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layout, "MOST_BYTES", 1_000)
+    store.append("ada", [HELLO])
+    for method in (store.append, store.replace):
+        with pytest.raises(
+            ValueError, match=r"^records must have at most 1,000 bytes at once, got 1,213; append them in parts$"
+        ):
+            method("ada", [Record("user", "x" * 1_200)])
+    assert store.all("ada") == [HELLO]
+
+
+def test_sums_that_are_not_exact_as_doubles_are_refused(valkey_url: str) -> None:
+    """No text has more than 2**40 tokens, but a session of some thousand such texts has more than a double can tell."""
+    store = RedisStore(valkey_url, counter=lambda text: range(int(text or 0)), counter_name="what the text says")
+    message = r"^a session must have at most 2\*\*52 tokens \(4,503,599,627,370,496\) here; nothing was stored$"
+    huge, small = Record("user", f"{2**40}"), Record("user", f"{2**40 - 1}")
+    store.append("ada", [huge] * 3_000)
+    store.append("ada", [small])
+    for method, count in ((store.append, 1_200), (store.append, 5_000), (store.replace, 5_000)):
+        with pytest.raises(StoreError, match=message):
+            method("ada", [huge] * count)
+    assert store.length("ada") == 3_001
+    assert store.token_count("ada") == 3_001 * 2**40 - 1
+    assert store.window("ada", 2**41 - 1) == [huge, small]
+    assert store.window("ada", 2**41 - 2) == [small]
+    assert len(store.window("ada", 3_001 * 2**40 - 1)) == 3_001
+    assert len(store.window("ada", 3_001 * 2**40 - 2)) == 3_000
+    assert len(store.window("ada", 2**62)) == 3_001
+    store.append("ada", [huge] * 1_000)
+    assert store.pop("ada", 0) == huge
+    assert store.token_count("ada") == 4_000 * 2**40 - 1
+    store.close()
+
+
+def test_writers_of_open_ends_and_removers_keep_order_and_sums(store: RedisStore) -> None:
+    """Every append and pop depends on the session's end, which others change at the same time."""
+    texts = ["open \n", "", " ", "closed", "\n\nword"]
+    popped: list[Record] = []
+
+    def write(writer: int) -> None:
+        choose = random.Random(writer)
+        for number in range(40):
+            store.append(
+                "ada", [Record(choose.choice(["user", "tool"]), choose.choice(texts), b"%d %d" % (writer, number))]
+            )
+            if number % 4 == 3:
+                popped.append(store.pop("ada", choose.choice([-1, 0, -3])))
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    records = store.all("ada")
+    everything = [record.payload for record in records + popped]
+    assert sorted(everything, key=repr) == sorted(
+        (b"%d %d" % (writer, number) for writer in range(6) for number in range(40)), key=repr
+    )
+    for writer in range(6):
+        numbers = [
+            int((record.payload or b"").split()[1])
+            for record in records
+            if (record.payload or b"")[:1] == b"%d" % writer
+        ]
+        assert numbers == sorted(numbers)
+    ring: MessageRing[Record] = MessageRing()
+    ring.put_messages(records)
+    assert store.token_count("ada") == ring.token_count()
+    for limit in range(1, ring.token_count() + 2):
+        assert store.window("ada", limit) == ring.get(token_limit=limit)
+
+
+def test_a_child_process_has_connections_of_its_own(store: RedisStore) -> None:
+    store.append("ada", [HELLO])
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            for number in range(50):
+                store.append("child", [Record("user", f"child {number}")])
+            code = 0 if store.length("child") == 50 else 2
+        finally:
+            os._exit(code)
+    for number in range(50):
+        store.append("parent", [Record("user", f"parent {number}")])
+    assert os.waitpid(child, 0)[1] == 0
+    for session in ("child", "parent"):
+        assert store.all(session) == [Record("user", f"{session} {number}") for number in range(50)]
+
+
+def test_each_event_loop_has_connections_of_its_own(store: RedisStore) -> None:
+    async def use(close: bool) -> int:
+        await asyncio.gather(*(store.aappend("ada", [HELLO]) for _ in range(100)))
+        if close:
+            await store.aclose()
+        return await store.alength("ada") if not close else 0
+
+    assert [asyncio.run(use(close=True)) for _ in range(2)] == [0, 0]
+    loops = [asyncio.new_event_loop() for _ in range(2)]
+    assert [loop.run_until_complete(use(close=False)) for loop in loops] == [300, 400]
+    for loop in loops:
+        loop.run_until_complete(store.aclose())
+        loop.close()
+    assert store.length("ada") == 400
+
+
+def test_a_cancelled_call_leaves_no_answer_for_the_next_one(store: RedisStore) -> None:
+    records = [Record("user", f"Message {number} {'x' * 1_000}") for number in range(500)]
+
+    async def use() -> None:
+        await store.aappend("ada", records)
+        await store.aappend("bob", [HELLO])
+        for delay in range(40):
+            task = asyncio.create_task(store.aall("ada"))
+            await asyncio.sleep(delay / 10_000)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert await store.awindow("bob", 100) == [HELLO]
+            assert await store.alength("ada") == 500
+        await store.aclose()
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost",
+        "redis://:secret@localhost/database",
+        "redis://:secret@localhost:port/0",
+        "redis://:secret@localhost/0?cluster=perhaps",
+        "redis://:secret@localhost/0?socket_timeout=long",
+        "redis://:secret@localhost/0?no_such_parameter=1",
+    ],
+)
+def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
+    with pytest.raises(ValueError, match=r"is not the URL of a Redis or Valkey server") as raised:
+        RedisStore(url)
+    assert "secret" not in repr(raised.value)
+    assert raised.value.__cause__ is None
+
+
+def test_valkey_is_a_scheme(valkey_url: str, store: RedisStore) -> None:
+    store.append("ada", [HELLO])
+    valkey = RedisStore(valkey_url.replace("redis://", "valkey://"))
+    assert valkey.all("ada") == [HELLO]
+    assert repr(valkey) == f"RedisStore({valkey_url.replace('redis://', 'valkey://').replace(PASSWORD, '***')!r}, " + (
+        "counter='cl100k_base')"
+    )
+    valkey.close()
+    RedisStore("valkeys://localhost").close()
+
+
+@pytest.mark.parametrize("parameter", ["decode_responses=true", "protocol=3", "health_check_interval=1", "db=0"])
+def test_parameters_of_redis_py(valkey_url: str, parameter: str) -> None:
+    store = RedisStore(f"{valkey_url}?{parameter}")
+    store.append("ada", [Record("user", "\ud800 bytes", b"\xff")])
+    assert store.window("ada", 100) == store.all("ada") == [Record("user", "\ud800 bytes", b"\xff")]
+    assert store.keys() == ["ada"]
+    store.close()
+
+
+def test_every_script_is_known_by_what_it_is() -> None:
+    found = [script for script in vars(scripts).values() if isinstance(script, scripts.Script)]
+    assert len({script.sha for script in found}) == len(found) == 6
+    assert [script.changes for script in (scripts.WINDOW, scripts.READ)] == [False, False]
