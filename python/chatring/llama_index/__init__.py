@@ -3,6 +3,7 @@
 >>> from chatring.llama_index import ChatMemoryBuffer
 >>> memory = ChatMemoryBuffer.from_defaults(token_limit=3000)
 
+`SQLChatStore` and `RedisChatStore` keep the messages in a database; they need the extra `sql` or `redis`.
 `docs/llama-index.md` has the table of differences.
 """
 
@@ -11,7 +12,8 @@ from llama_index.core.llms import ChatMessage, TextBlock
 from chatring import _core
 from chatring.llama_index.chat_memory_buffer import ChatMemoryBuffer
 from chatring.llama_index.ring_chat_store import RingChatStore
+from chatring.llama_index.store_chat_store import RedisChatStore, SQLChatStore
 
-__all__ = ["ChatMemoryBuffer", "RingChatStore"]
+__all__ = ["ChatMemoryBuffer", "RedisChatStore", "RingChatStore", "SQLChatStore"]
 
 _core._read_blocks(ChatMessage, TextBlock)

@@ -24,6 +24,8 @@ from pydantic import Field, SerializationInfo, SerializeAsAny, field_serializer,
 
 from chatring._core import MessageRing, TokenCounter
 from chatring.llama_index.ring_chat_store import RingChatStore, _checked
+from chatring.llama_index.store_chat_store import StoreChatStore
+from chatring.llama_index.tokenizer import counter_of, encoding_of
 
 # Tokens that no history has.
 _NO_LIMIT = sys.maxsize - 1
@@ -41,7 +43,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         token_limit: tokens that a window may have, at least 1.
         tokenizer_fn: from a text to its tokens; LlamaIndex's global tokenizer if not given. The encodings of tiktoken
             are counted in Rust.
-        chat_store: holds the messages; a new `RingChatStore` if not given. Any other chat store works too.
+        chat_store: holds the messages; a new `RingChatStore` if not given. Any other chat store works too. Of a
+            `SQLChatStore` or `RedisChatStore` only windows are read; its `counter` must be the same tokenizer.
         chat_store_key: the session's key in the store.
 
     Raises:
@@ -150,7 +153,9 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
             **kwargs: not used, as in LlamaIndex.
 
         Raises:
-            ValueError: if `initial_token_count` exceeds the token limit.
+            ValueError: if `initial_token_count` exceeds the token limit; a `CounterMismatchError` if the chat store is
+                a `SQLChatStore` or `RedisChatStore` with another counter than the memory's tokenizer.
+            StoreError: if such a store fails.
             Exception: whatever the tokenizer raises, unchanged.
         """
         if _overridden(self, "_token_count_for_messages"):
@@ -160,7 +165,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         if initial_token_count > token_limit:
             raise ValueError(f"Initial token count exceeds token limit: {initial_token_count} > {token_limit}")
         allowance = token_limit - initial_token_count
-        # Not "more than": NaN is no limit either. A fraction of a token is none.
+        # As `_tokens_left`, which takes longer to call. Not "more than": NaN is no limit either.
         tokens = math.floor(allowance) if allowance < _NO_LIMIT else _NO_LIMIT
         # No token is a legal allowance, but not a legal token limit: so one more of each.
         if self._has_ring():
@@ -168,6 +173,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
             if ring is None:
                 return []
             return ring.get(token_limit=tokens + 1, initial_token_count=1, counter=self._token_counter())  # type: ignore[no-any-return]
+        if (kept := self._kept()) is not None:
+            return kept.window(fields["chat_store_key"], tokens + 1, 1)
         with self._read_history() as history:
             return history.get(token_limit=tokens + 1, initial_token_count=1, counter=self._token_counter())
 
@@ -175,6 +182,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """Return the tokens of the whole history, as `get` counts them; 0 if it is empty."""
         if _overridden(self, "_token_count_for_messages"):
             return self._token_count_for_messages(self.get_all())
+        if (kept := self._kept()) is not None:
+            return kept.token_count(self.chat_store_key)
         with self._read_history() as history:
             return history.token_count(counter=self._token_counter())
 
@@ -196,8 +205,9 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
     def put_messages(self, messages: list[ChatMessage]) -> None:
         """Add messages: all of them, or none if one is no `ChatMessage`."""
         messages = _checked(list(messages))
-        if type(self.chat_store) is RingChatStore and not _overridden(self, "put"):
-            self.chat_store.add_messages(self.chat_store_key, messages)
+        store = self.chat_store
+        if (type(store) is RingChatStore or isinstance(store, StoreChatStore)) and not _overridden(self, "put"):
+            store.add_messages(self.chat_store_key, messages)
         else:
             for message in messages:
                 self.put(message)
@@ -214,12 +224,23 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """Return a new list of all messages."""
         return list(self.chat_store.get_messages(self.chat_store_key))
 
-    # A store of ours never waits, so the async methods answer at once instead of hopping to a thread.
+    def reset(self) -> None:
+        """Remove all messages."""
+        if isinstance(self.chat_store, StoreChatStore):
+            self.chat_store.store.delete(self.chat_store_key)  # without reading them first
+        else:
+            super().reset()
+
+    # A ring never waits, so the async methods answer at once instead of hopping to a thread.
 
     async def aget(self, input: str | None = None, initial_token_count: int = 0, **kwargs: Any) -> list[ChatMessage]:  # noqa: A002
         """As `get`."""
         if isinstance(self.chat_store, RingChatStore):
             return self.get(input=input, initial_token_count=initial_token_count, **kwargs)
+        if not (_overridden(self, "get") or _overridden(self, "_token_count_for_messages")):
+            tokens = _tokens_left(self.token_limit, initial_token_count)
+            if (kept := self._kept()) is not None:
+                return await kept.awindow(self.chat_store_key, tokens + 1, 1)
         return await super().aget(input=input, initial_token_count=initial_token_count, **kwargs)
 
     async def aput(self, message: ChatMessage) -> None:
@@ -231,8 +252,11 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     async def aput_messages(self, messages: list[ChatMessage]) -> None:
         """As `put_messages`."""
-        if isinstance(self.chat_store, RingChatStore):
+        store = self.chat_store
+        if isinstance(store, RingChatStore):
             self.put_messages(messages)
+        elif isinstance(store, StoreChatStore) and not (_overridden(self, "put") or _overridden(self, "put_messages")):
+            await store.async_add_messages(self.chat_store_key, _checked(list(messages)))
         else:
             await super().aput_messages(messages)
 
@@ -244,6 +268,13 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """As `get_all`."""
         return list(await self.chat_store.aget_messages(self.chat_store_key))
 
+    async def areset(self) -> None:
+        """As `reset`."""
+        if isinstance(self.chat_store, StoreChatStore) and not _overridden(self, "reset"):
+            await self.chat_store.store.adelete(self.chat_store_key)
+        else:
+            await super().areset()
+
     def __copy__(self) -> ChatMemoryBuffer:
         """Return a memory over the same store."""
         copied = super().__copy__()
@@ -251,7 +282,10 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         return copied
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ChatMemoryBuffer:
-        """Return a memory with a store of its own; tokenizers are never copied, nor the messages in a store of ours."""
+        """Return a memory with a store of its own, unless that is in a database.
+
+        Tokenizers are never copied, nor the messages in a store of ours.
+        """
         memo = {} if memo is None else memo
         memo[id(self.tokenizer_fn)] = self.tokenizer_fn
         without_counts = self.__copy__()
@@ -275,6 +309,20 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """Whether the history is a ring of our store, and not what somebody else's code says it is."""
         return type(self.__dict__["chat_store"]) is RingChatStore and not _overridden(self, "get_all")
 
+    def _kept(self) -> StoreChatStore | None:
+        """Return the chat store, if windows are kept ready in it.
+
+        Raises:
+            CounterMismatchError: if they are, for another counter.
+        """
+        store = self.__dict__["chat_store"]
+        if not isinstance(store, StoreChatStore) or _overridden(self, "get_all"):
+            return None
+        if type(store).get_messages is not StoreChatStore.get_messages:  # a subclass that answers otherwise
+            return None
+        store._check_counter(self._token_counter())
+        return store
+
     @contextlib.contextmanager
     def _read_history(self) -> Iterator[MessageRing[ChatMessage]]:
         """Lend a ring of the history, with the counts of the messages whose texts are still where they were."""
@@ -292,8 +340,20 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         tokenizer = fields["tokenizer_fn"]
         known: tuple[Any, TokenCounter] | None = fields["_counter"]
         if known is None or known[0] is not tokenizer:
-            known = fields["_counter"] = (tokenizer, _counter_of(tokenizer))
+            known = fields["_counter"] = (tokenizer, counter_of(tokenizer))
         return known[1]
+
+
+def _tokens_left(token_limit: float, initial_token_count: float) -> int:
+    """Return the tokens that a window may have; a fraction of one is none.
+
+    Raises:
+        ValueError: if `initial_token_count` exceeds the token limit.
+    """
+    if initial_token_count > token_limit:
+        raise ValueError(f"Initial token count exceeds token limit: {initial_token_count} > {token_limit}")
+    allowance = token_limit - initial_token_count
+    return math.floor(allowance) if allowance < _NO_LIMIT else _NO_LIMIT
 
 
 def _overridden(memory: ChatMemoryBuffer, name: str) -> bool:
@@ -302,25 +362,9 @@ def _overridden(memory: ChatMemoryBuffer, name: str) -> bool:
     return cls is not ChatMemoryBuffer and getattr(cls, name) is not getattr(ChatMemoryBuffer, name)
 
 
-def _encoding_of(tokenizer: Any) -> Any:
-    """Return the tiktoken encoding whose `encode`, maybe with all special tokens allowed, is `tokenizer`; or None."""
-    if isinstance(tokenizer, functools.partial):
-        if tokenizer.args or tokenizer.keywords != {"allowed_special": "all"}:
-            return None
-        tokenizer = tokenizer.func
-    encoding = getattr(tokenizer, "__self__", None)
-    is_encode = isinstance(encoding, tiktoken.Encoding) and tokenizer == encoding.encode
-    return encoding if is_encode else None
-
-
-def _counter_of(tokenizer: Any) -> TokenCounter:
-    counter = TokenCounter(_encoding_of(tokenizer) or tokenizer)
-    return counter if counter.is_native else TokenCounter(tokenizer)
-
-
 def _pickled_by_name(tokenizer: Any) -> bool:
     """Whether pickling `tokenizer` writes a name to find it by, and not what it consists of."""
-    if _encoding_of(tokenizer) is not None:
+    if encoding_of(tokenizer) is not None:
         return True
     if not isinstance(tokenizer, (types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType, type)):
         return False

@@ -1,0 +1,106 @@
+"""How a `ChatMessage` is kept in a store: as a record of its role, the text that LlamaIndex counts, and its JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from llama_index.core.llms import ChatMessage, TextBlock
+from pydantic import ValidationError
+
+from chatring.stores.errors import ForeignDataError
+from chatring.stores.record import Record
+
+
+def to_record(message: ChatMessage) -> Record:
+    """Return the record of a message.
+
+    Its payload is the message's JSON, in UTF-8. A message that is a role, one text and nothing else needs none.
+
+    Raises:
+        ValueError: if something in the message has no JSON form, or could not be read back from it.
+    """
+    role, text = message.role.value, str(message.content)
+    if type(message) is ChatMessage and not message.additional_kwargs:
+        match message.blocks:
+            case [block] if type(block) is TextBlock:
+                return Record(role, text)
+    return Record(role, text, _payload(message))
+
+
+def to_message(record: Record) -> ChatMessage:
+    """Return the message of a record.
+
+    Raises:
+        ValueError: if the payload is not the JSON of a message of this role and text, or LlamaIndex does not have the
+            role. It tells nothing of the contents.
+    """
+    if record.payload is None:
+        try:
+            return ChatMessage(role=record.role, content=record.text)
+        except ValidationError as error:
+            raise ValueError(_reason(error)) from error
+    message = message_of_json(record.payload)
+    # Any JSON object is a message to LlamaIndex, which ignores what it does not know.
+    if message.role.value != record.role or str(message.content) != record.text:
+        raise ValueError("its payload is the JSON of something else")
+    return message
+
+
+def to_messages(records: Sequence[Record], key: str) -> list[ChatMessage]:
+    """Return the messages of records, the last ones of session `key`.
+
+    Raises:
+        ForeignDataError: if one is no message.
+    """
+    messages: list[ChatMessage] = []
+    try:
+        for record in records:
+            message = to_message(record)
+            messages.append(message)
+    except ValueError as error:
+        place = len(messages) - len(records)
+        raise ForeignDataError(f"session {key!r}: record {place} is not a ChatMessage: {error}") from error
+    return messages
+
+
+def message_of_json(data: bytes | str) -> ChatMessage:
+    """Return the message that LlamaIndex makes of JSON.
+
+    Raises:
+        ValueError: if it makes none. It tells nothing of the contents.
+    """
+    try:
+        try:
+            return ChatMessage.model_validate_json(data)
+        except ValidationError as error:
+            if error.errors()[0]["type"] != "json_invalid":
+                raise
+            # pydantic knows no surrogates without a partner.
+            return ChatMessage.model_validate(json.loads(data))
+    except ValidationError as error:
+        raise ValueError(_reason(error)) from error
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ValueError(f"not JSON of a message: {error}") from error
+
+
+def _payload(message: ChatMessage) -> bytes:
+    if message.additional_kwargs.get("images"):
+        raise ValueError(
+            "a message with additional_kwargs['images'] cannot be stored, as LlamaIndex cannot read it back; "
+            "the images are in the message's blocks: remove the key"
+        )
+    try:
+        return message.model_dump_json().encode()
+    except (ValueError, TypeError, RecursionError):
+        try:
+            # JSON of surrogates without a partner has to be ASCII.
+            return json.dumps(message.model_dump(mode="json")).encode()
+        except (ValueError, TypeError, RecursionError) as error:
+            raise ValueError(f"a message has something that has no JSON form: {error}") from error
+
+
+def _reason(error: ValidationError) -> str:
+    first = error.errors(include_input=False, include_url=False, include_context=False)[0]
+    place = ".".join(map(str, first["loc"]))
+    return f"{place}: {first['msg']}" if place else first["msg"]

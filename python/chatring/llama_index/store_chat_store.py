@@ -1,0 +1,378 @@
+"""`SQLChatStore` and `RedisChatStore`: LlamaIndex's chat store on stores that outlive the process."""
+
+from __future__ import annotations
+
+import weakref
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote
+
+from llama_index.core.llms import ChatMessage
+from llama_index.core.storage.chat_store.base import BaseChatStore
+from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
+from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+from typing_extensions import Self
+
+from chatring._core import TokenCounter
+from chatring.llama_index.message_record import to_messages, to_record
+from chatring.llama_index.ring_chat_store import _checked
+from chatring.llama_index.tokenizer import counter_of
+from chatring.stores.errors import CounterMismatchError
+
+if TYPE_CHECKING:
+    from chatring.stores.redis import RedisStore
+    from chatring.stores.sql import SQLStore
+
+# The stores that are open here, by class, URL without secrets and counter. One that is loaded is found again with its
+# password, its counter and its connections, none of which is saved.
+_OPEN: weakref.WeakValueDictionary[tuple[type, str, str], SQLStore | RedisStore] = weakref.WeakValueDictionary()
+
+
+class StoreChatStore(BaseChatStore):
+    """A chat store on a `chatring.stores.Store`, of which a window is read without the rest.
+
+    Messages are written when they are added, and made anew whenever they are read: editing one changes nothing in the
+    store. Safe to use from many threads and processes. Copies and pickles are of the same database.
+    """
+
+    url: str
+    counter_name: str
+
+    # Beside the fields in `__dict__`, where functools.cached_property would put it too: pydantic's private attributes
+    # take half a microsecond to read.
+    if TYPE_CHECKING:
+        _store: SQLStore | RedisStore
+
+    _extra: ClassVar[str]
+
+    def _open(self, url: str, counter: Any, counter_name: str | None) -> None:
+        try:
+            store = self._opened(url, counter_of(counter), counter_name)
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"{type(self).__name__} needs {error.name}: pip install 'chatring[{self._extra}]'", name=error.name
+            ) from error
+        self._fill(store)
+
+    @classmethod
+    @abstractmethod
+    def _opened(cls, url: str, counter: TokenCounter, counter_name: str | None) -> SQLStore | RedisStore:
+        """Return the store at a URL."""
+
+    def _fill(self, store: SQLStore | RedisStore) -> None:
+        super().__init__(url=store.url, counter_name=store.counter_name)  # type: ignore[call-arg]
+        self.__dict__["_store"] = store
+        _OPEN[type(self), self.url, self.counter_name] = store
+
+    @property
+    def store(self) -> SQLStore | RedisStore:
+        """The store of records itself: `recount`, `close`, `length` and what else is not LlamaIndex's."""
+        return self._store
+
+    def window(self, key: str, token_limit: int, initial_token_count: int = 0) -> list[ChatMessage]:
+        """Return the last messages that fit the token limit, oldest first; nothing else is read.
+
+        Raises:
+            ValueError: if `token_limit` is below 1 or `initial_token_count` exceeds it.
+            CounterMismatchError: if the session was counted with another counter.
+            ForeignDataError: if a record is no `ChatMessage`.
+            StoreError: if the store fails.
+        """
+        return to_messages(self._store.window(key, token_limit, initial_token_count), key)
+
+    def token_count(self, key: str) -> int:
+        """Return the tokens of a session, as windows count them; 0 if there is none."""
+        return self._store.token_count(key)
+
+    def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
+        """Put messages in the place of all of a session: all or no change."""
+        self._store.replace(key, list(map(to_record, _checked(messages))))
+
+    def get_messages(self, key: str) -> list[ChatMessage]:
+        """Return all messages of a session; empty if there is no such session."""
+        return to_messages(self._store.all(key), key)
+
+    def add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
+        """Add a message to a session: at its end, or before index `idx` as `list.insert` does.
+
+        An `idx` writes the whole session anew, and what another writer adds meanwhile is lost.
+
+        Raises:
+            TypeError: if it is no `ChatMessage`.
+            ValueError: if something in it has no JSON form; nothing is stored.
+        """
+        if idx is None:
+            self.add_messages(key, [message])
+        else:
+            record = to_record(*_checked([message]))
+            records = self._store.all(key)
+            records.insert(idx, record)
+            self._store.replace(key, records)
+
+    def add_messages(self, key: str, messages: list[ChatMessage]) -> None:
+        """Add messages to the end of a session, in one step: all of them or none.
+
+        Raises: as `add_message`.
+        """
+        self._store.append(key, list(map(to_record, _checked(messages))))
+
+    def delete_messages(self, key: str) -> list[ChatMessage] | None:
+        """Remove a session; return its messages as they were just before, None if there is no such session."""
+        messages = self.get_messages(key)
+        return messages if self._store.delete(key) else None
+
+    def delete_message(self, key: str, idx: int) -> ChatMessage | None:
+        """Remove a message; return it, None if there is none so far from the start.
+
+        Raises:
+            IndexError: for a negative index before the first message.
+            ForeignDataError: if it is no `ChatMessage`; it is removed all the same.
+        """
+        try:
+            record = self._store.pop(key, idx)
+        except IndexError:
+            if idx >= 0 or key not in self._store.keys():  # noqa: SIM118
+                return None
+            raise
+        return to_messages([record], key)[0]
+
+    def delete_last_message(self, key: str) -> ChatMessage | None:
+        """Remove the newest message of a session; return it, None if there is no such session.
+
+        Raises:
+            IndexError: if the session has no message.
+        """
+        return self.delete_message(key, -1)
+
+    def get_keys(self) -> list[str]:
+        """Return the keys of all sessions, in no particular order."""
+        return self._store.keys()
+
+    async def awindow(self, key: str, token_limit: int, initial_token_count: int = 0) -> list[ChatMessage]:
+        """As `window`."""
+        return to_messages(await self._store.awindow(key, token_limit, initial_token_count), key)
+
+    async def atoken_count(self, key: str) -> int:
+        """As `token_count`."""
+        return await self._store.atoken_count(key)
+
+    async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
+        """As `set_messages`."""
+        await self._store.areplace(key, list(map(to_record, _checked(messages))))
+
+    async def aget_messages(self, key: str) -> list[ChatMessage]:
+        """As `get_messages`."""
+        return to_messages(await self._store.aall(key), key)
+
+    async def async_add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
+        """As `add_message`."""
+        if idx is None:
+            await self.async_add_messages(key, [message])
+        else:
+            record = to_record(*_checked([message]))
+            records = await self._store.aall(key)
+            records.insert(idx, record)
+            await self._store.areplace(key, records)
+
+    async def async_add_messages(self, key: str, messages: list[ChatMessage]) -> None:
+        """As `add_messages`."""
+        await self._store.aappend(key, list(map(to_record, _checked(messages))))
+
+    async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
+        """As `delete_messages`."""
+        messages = await self.aget_messages(key)
+        return messages if await self._store.adelete(key) else None
+
+    async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
+        """As `delete_message`."""
+        try:
+            record = await self._store.apop(key, idx)
+        except IndexError:
+            if idx >= 0 or key not in await self._store.akeys():
+                return None
+            raise
+        return to_messages([record], key)[0]
+
+    async def adelete_last_message(self, key: str) -> ChatMessage | None:
+        """As `delete_last_message`."""
+        return await self.adelete_message(key, -1)
+
+    async def aget_keys(self) -> list[str]:
+        """As `get_keys`."""
+        return await self._store.akeys()
+
+    def _check_counter(self, counter: TokenCounter) -> None:
+        """Refuse to answer for a memory that counts with another counter than this store.
+
+        Raises:
+            CounterMismatchError: if it does.
+        """
+        if counter != self._store.counter:
+            raise CounterMismatchError(
+                f"the memory counts with {counter!r}, its chat store with {self._store.counter!r}: give both the same, "
+                f"as {type(self).__name__}(..., counter=tokenizer) and ChatMemoryBuffer(..., tokenizer_fn=tokenizer)"
+            )
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
+        """Return the chat store that `to_dict` has described: of the same database. The argument is left alone.
+
+        A password and a counter of your own are not saved. They are known as long as a chat store of the same URL and
+        counter is open in this process; else give them again.
+
+        Args:
+            data: what `to_dict` returned.
+            **kwargs: `url` and `counter`, in place of those that are saved.
+
+        Raises:
+            ValueError: if `data` is something else, the URL lacks its password, or the counter is none of
+                `TokenCounter.encodings()`.
+        """
+        described = {**data, **kwargs}
+        if unknown := described.keys() - {"url", "counter", "counter_name", "class_name"}:
+            raise ValueError(f"a {cls.__name__} is described by url and counter_name, not by {sorted(unknown)}")
+        if missing := {"url", "counter_name"} - described.keys():
+            raise ValueError(f"a {cls.__name__} is described by url and counter_name; {sorted(missing)} missing")
+        chat_store = cls.__new__(cls)
+        chat_store._reopen(described["url"], described["counter_name"], described.get("counter"))
+        return chat_store
+
+    @model_serializer(mode="wrap")
+    def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Describe where the messages are."""
+        self._check_lasting()
+        return {**handler(self), "class_name": self.class_name()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Pickle where the messages are."""
+        self._check_lasting()
+        return {"url": self.url, "counter_name": self.counter_name}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Open a chat store that was made without its constructor. Raises: as `from_dict`."""
+        self._reopen(state["url"], state["counter_name"])
+
+    def _reopen(self, url: str, counter_name: str, counter: Any = None) -> None:
+        store = _OPEN.get((type(self), url, counter_name)) if counter is None else None
+        if store is not None:
+            self._fill(store)
+            return
+        name = type(self).__name__
+        if "***" in url:
+            raise ValueError(
+                f"the password of {url} was not saved: open a {name} of this URL first, or call "
+                f"{name}.from_dict(data, url=...) with all of it"
+            )
+        if counter is None and counter_name not in TokenCounter.encodings():
+            raise ValueError(
+                f"the counter {counter_name!r} was not saved: open a {name} with it first, or call "
+                f"{name}.from_dict(data, counter=...)"
+            )
+        self._open(url, counter_name if counter is None else counter, counter_name)
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        """Return a chat store of the same database, on the same connections."""
+        return self.__copy__()
+
+    def _check_lasting(self) -> None:
+        """Refuse to save where messages are that are nowhere but in this object."""
+
+
+class SQLChatStore(StoreChatStore):
+    """A chat store in SQLite or PostgreSQL, of which a window is one statement.
+
+    Args:
+        url: `sqlite:///chat.db` (a file; four slashes for an absolute path), `sqlite://` (in memory), or
+            `postgresql://user:password@host/database`, as in `chatring.stores.SQLStore`.
+        counter: counts the texts: an encoding's name, or the tokenizer that the memory has.
+        counter_name: what a counter that is no encoding is known by in the database.
+
+    Raises:
+        ValueError: if the URL is not one of these, or a counter that needs a name has none.
+        ModuleNotFoundError: without the extra `sql`.
+    """
+
+    _extra = "sql"
+
+    def __init__(self, url: str, *, counter: Any = "cl100k_base", counter_name: str | None = None) -> None:
+        self._open(url, counter, counter_name)
+
+    @classmethod
+    def _opened(cls, url: str, counter: TokenCounter, counter_name: str | None) -> SQLStore:
+        from chatring.stores.sql import SQLStore
+
+        return SQLStore(url, counter=counter, counter_name=counter_name)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that serialised chat stores of this class carry."""
+        return "chatring.SQLChatStore"
+
+    @classmethod
+    def from_uri(cls, uri: str, **kwargs: Any) -> Self:
+        """Return the chat store at a URL: the constructor, by the name that LlamaIndex's `PostgresChatStore` has it."""
+        return cls(uri, **kwargs)
+
+    @classmethod
+    def from_params(
+        cls, *, host: str, database: str, user: str, password: str | None = None, port: int | str = 5432, **kwargs: Any
+    ) -> Self:
+        """Return the chat store in a PostgreSQL database.
+
+        Args:
+            host: the server.
+            database: the database in it.
+            user: who connects.
+            password: may have any character; None if the server needs none, or libpq finds it elsewhere.
+            port: the server's port.
+            **kwargs: as in the class.
+        """
+        user, database = quote(user, safe=""), quote(database, safe="")
+        secret = "" if password is None else f":{quote(password, safe='')}"
+        return cls(f"postgresql://{user}{secret}@{host}:{port}/{database}", **kwargs)
+
+    def _check_lasting(self) -> None:
+        from sqlalchemy import make_url
+
+        url = make_url(self.url)
+        if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+            raise ValueError(f"{self.url} is in this process's memory and cannot be saved: use a file")
+
+
+class RedisChatStore(StoreChatStore):
+    """A chat store in Redis or Valkey, of which a window is one script on the server.
+
+    Args:
+        redis_url: `redis://user:password@host:6379/0`, as in `chatring.stores.RedisStore`.
+        counter: counts the texts: an encoding's name, or the tokenizer that the memory has.
+        counter_name: what a counter that is no encoding is known by on the server.
+
+    Raises:
+        ValueError: if the URL is none of these, or a counter that needs a name has none.
+        ModuleNotFoundError: without the extra `redis`.
+    """
+
+    _extra = "redis"
+
+    def __init__(
+        self,
+        redis_url: str = "redis://localhost:6379",
+        *,
+        counter: Any = "cl100k_base",
+        counter_name: str | None = None,
+    ) -> None:
+        self._open(redis_url, counter, counter_name)
+
+    @classmethod
+    def _opened(cls, url: str, counter: TokenCounter, counter_name: str | None) -> RedisStore:
+        from chatring.stores.redis import RedisStore
+
+        return RedisStore(url, counter=counter, counter_name=counter_name)
+
+    @classmethod
+    def class_name(cls) -> str:
+        """Return the name that serialised chat stores of this class carry."""
+        return "chatring.RedisChatStore"
+
+
+RECOGNIZED_CHAT_STORES.update({cls.class_name(): cls for cls in (SQLChatStore, RedisChatStore)})  # type: ignore[misc]
