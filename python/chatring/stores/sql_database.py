@@ -270,6 +270,8 @@ class Database:
         """Look, without a round trip, whether the server has closed a connection since its last use."""
         connection: Any = record.driver_connection
         try:
+            # The first reads what the server last said, if it did, and only the second that nothing follows.
+            connection.pgconn.consume_input()
             connection.pgconn.consume_input()
         except self._driver.Error as error:
             raise exc.DisconnectionError from error
