@@ -1,9 +1,9 @@
 """The servers, once for all tests of the stores, and the URLs of empty stores on them."""
 
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from stores.servers import PostgresServer, ValkeyServer, has_valkey
@@ -29,8 +29,13 @@ def valkey_server() -> Iterator[ValkeyServer]:
 
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer) -> str:
-    """The URL of an empty database."""
-    return postgres_server.create_database(f"test_{uuid.uuid4().hex}")
+    """The URL of an empty database: the same one for every test, for a new one takes a tenth of a second and 8 MB."""
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+        connection.execute(f"{others} AND pid <> pg_backend_pid()")
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    return postgres_server.url
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -238,6 +239,7 @@ class SQLStore(Store):
 
     def _pop(self, key: str, index: int) -> _Work[Record]:
         check_key(key)
+        index = operator.index(index)
 
         def change(cursor: Cursor) -> Record:
             session = Session.lock(cursor, key)
