@@ -226,6 +226,11 @@ class RedisStore(Store):
             answer = self._checked(key, call, await self._aanswer(call))
 
     async def _aanswer(self, call: Call) -> Any:
+        if call.script is not None and call.script.changes:
+            # That a connection was closed is known once the loop has looked for what there is to read, which it did not
+            # do while it stood still. It looks after the first step, and passes it on after the second.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
         for last in (False, True):
             client = self._async_connected()
             try:

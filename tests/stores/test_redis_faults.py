@@ -1,0 +1,367 @@
+"""What `RedisStore` says and leaves behind when the server or the connection fails, or its data are not its own."""
+
+import asyncio
+import contextlib
+import logging
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from chatring.stores import (
+    ForeignDataError,
+    Record,
+    SchemaVersionError,
+    StoreError,
+    StoreFullError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    open_store,
+)
+from chatring.stores.redis import RedisStore
+from chatring.stores.redis_layout import keys_of
+
+from stores.servers import PASSWORD, ValkeyServer
+
+HELLO = Record("user", "Hello")
+BYE = Record("user", "Bye")
+AS_A_WHOLE = "a change under way is stored as a whole or not at all, read the session to know"
+
+Call = Callable[..., Any]
+
+
+@pytest.fixture
+def server() -> Iterator[ValkeyServer]:
+    """A server of the test's own, to be stopped and spoiled."""
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.fixture
+def client(valkey_server: ValkeyServer) -> Iterator[redis.Redis]:
+    with valkey_server.client() as client:
+        yield client
+
+
+@pytest.fixture(params=["sync", "async"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Call]]:
+    """Open a store; its methods are called by the names of the sync ones."""
+    loop = asyncio.new_event_loop()
+    stores: list[RedisStore] = []
+
+    def opened(url: str) -> Call:
+        store = RedisStore(url)
+        stores.append(store)
+        if request.param == "sync":
+            return lambda method, *arguments: getattr(store, method)(*arguments)
+        return lambda method, *arguments: loop.run_until_complete(getattr(store, f"a{method}")(*arguments))
+
+    yield opened
+    for store in stores:
+        store.close()
+        loop.run_until_complete(store.aclose())
+    loop.close()
+
+
+class Proxy:
+    """A way to a server that is cut after so many bytes of a request, or before the next answers."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self.answers_to_cut = 0
+        self.cut_request: int | None = None
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def close(self) -> None:
+        # What wakes a thread that waits in accept.
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(("127.0.0.1", self._port))
+                for source, target, is_request in ((near, far, True), (far, near, False)):
+                    threading.Thread(target=self._forward, args=(source, target, is_request), daemon=True).start()
+
+    def _forward(self, source: socket.socket, target: socket.socket, is_request: bool) -> None:
+        with contextlib.suppress(OSError), source, target:
+            while data := source.recv(65_536):
+                if is_request and self.cut_request is not None:
+                    target.sendall(data[: self.cut_request])
+                    break
+                if not is_request and self.answers_to_cut > 0:
+                    self.answers_to_cut -= 1
+                    break
+                target.sendall(data)
+            for end in (source, target):
+                end.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def proxy(valkey_server: ValkeyServer, valkey_url: str) -> Iterator[Proxy]:
+    proxy = Proxy(valkey_server.port)
+    yield proxy
+    proxy.close()
+
+
+def proxied(proxy: Proxy) -> str:
+    return f"redis://:{PASSWORD}@127.0.0.1:{proxy.port}/0"
+
+
+@pytest.mark.parametrize("method", ["append", "replace"])
+def test_a_change_whose_answer_is_lost_is_not_sent_again(
+    proxy: Proxy, valkey_url: str, connect: Callable[[str], Call], method: str
+) -> None:
+    call = connect(proxied(proxy))
+    call("replace", "ada", [HELLO])
+    call("append", "other", [HELLO])
+    proxy.answers_to_cut = 1
+    with pytest.raises(StoreUnavailableError, match=f"; {AS_A_WHOLE}: ") as raised:
+        call(method, "ada", [BYE])
+    assert isinstance(raised.value.__cause__, redis.ConnectionError)
+    assert proxy.answers_to_cut == 0
+    expected = [HELLO, BYE] if method == "append" else [BYE]
+    assert connect(valkey_url)("all", "ada") == expected
+    call("append", "ada", [HELLO])
+    assert call("all", "ada") == [*expected, HELLO]
+
+
+def test_half_a_request_changes_nothing(proxy: Proxy, valkey_url: str, connect: Callable[[str], Call]) -> None:
+    call = connect(proxied(proxy))
+    call("append", "ada", [HELLO])
+    proxy.cut_request = 200
+    with pytest.raises(StoreUnavailableError, match=AS_A_WHOLE):
+        call("append", "ada", [BYE] * 100)
+    proxy.cut_request = None
+    assert call("all", "ada") == [HELLO]
+
+
+def test_reading_on_a_lost_connection_is_tried_once_more(proxy: Proxy, connect: Callable[[str], Call]) -> None:
+    call = connect(proxied(proxy))
+    call("append", "ada", [HELLO])
+    for method, arguments, expected in (
+        ("window", ("ada", 10), [HELLO]),
+        ("all", ("ada",), [HELLO]),
+        ("keys", (), ["ada"]),
+        ("length", ("ada",), 1),
+    ):
+        proxy.answers_to_cut = 1
+        assert call(method, *arguments) == expected
+        assert proxy.answers_to_cut == 0
+
+
+def test_a_server_that_was_started_anew_is_used_at_once(server: ValkeyServer, connect: Callable[[str], Call]) -> None:
+    call = connect(server.url)
+    call("append", "ada", [HELLO])
+    for end in (server.stop, server.kill):
+        end()
+        server.start()
+        call("append", "ada", [BYE])  # on the connection of the server that was, which is seen to be closed
+        end()
+        for method, arguments in (("append", ("ada", [BYE])), ("window", ("ada", 10)), ("keys", ())):
+            with pytest.raises(
+                StoreUnavailableError, match=r"^redis://:\*\*\*@127.0.0.1:\d+/0 cannot be reached"
+            ) as raised:
+                call(method, *arguments)
+            assert isinstance(raised.value, ConnectionError)
+            assert isinstance(raised.value.__cause__, redis.ConnectionError)
+        server.start()
+        assert call("window", "ada", 10)[:2] == [HELLO, BYE]
+    assert call("all", "ada") == [HELLO, BYE, BYE]
+
+
+def test_a_server_that_does_not_answer_in_time(
+    valkey_url: str, client: redis.Redis, connect: Callable[[str], Call]
+) -> None:
+    call = connect(f"{valkey_url}?socket_timeout=0.2")
+    call("append", "ada", [HELLO])
+    client.client_pause(600)
+    with pytest.raises(StoreTimeoutError, match=f"did not answer in time; try again; {AS_A_WHOLE}: ") as raised:
+        call("append", "ada", [BYE])
+    assert isinstance(raised.value, TimeoutError)
+    with pytest.raises(StoreTimeoutError, match="did not answer in time; try again: "):
+        call("window", "ada", 10)
+    client.client_unpause()
+    assert call("all", "ada") in ([HELLO], [HELLO, BYE])
+    call("append", "ada", [BYE])
+
+
+def is_busy(client: redis.Redis) -> bool:
+    try:
+        client.ping()
+    except redis.ResponseError:
+        return True
+    return False
+
+
+def test_a_server_busy_with_a_script_of_somebody_else(server: ValkeyServer, connect: Callable[[str], Call]) -> None:
+    call = connect(server.url)
+    call("append", "ada", [HELLO])
+    with server.client() as client, server.client() as other:
+        client.config_set("busy-reply-threshold", 10)
+
+        def stay_busy() -> None:
+            with pytest.raises(redis.ResponseError, match="killed by user"):
+                other.eval("while true do end", 0)
+
+        thread = threading.Thread(target=stay_busy)
+        thread.start()
+        while not is_busy(client):
+            pass
+        with pytest.raises(StoreTimeoutError, match="BUSY"):
+            call("append", "ada", [HELLO])
+        client.script_kill()
+        thread.join()
+    assert call("all", "ada") == [HELLO]
+
+
+def test_a_full_server_stores_nothing_and_can_be_emptied(server: ValkeyServer, connect: Callable[[str], Call]) -> None:
+    call = connect(server.url)
+    records = [HELLO, Record("user", "a megabyte " * 100_000), Record("tool", "y")]
+    call("append", "ada", records)
+    with server.client() as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", "1mb")
+        for method, key in (("append", "ada"), ("append", "new"), ("replace", "ada"), ("replace", "new")):
+            with pytest.raises(StoreFullError, match="is full; nothing was stored: ") as raised:
+                call(method, key, [BYE] * 5_000)
+            assert isinstance(raised.value, OSError)
+        assert call("all", "ada") == records
+        assert call("window", "ada", 1) == [records[-1]]
+        assert call("keys") == ["ada"]
+        assert call("token_count", "ada") > 0
+        # What takes no room is done, and makes some.
+        call("recount", "ada")
+        assert call("pop", "ada", 1) == records[1]
+        assert call("pop", "ada", 0) == HELLO
+        assert call("all", "ada") == [records[2]]
+        assert call("window", "ada", 10) == [records[2]]
+        assert call("delete", "ada")
+        client.config_set("maxmemory", 0)
+    call("append", "ada", [BYE])
+    assert call("all", "ada") == [BYE]
+
+
+def test_a_replica_takes_no_changes(server: ValkeyServer, connect: Callable[[str], Call]) -> None:
+    call = connect(server.url)
+    call("append", "ada", [HELLO])
+    with server.client() as client:
+        client.replicaof("127.0.0.1", "1")
+        for method, arguments in (("append", ([BYE],)), ("replace", ([BYE],)), ("pop", ()), ("delete", ())):
+            with pytest.raises(StoreUnavailableError, match="takes no changes now; check that it runs and try again: "):
+                call(method, "ada", *arguments)
+        assert call("window", "ada", 10) == [HELLO]
+        client.replicaof("NO", "ONE")
+    call("append", "ada", [BYE])
+    assert call("all", "ada") == [HELLO, BYE]
+
+
+CHANGES: tuple[tuple[Any, ...], ...] = (
+    ("append", [BYE]),
+    ("append", [Record("tool", "\n")]),
+    ("replace", [BYE]),
+    ("pop",),
+    ("recount",),
+    ("delete",),
+)
+READS: tuple[tuple[Any, ...], ...] = (("window", 10), ("all",), ("length",), ("token_count",))
+
+
+def snapshot(client: redis.Redis) -> dict[bytes, object]:
+    return {key: client.dump(key) for key in client.scan_iter()}
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("fault", ["another type", "gone", "something else"])
+def test_what_is_not_ours_is_left_alone(
+    client: redis.Redis, valkey_url: str, connect: Callable[[str], Call], place: int, fault: str
+) -> None:
+    call = connect(valkey_url)
+    call("append", "ada", [HELLO, BYE])
+    key = keys_of("ada")[place]
+    others: tuple[Callable[[], Any], ...]
+    if fault == "another type":
+        others = (lambda: client.hset(key, "field", "value"),)
+    elif fault == "gone":  # as if evicted
+        others = (lambda: None,)
+    else:
+        others = (
+            (lambda: client.set(key, b"something"), lambda: client.set(key, b"\x91\x01"), lambda: client.set(key, b""))
+            if place == 0
+            else (lambda: client.rpush(key, b"something"),)
+            if place == 1
+            else (lambda: client.set(key, b"something"),)
+        )
+    for spoil in others:
+        client.delete(key)
+        spoil()
+        before = snapshot(client)
+        for method, *arguments in (*CHANGES, *READS):
+            with pytest.raises(ForeignDataError, match=r"was not written by chatring"):
+                call(method, "ada", *arguments)
+        assert snapshot(client) == before
+    call("append", "bob", [HELLO])
+    assert call("all", "bob") == [HELLO]
+
+
+@pytest.mark.parametrize(
+    "row", [b"", b"\x00", b"something else", b"\x04\x00\x00\x00\x00\xff\xff\xff\xffu\xffer", b"x" * 9]
+)
+def test_a_row_that_is_not_ours(
+    client: redis.Redis, valkey_url: str, connect: Callable[[str], Call], row: bytes
+) -> None:
+    call = connect(valkey_url)
+    call("append", "ada", [HELLO])
+    set_row: Any = client.lset  # whose types know no bytes
+    set_row(keys_of("ada")[1], 0, row)
+    if row == b"":
+        assert call("all", "ada") == []
+        return
+    for method, *arguments in (("window", 10), ("all",), ("pop",), ("recount",)):
+        with pytest.raises(ForeignDataError, match="a record was not written by chatring"):
+            call(method, "ada", *arguments)
+
+
+def test_a_newer_layout_is_left_alone(client: redis.Redis, valkey_url: str, connect: Callable[[str], Call]) -> None:
+    call = connect(valkey_url)
+    call("append", "ada", [HELLO])
+    newer = "redis.call('SET', KEYS[1], cmsgpack.pack({2, 'what', 'version', 2, 'has'}))"
+    client.eval(newer, 1, keys_of("ada")[0])
+    before = snapshot(client)
+    message = re.escape(
+        f"session 'ada' at {valkey_url.replace(PASSWORD, '***')} has layout 2, this chatring knows layout 1; "
+        "use the chatring that wrote it, or a newer one"
+    )
+    for method, *arguments in (*CHANGES, *READS):
+        with pytest.raises(SchemaVersionError, match=f"^{message}$"):
+            call(method, "ada", *arguments)
+    assert snapshot(client) == before
+
+
+def test_a_password_is_in_no_message_and_no_log(
+    valkey_server: ValkeyServer, connect: Callable[[str], Call], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    for url, message in (
+        (valkey_server.url.replace(PASSWORD, "wrong-pass-w0rd"), "invalid username-password pair"),
+        (f"redis://127.0.0.1:{valkey_server.port}/0", "Authentication required"),
+        (f"redis://:wrong-pass-w0rd@127.0.0.1:{valkey_server.port}/99", "invalid username-password pair"),
+        (f"redis://127.0.0.1:{valkey_server.port}/0?password=wrong-pass-w0rd", "invalid username-password pair"),
+        ("redis://somebody:wrong-pass-w0rd@127.0.0.1:1/0", "refused|Connect call failed"),
+    ):
+        with pytest.raises(StoreError, match=message) as raised:
+            connect(url)("append", "ada", [HELLO])
+        error: BaseException | None = raised.value
+        while error is not None:
+            assert "pass-w0rd" not in f"{error!r} {error}"
+            error = error.__cause__ or error.__context__
+        assert "pass-w0rd" not in repr(open_store(url))
+    assert "pass-w0rd" not in caplog.text
