@@ -38,6 +38,7 @@ def pytest_benchmark_update_json(config: pytest.Config, output_json: dict[str, A
     path: Path = config.getoption("--conversation")
     output_json["conversation"] = f"examples/{path.name}" if path == SHIPPED else path.name
     output_json["mode"] = "full" if config.getoption("--full") else "quick"
+    output_json["build"] = os.environ.get("BUILD", "unknown")
     output_json["load_average"] = os.getloadavg()[1] if hasattr(os, "getloadavg") else None
 
 
