@@ -1,4 +1,4 @@
-"""From what the benchmarks wrote to `docs/benchmarks/`: results as JSON, tables, and the plot.
+"""From what the benchmarks wrote to `docs/benchmarks/`: results as JSON, tables and the plot; the README's table too.
 
 `python -m benches.report TIMINGS MEMORY CRITERION` takes pytest-benchmark's JSON, that of `benches.memory`, and the
 folder where criterion leaves its results, which may be missing.
@@ -43,6 +43,8 @@ from benches.store_names import (
 
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "docs" / "benchmarks"
+README = ROOT / "README.md"
+HEADLINE_BEGIN, HEADLINE_END = "<!-- written by `make bench` -->", "<!-- until here -->"
 
 STEADY = "steady get"
 FIRST = "first get after loading"
@@ -262,7 +264,7 @@ def page(results: dict[str, Any], reached: list[Target], timings: Timings) -> st
         f"- Machine: {machine['cpu']}, {machine['cores']} cores, {machine['system']}; load average"
         f" {machine['load_average']:.1f} while timing (above 1, other work disturbed the figures)",
         f"- Versions: {versions}",
-        f"- Commit: {results['commit']}",
+        f"- Commit: {results['commit']}; build: {results['build']}",
         f"- Mode: {results['mode']}; conversation: {results['conversation']}",
         "",
         "![Time of one call against the length of the history](history-length.svg)",
@@ -288,6 +290,28 @@ def page(results: dict[str, Any], reached: list[Target], timings: Timings) -> st
         "",
         *core_table(results["core"]),
     ]
+    return "\n".join(lines)
+
+
+def headline(timings: Timings) -> str:
+    """Return the table of the README."""
+    columns = {
+        "LlamaIndex's `ChatMemoryBuffer`": LLAMA_INDEX,
+        "LangChain's `trim_messages`": LANGCHAIN,
+        "pure-Python prefix sums": TWIN_LI,
+        "chatring's `ChatMemoryBuffer`": BUFFER,
+    }
+    rows = {
+        "`get()` again, 1,000 messages": (STEADY, 1_000, 3_000),
+        "`get()` again, 1,000,000 messages": (STEADY, 1_000_000, 3_000),
+        "an agent's turn at 1,000 messages: puts and two gets": (TURN, 1_000, 3_000),
+        "first `get()`, 10,000 messages": (FIRST, 10_000, 3_000),
+        "#12264: 1,000 long messages, limit 16,000": (ISSUE + "steady get", 1_000, 16_000),
+    }
+    lines = [f"| median time of | {' | '.join(columns)} |", "|---|" + "---:|" * len(columns)]
+    for what, (workload, messages, limit) in rows.items():
+        times = (timings.get(Case(workload, name, messages, limit)) for name in columns.values())
+        lines.append(f"| {what} | {' | '.join('' if time is None else _time(time) for time in times)} |")
     return "\n".join(lines)
 
 
@@ -325,6 +349,7 @@ def results_of(timed: dict[str, Any], figures: Figures) -> dict[str, Any]:
     )
     return {
         "commit": commit["id"] + (" with changes" if commit.get("dirty") else ""),
+        "build": timed["build"],
         "mode": timed["mode"],
         "conversation": timed["conversation"],
         "machine": {
@@ -397,6 +422,10 @@ def main(arguments: Iterable[str] | None = None) -> None:
     (OUT / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
     (OUT / "README.md").write_text(page(results, reached, timings), encoding="utf-8")
     plot(timings)
+    readme = README.read_text(encoding="utf-8")
+    before, rest = readme.split(HEADLINE_BEGIN)
+    _, after = rest.split(HEADLINE_END)
+    README.write_text(f"{before}{HEADLINE_BEGIN}\n{headline(timings)}\n{HEADLINE_END}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
