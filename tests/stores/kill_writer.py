@@ -77,13 +77,15 @@ def write(url: str, writer: str, log: str, stop: threading.Event) -> None:
     """Do a writer's operations, and log their outcomes."""
     store = open_store(url)
     file = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    # A database gives up before it does anything; Redis may do later what it was too slow to answer.
+    timeout = b"-" if url.startswith(("sqlite", "postgresql")) else b"?"
     for operation in operations(writer):
         if stop.is_set():
             break
         try:
             operation.apply(store)
         except StoreTimeoutError:
-            os.write(file, b"-")
+            os.write(file, timeout)
         except StoreUnavailableError:
             os.write(file, b"?")
             _wait(store, stop)
