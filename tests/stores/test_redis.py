@@ -267,6 +267,7 @@ def test_a_cancelled_call_leaves_no_answer_for_the_next_one(store: RedisStore) -
         "redis://:secret@localhost/database",
         "redis://:secret@localhost:port/0",
         "redis://:secret@localhost/0?cluster=perhaps",
+        "redis://:secret@localhost/1?cluster=true",
         "redis://:secret@localhost/0?socket_timeout=long",
         "redis://:secret@localhost/0?no_such_parameter=1",
     ],

@@ -14,7 +14,7 @@ from redis import asyncio as async_redis
 from redis.asyncio.connection import parse_url as parse_async_url
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisError
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError
 from redis.retry import Retry
 
 from chatring.stores.record import Record, check_key, check_records
@@ -25,6 +25,8 @@ from chatring.stores.store import Store, check_limits
 from chatring.stores.url import without_secrets
 
 _T = TypeVar("_T")
+
+_ERRORS = (RedisError, RedisClusterException, OSError)
 
 # Unless the URL says otherwise: how long to wait for the server, and for a connection of the pool.
 _SECONDS = 10
@@ -106,7 +108,7 @@ class RedisStore(Store):
             try:
                 found.update(client.scan_iter(match=SESSIONS, count=_KEYS_AT_ONCE))
                 break
-            except (RedisError, OSError) as error:
+            except _ERRORS as error:
                 self._raise_unless_worth_retrying(error, None, last)
         return [session_of(key) for key in found]
 
@@ -165,7 +167,7 @@ class RedisStore(Store):
                 async for key in client.scan_iter(match=SESSIONS, count=_KEYS_AT_ONCE):
                     found.add(key)
                 break
-            except (RedisError, OSError) as error:
+            except _ERRORS as error:
                 self._raise_unless_worth_retrying(error, None, last)
         return [session_of(key) for key in found]
 
@@ -209,7 +211,7 @@ class RedisStore(Store):
                     return client.evalsha(call.script.sha, len(call.keys), *call.keys, *call.arguments)
                 except NoScriptError:  # so nothing was done; the server keeps the script from now on
                     return client.eval(call.script.source, len(call.keys), *call.keys, *call.arguments)
-            except (RedisError, OSError) as error:
+            except _ERRORS as error:
                 if isinstance(error, ReadOnlyError):
                     # The name may by now belong to another server, which takes changes.
                     self._client = None
@@ -240,7 +242,7 @@ class RedisStore(Store):
                     return await client.evalsha(call.script.sha, len(call.keys), *call.keys, *call.arguments)
                 except NoScriptError:
                     return await client.eval(call.script.source, len(call.keys), *call.keys, *call.arguments)
-            except (RedisError, OSError) as error:
+            except _ERRORS as error:
                 if isinstance(error, ReadOnlyError) and not self._is_cluster:
                     await client.connection_pool.disconnect(inuse_connections=False)
                 self._raise_unless_worth_retrying(error, call, last)
@@ -288,6 +290,8 @@ def _parsed(url: str, parse: Any, connection: Any) -> tuple[dict[str, Any], bool
         if scheme not in ("redis", "rediss", "valkey", "valkeys") or (database and not database.isdecimal()):
             raise ValueError
         is_cluster = _FLAGS[cluster]
+        if is_cluster and options.pop("db", 0) != 0:
+            raise TypeError("a cluster has only database 0")
         # RESP3 brings notifications by which redis-py no longer sees that an idle connection was closed.
         options = {
             "host": "localhost",
