@@ -143,6 +143,13 @@ impl History {
         self.lock().messages().iter().map(|message| message.clone_ref(py)).collect()
     }
 
+    /// At most `count` messages from the one at `index` on, oldest first.
+    pub fn messages_at(&self, py: Python<'_>, index: usize, count: usize) -> Vec<Py<PyAny>> {
+        let state = self.lock();
+        let messages = state.messages().since(state.messages().first() + index as u64);
+        messages.take(count).map(|message| message.clone_ref(py)).collect()
+    }
+
     /// All messages, oldest first, and whether a window may begin with each, by its role.
     pub fn slots(&self, py: Python<'_>) -> Vec<Slot> {
         let state = self.lock();

@@ -159,8 +159,14 @@ impl MessageRing {
     }
 
     fn __getitem__<'py>(&self, py: Python<'py>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        if index.is_instance_of::<PySlice>() {
-            return self.get_all(py)?.as_any().get_item(index);
+        if let Ok(slice) = index.cast::<PySlice>() {
+            let places = slice.indices(self.history.len() as isize)?;
+            if places.step != 1 {
+                return self.get_all(py)?.as_any().get_item(index);
+            }
+            // Not by way of a list of all messages: that of a long history takes milliseconds.
+            let messages = self.history.messages_at(py, places.start as usize, places.slicelength);
+            return Ok(PyList::new(py, messages)?.into_any());
         }
         let message = match position(index)? {
             Some(place) => self.history.message(py, place),
