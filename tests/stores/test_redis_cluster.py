@@ -126,7 +126,7 @@ def test_a_server_that_forgot_the_scripts(nodes: list[ClusterNode], url: str, co
 
 
 def test_a_url_that_does_not_say_that_it_is_a_cluster(nodes: list[ClusterNode], connect: Callable[[str], Any]) -> None:
-    session = next(session for session in SESSIONS if key_slot(keys_of(session)[0].encode()) > SLOTS // 2)
+    session = next(session for session in SESSIONS if key_slot(keys_of(session)[0]) > SLOTS // 2)
     with pytest.raises(StoreError, match=r"is a node of a cluster; add cluster=true to the URL") as raised:
         connect(nodes[0].url)("append", session, [Record("user", "Hello")])
     assert isinstance(raised.value.__cause__, redis.exceptions.MovedError)
@@ -140,7 +140,7 @@ def test_a_cluster_that_is_not_there_and_one_without_a_server(
     call = connect(url)
     for session in SESSIONS:
         call("append", session, [Record("user", session)])
-    session = next(session for session in SESSIONS if key_slot(keys_of(session)[0].encode()) >= SLOTS * 2 // 3)
+    session = next(session for session in SESSIONS if key_slot(keys_of(session)[0]) >= SLOTS * 2 // 3)
     nodes[-1].kill()
     try:
         with pytest.raises(StoreUnavailableError, match="cannot be reached"):

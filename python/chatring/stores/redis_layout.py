@@ -22,14 +22,15 @@ _pack, _unpack = _HEADER.pack, _HEADER.unpack_from
 MOST_BYTES = 2**29
 
 
-def keys_of(session: str) -> tuple[str, str, str]:
+def keys_of(session: str) -> tuple[bytes, bytes, bytes]:
     """Return the keys of a session: of its string, its list and its sorted set.
 
     A cluster places a key by what is between its first `{` and the first `}` after it, if that is not empty. So the
     only character of a session's key that must not stand there is `}`.
     """
     tag = session.replace("%", "%25").replace("}", "%7D") or "%"
-    return f"{_PREFIX}{tag}{_SUFFIX}", f"{_PREFIX}{tag}}}:records", f"{_PREFIX}{tag}}}:starts"
+    start = f"{_PREFIX}{tag}}}:".encode()
+    return start + b"session", start + b"records", start + b"starts"
 
 
 def session_of(key: bytes) -> str:
@@ -43,7 +44,7 @@ def session_of(key: bytes) -> str:
     except UnicodeDecodeError as cause:
         raise ForeignDataError(f"the key {key!r} was not written by chatring: it is no UTF-8") from cause
     session = "" if tag == "%" else tag.replace("%7D", "}").replace("%25", "%")
-    if keys_of(session)[0].encode() != key:
+    if keys_of(session)[0] != key:
         raise ForeignDataError(f"the key {key!r} was not written by chatring")
     return session
 

@@ -3,7 +3,8 @@
 A session has three keys with the same hash tag, so that they are in one slot of a cluster:
 
 - `session`, a string: MessagePack of the layout's version, the counter's name, and where the ledger stands: `length`,
-  `total`, `reach`, `blank_tail` and `closed` as in `sql_schema`, and a stamp that every change makes another one;
+  `total`, `reach`, `blank_tail` and `closed` as in `sql_schema`, the number of `starts`, and a stamp that every change
+  makes another one;
 - `records`, a list: one value a record, see `redis_layout`. A window is a range at its end, where a list is quick;
 - `starts`, a sorted set: the place of each legal start, with its `before` as the score. Of starts that do not exceed
   every earlier `before` there is none, so the order of the scores is that of the places, without ties.
@@ -52,28 +53,29 @@ local function digits(number) return string.format('%.0f', number) end
 
 -- Returns the session, or nil and what to answer.
 local function open()
-  local packed = redis.call('GET', SESSION)
-  local length, known = redis.call('LLEN', RECORDS), redis.call('ZCARD', STARTS)
-  if not packed then
-    -- Of a session that was evicted in part, or somebody else's.
-    if length + known > 0 then return nil, {'foreign'} end
-    return {is_new = true, length = 0, total = 0, blank_tail = 0, closed = true, stamp = 'none'}
+  local packed, length, known = redis.call('GET', SESSION), redis.call('LLEN', RECORDS), redis.call('ZCARD', STARTS)
+  local session
+  if packed then
+    local is_ours, fields = pcall(cmsgpack.unpack, packed)
+    is_ours = is_ours and type(fields) == 'table' and type(fields[1]) == 'number'
+    if is_ours and fields[1] > VERSION then return nil, {'version', digits(fields[1])} end
+    if not is_ours or #fields ~= 9 then return nil, {'foreign'} end
+    session = {
+      counter = fields[2], length = fields[3], total = fields[4], reach = fields[5], known = fields[6],
+      blank_tail = fields[7], closed = fields[8], stamp = fields[9],
+    }
+  else
+    session = {is_new = true, length = 0, total = 0, known = 0, blank_tail = 0, closed = true, stamp = 'none'}
   end
-  local is_ours, fields = pcall(cmsgpack.unpack, packed)
-  is_ours = is_ours and type(fields) == 'table' and type(fields[1]) == 'number'
-  if is_ours and fields[1] > VERSION then return nil, {'version', digits(fields[1])} end
-  if not is_ours or #fields ~= 8 or fields[3] ~= length or (fields[5] ~= false) ~= (known > 0) then
-    return nil, {'foreign'}
-  end
-  return {
-    counter = fields[2], length = length, total = fields[4], reach = fields[5], blank_tail = fields[6],
-    closed = fields[7], stamp = fields[8],
-  }
+  -- A part may have been evicted.
+  if session.length ~= length or session.known ~= known then return nil, {'foreign'} end
+  return session
 end
 
 local function save(session, counter, stamp)
   redis.call('SET', SESSION, cmsgpack.pack({
-    VERSION, counter, session.length, session.total, session.reach or false, session.blank_tail, session.closed, stamp,
+    VERSION, counter, session.length, session.total, session.reach or false, session.known, session.blank_tail,
+    session.closed, stamp,
   }))
 end
 
@@ -87,13 +89,12 @@ local function count_in(session, added, count)
       session.reach = before
       scores[#scores + 1] = digits(before)
       scores[#scores + 1] = digits(session.length + starts[at])
-      if #scores >= CHUNK then
-        redis.call('ZADD', STARTS, unpack(scores))
-        scores = {}
-      end
+    end
+    if #scores >= CHUNK or at + 2 > #starts and #scores > 0 then
+      session.known = session.known + redis.call('ZADD', STARTS, unpack(scores))
+      scores = {}
     end
   end
-  if #scores > 0 then redis.call('ZADD', STARTS, unpack(scores)) end
   session.length, session.total = session.length + count, session.total + tokens
   session.blank_tail, session.closed = blank_tail, closed
 end
@@ -109,8 +110,7 @@ end
 
 APPEND = Script(
     """
--- Of the stamp it is enough that it is another one after every change.
-local counter, expected, stamp, added = unpack(ARGV, 1, 4)
+local counter, expected, stamp, added = unpack(cjson.decode(ARGV[1]))
 local session, problem = open()
 if problem then return problem end
 if not session.is_new and session.counter ~= counter then return {'counter', session.counter} end
@@ -122,35 +122,34 @@ if not is_measured then
   local first = math.max(session.length - session.blank_tail - 1, 0)
   return {'tail', session.stamp, first, range(first - session.length)}
 end
-added = cjson.decode(added)
 if math.abs(session.total + added[1]) > MOST_TOKENS then return {'tokens'} end
-extend(session, added, 5)
+extend(session, added, 2)
 save(session, counter, stamp)
 return {'ok'}
 """,
     changes=True,
 )
-"""Appends rows: counter, stamp of the session they were measured for, new stamp, what they add, rows. In the place of
-the first stamp: 1 if they were measured as what follows a word and would add the same to an empty session, 0 if they
-would not. If they must be measured again, it answers with `tail`: the stamp, the place of the last record that is not
-blank, and the rows from there on."""
+"""Appends rows: JSON of the counter, stamp of the session they were measured for, new stamp and what they add; rows. In
+the place of the first stamp: 1 if they were measured as what follows a word and would add the same to an empty session,
+0 if they would not. If they must be measured again, it answers with `tail`: the stamp, the place of the last record
+that is not blank, and the rows from there on."""
 
 REPLACE = Script(
     """
-local counter, stamp, added = unpack(ARGV, 1, 3)
+local counter, stamp, added = unpack(cjson.decode(ARGV[1]))
 local _, problem = open()
 if problem then return problem end
 -- First a command that is refused when memory is full, as DEL is not.
-local session = {length = 0, total = 0, blank_tail = 0, closed = true}
+local session = {length = 0, total = 0, known = 0, blank_tail = 0, closed = true}
 save(session, counter, stamp)
 redis.call('DEL', RECORDS, STARTS)
-extend(session, cjson.decode(added), 4)
+extend(session, added, 2)
 save(session, counter, stamp)
 return {'ok'}
 """,
     changes=True,
 )
-"""Puts rows in the place of all: counter, new stamp, what they add, rows."""
+"""Puts rows in the place of all: JSON of the counter, new stamp, and what they add; rows."""
 
 WINDOW = Script(
     """
@@ -182,11 +181,10 @@ return {'ok', session.stamp, session.counter or '', session.length, session.tota
 
 RECOUNT = Script(
     """
-local counter, expected, stamp, cut, added = unpack(ARGV)
+local counter, expected, stamp, added, place, is_removed, total, blank_tail = unpack(cjson.decode(ARGV[1]))
 local session, problem = open()
 if problem then return problem end
 if session.stamp ~= expected then return {'changed'} end
-local place, is_removed, total, blank_tail = unpack(cjson.decode(cut))
 -- The first word after the blank records before `place` may be another one, and with it what is known of them.
 local low, high = 0, redis.call('ZCARD', STARTS)
 while low < high do
@@ -196,6 +194,7 @@ while low < high do
 end
 -- The first change is one that a server without memory does not refuse.
 redis.call('ZREMRANGEBYRANK', STARTS, low, -1)
+session.known = low
 session.reach = tonumber(redis.call('ZRANGE', STARTS, -1, -1, 'WITHSCORES')[2])
 if is_removed then
   -- A list removes by value. No row is empty.
@@ -205,15 +204,15 @@ if is_removed then
 end
 local count = session.length - place
 session.length, session.total = place, total
-count_in(session, cjson.decode(added), count)
+count_in(session, added, count)
 save(session, counter, stamp)
 return {'ok'}
 """,
     changes=True,
 )
-"""Counts the last rows anew: counter, stamp of the session they were measured for, new stamp, what is kept of the
-session (JSON: the length of what comes before them, whether the row there is removed, the total and blank tail of what
-comes before it), what they add. If the session is another one by now, it answers with `changed`."""
+"""Counts the last rows anew: JSON of the counter, stamp of the session they were measured for, new stamp, what they
+add, and of what comes before them: its length, whether the row after it is removed, its total and blank tail. If the
+session is another one by now, it answers with `changed`."""
 
 DELETE = Script(
     """

@@ -36,7 +36,7 @@ class Call(NamedTuple):
     """A script to be run; if there is none, the range of a session's rows to be read."""
 
     script: scripts.Script | None
-    keys: tuple[str, str, str]
+    keys: tuple[bytes, bytes, bytes]
     arguments: tuple[Any, ...]
 
 
@@ -65,19 +65,22 @@ class RedisSessions:
         self._url = url
         self._counter = counter
         self._counter_name = counter_name
+        self._counter_json = json.dumps(counter_name)
 
     def append(self, key: str, records: list[Record]) -> Work[None]:
         """See `Store.append`."""
         keys, stamp, rows = keys_of(key), _stamp(), packed(records)
         appended = Appended.after_word(self._counter, records)
-        expected, until = b"1" if appended.suits_first else b"0", time.monotonic() + _SECONDS
+        expected, until = "1" if appended.suits_first else "0", time.monotonic() + _SECONDS
         while True:
-            arguments = (self._counter_name, expected, stamp, self._as_json(appended), *rows)
-            refused = yield Call(scripts.APPEND, keys, arguments)
+            # By hand: the encoder takes longer than the server for everything.
+            head = f'[{self._counter_json},"{expected}","{stamp}",{self._as_json(appended)}]'
+            refused = yield Call(scripts.APPEND, keys, (head, *rows))
             if not refused:
                 return
             self._check_time(key, time.monotonic() > until)
-            expected, first, earlier = refused
+            measured_for, first, earlier = refused
+            expected = measured_for.decode()
             appended = Appended.after(self._counter, unpacked(earlier), records, first == 0)
 
     def window(self, key: str, allowance: int) -> Work[list[Record]]:
@@ -95,8 +98,8 @@ class RedisSessions:
     def replace(self, key: str, records: list[Record]) -> Work[None]:
         """See `Store.replace`."""
         appended = Appended.after(self._counter, [], records, True)
-        arguments = (self._counter_name, _stamp(), self._as_json(appended), *packed(records))
-        yield Call(scripts.REPLACE, keys_of(key), arguments)
+        head = f'[{self._counter_json},"{_stamp()}",{self._as_json(appended)}]'
+        yield Call(scripts.REPLACE, keys_of(key), (head, *packed(records)))
 
     def delete(self, key: str) -> Work[bool]:
         """See `Store.delete`."""
@@ -180,16 +183,16 @@ class RedisSessions:
         appended = Appended.after(self._counter, earlier, rest, place == len(earlier))
         if abs(total + appended.total) > scripts.MOST_TOKENS:
             raise _too_many_tokens()
-        kept = json.dumps([place, place + len(rest) < session.length, total, blanks_at_end(earlier)])
-        arguments = (self._counter_name, session.stamp, _stamp(), kept, self._as_json(appended))
-        return not (yield Call(scripts.RECOUNT, keys_of(key), arguments))
+        kept = [place, place + len(rest) < session.length, total, blanks_at_end(earlier)]
+        stamps = f'"{session.stamp.decode()}","{_stamp()}"'
+        head = f"[{self._counter_json},{stamps},{self._as_json(appended)},{json.dumps(kept)[1:-1]}]"
+        return not (yield Call(scripts.RECOUNT, keys_of(key), (head,)))
 
     def _as_json(self, appended: Appended) -> str:
         # An encoding's tokens are never more than the bytes. A callable may say 2**40 of each text.
         if not self._counter.is_native and any(abs(total) > scripts.MOST_TOKENS for total in appended.sums):
             raise _too_many_tokens()
         starts = [number for start in appended.starts for number in start]
-        # A list of integers is JSON; the encoder takes longer than the server for everything.
         return f"[{appended.total},{appended.blank_tail},{'true' if appended.closed else 'false'},{starts}]"
 
     def _check_counter(self, key: str, session: _Session) -> None:
@@ -242,6 +245,6 @@ def _too_many_tokens() -> StoreError:
     return StoreError(f"a session must have at most 2**52 tokens ({scripts.MOST_TOKENS:,}) here; nothing was stored")
 
 
-def _stamp() -> bytes:
+def _stamp() -> str:
     """Return what tells one state of a session from every other."""
-    return os.urandom(8)
+    return os.urandom(8).hex()
