@@ -1,21 +1,28 @@
-"""The commands: `chatring window` shows which messages fit a token limit, `chatring stats` where the tokens are."""
+"""The commands: `chatring window` shows which messages fit a token limit, `chatring stats` where the tokens are.
 
+`chatring migrate` copies sessions into a store.
+"""
+
+import contextlib
 import io
 import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from chatring._core import MessageRing, TokenCounter
 from chatring.conversation import Conversation, ConversationError, concatenate, read_conversations
-from chatring.report import StatsReport, WindowReport, show_search, show_windows
+from chatring.migration import CHATRING, LLAMA_INDEX, is_url, migrate, open_existing, open_source
+from chatring.report import MigrationReport, StatsReport, WindowReport, show_search, show_windows
+from chatring.stores import MemoryStore, Store, StoreError, open_store
+from chatring.stores.url import without_secrets
 from chatring.terminal import one_line
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -24,6 +31,10 @@ _DEFAULT_ENCODING = "cl100k_base"
 # Bytes of a file from which on progress is shown: smaller ones are done within a second.
 _LARGE_FILE = 16 * 1024 * 1024
 _BLOCK = 1024 * 1024
+# By the package that is missing: what to install.
+_EXTRAS = {"sqlalchemy": "sql", "psycopg": "sql", "redis": "redis", "llama_index": "llama-index"}
+# Sessions that are named, of those that there are.
+_NAMED = 5
 
 
 class _Refusal(click.ClickException):
@@ -45,6 +56,11 @@ def _counting(command: _Command) -> _Command:
     return command
 
 
+def _history(command: _Command) -> _Command:
+    command = click.argument("session", required=False)(command)
+    return click.argument("file", metavar="FILE|URL", type=click.Path(allow_dash=True))(command)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="chatring")
 def chatring() -> None:
@@ -52,6 +68,8 @@ def chatring() -> None:
 
     FILE has OpenAI's chat messages as JSON Lines: one message a line, or one conversation a line, {"messages": [...]}.
     "-" reads standard input. Conversations are numbered from 1, messages have an index from 0.
+
+    A session of a store goes by the store's URL and the session's key: sqlite:///chat.db ada.
     """
     # A pipe may have an encoding that lacks a conversation's characters.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -59,7 +77,7 @@ def chatring() -> None:
 
 
 @chatring.command()
-@click.argument("file", type=click.Path(allow_dash=True))
+@_history
 @click.option("--token-limit", type=int, required=True, metavar="N", help="Tokens that the window may have.")
 @click.option("--initial-token-count", type=int, default=0, metavar="N", help="Tokens already spent before the window.")
 @click.option("--conversation", "chosen", type=int, metavar="N", help="Take only conversation N; the first is 1.")
@@ -67,6 +85,7 @@ def chatring() -> None:
 @_counting
 def window(
     file: str,
+    session: str | None,
     token_limit: int,
     initial_token_count: int,
     chosen: int | None,
@@ -75,7 +94,7 @@ def window(
     model: str | None,
     as_json: bool,
 ) -> None:
-    """Print the last messages of FILE that fit a token limit.
+    """Print the last messages of FILE, or of a SESSION in the store at a URL, that fit a token limit.
 
     The window begins with the first message, or one whose role is neither assistant nor tool; if none of these fits, it
     is the last message alone. A file with several conversations gives one row for each, unless --conversation or
@@ -85,6 +104,18 @@ def window(
     _check_limits(token_limit, initial_token_count)
     if chosen is not None and as_one:
         raise _Refusal("--conversation and --concatenate exclude each other")
+    if is_url(file):
+        if chosen is not None or as_one:
+            raise _Refusal("--conversation and --concatenate are for files; a store has sessions")
+        with _session(file, session, counter) as (store, key):
+            report = WindowReport.read(store, key, token_limit=token_limit, initial_token_count=initial_token_count)
+        if as_json:
+            click.echo(json.dumps(report.record()))
+        else:
+            report.show(console := _console())
+            show_search(console, [report])
+        return
+    _refuse_session(session)
     with _progress(file) as progress:
         conversations = _read(file, progress)
         histories = [concatenate(conversations)] if as_one else conversations
@@ -116,21 +147,92 @@ def window(
 
 
 @chatring.command()
-@click.argument("file", type=click.Path(allow_dash=True))
+@_history
 @_counting
-def stats(file: str, encoding: str | None, model: str | None, as_json: bool) -> None:
-    """Print messages and tokens by role, the longest messages, and tokens over the conversation.
+def stats(file: str, session: str | None, encoding: str | None, model: str | None, as_json: bool) -> None:
+    """Print messages and tokens by role, the longest messages, and tokens over FILE, or a SESSION in a store.
 
     A message's tokens are those of its content alone. A history's are those of all contents joined by one space, which
     may differ from their sum. Several conversations are taken together.
     """
     counter = _counter(encoding, model)
+    if is_url(file):
+        with _session(file, session, counter) as (store, key):
+            conversation: Conversation = MessageRing()
+            conversation.put_messages({"role": record.role, "content": record.text} for record in store.all(key))
+        conversations = [conversation]
+    else:
+        _refuse_session(session)
     with _progress(file) as progress:
-        report = StatsReport.measure(_read(file, progress), counter, progress)
+        if not is_url(file):
+            conversations = _read(file, progress)
+        report = StatsReport.measure(conversations, counter, progress)
     if as_json:
         click.echo(json.dumps(report.record()))
     else:
         report.show(_console())
+
+
+@chatring.command("migrate")
+@click.argument("source_location", metavar="FROM")
+@click.argument("target_url", metavar="TO")
+@click.option(
+    "--layout", type=click.Choice([CHATRING, LLAMA_INDEX]), help="Whose sessions FROM has.  [default: find out]"
+)
+@click.option("--table", metavar="NAME", help="The table of LlamaIndex's PostgresChatStore.  [default: the only one]")
+@click.option("--overwrite", is_flag=True, help="Replace sessions that TO has with other messages.")
+@_counting
+def migrate_sessions(
+    source_location: str,
+    target_url: str,
+    layout: str | None,
+    table: str | None,
+    overwrite: bool,
+    encoding: str | None,
+    model: str | None,
+    as_json: bool,
+) -> None:
+    """Copy all sessions of FROM into the store at the URL TO, and verify them.
+
+    FROM is a file that LlamaIndex's SimpleChatStore has persisted, or the URL of a store: ours, or the one of
+    LlamaIndex's RedisChatStore or PostgresChatStore. TO is sqlite:///chat.db, postgresql://... or redis://...
+
+    What TO has already is not copied again, so a migration that was interrupted goes on when it is run again. FROM is
+    left as it is.
+    """
+    counter = _counter(encoding, model)
+    with contextlib.ExitStack() as opened, _refusals():
+        if not is_url(target_url):
+            raise _Refusal(f"TO must be the URL of a store, such as sqlite:///chat.db; got {target_url}")
+        target = open_store(target_url, counter=counter)
+        if isinstance(target, MemoryStore):
+            raise _Refusal(f"{target_url} would be gone when the command ends")
+        opened.callback(target.close)
+        if source_location == target_url:  # one store has nothing to copy from itself
+            layout = layout or LLAMA_INDEX
+            if layout == CHATRING:
+                raise _Refusal("FROM and TO are the same store")
+        source = open_source(source_location, layout=layout, table=table)
+        opened.callback(source.close)
+        lengths = source.lengths()
+        with _copying(sum(lengths.values())) as progress:
+            task = progress.task_ids[0]
+            migration = migrate(
+                source,
+                lengths,
+                target,
+                overwrite=overwrite,
+                advanced=lambda messages: progress.advance(task, messages),
+            )
+        report = MigrationReport(source.name, without_secrets(target_url), counter, migration, source.left_out())
+    if as_json:
+        click.echo(json.dumps(report.record()))
+    else:
+        report.show(_console())
+    for key, reason in migration.failed.items():
+        _Refusal(f"session {key!r}: {reason}").show()
+    if migration.failed:
+        sys.exit(_Refusal.exit_code)
 
 
 def _counter(encoding: str | None, model: str | None) -> TokenCounter:
@@ -166,6 +268,52 @@ def _read(file: str, progress: Progress) -> list[Conversation]:
         raise _Refusal(f"{file}: {error.strerror}") from error
     except ConversationError as error:
         raise _Refusal(f"{'standard input' if file == '-' else file}: {error}") from error
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what stores and sources refuse into one line."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in _EXTRAS:
+            raise
+        raise _Refusal(f"this needs {package}: pip install 'chatring[{_EXTRAS[package]}]'") from error
+    except (StoreError, ValueError) as error:
+        raise _Refusal(error) from error
+
+
+@contextlib.contextmanager
+def _session(url: str, session: str | None, counter: TokenCounter) -> Iterator[tuple[Store, str]]:
+    with _refusals(), contextlib.closing(open_existing(url, counter=counter)) as store:
+        keys = [] if session is not None and store.length(session) else sorted(store.keys())
+        if session is None or (keys and session not in keys):
+            named = ", ".join(map(repr, keys[:_NAMED])) + (", ..." if len(keys) > _NAMED else "")
+            reason = "which session?" if session is None else f"no session {session!r};"
+            raise _Refusal(f"{without_secrets(url)}: {reason} it has {len(keys):,}: {named}")
+        yield store, session
+
+
+def _refuse_session(session: str | None) -> None:
+    if session is not None:
+        raise _Refusal(f"a session, {session!r}, needs the URL of a store, such as sqlite:///chat.db; a file has none")
+
+
+def _copying(messages: int) -> Progress:
+    """Return a bar on standard error, if that is a terminal."""
+    progress = Progress(
+        TextColumn("copying"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("messages"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        disable=not sys.stderr.isatty(),
+    )
+    progress.add_task("", total=messages)
+    return progress
 
 
 def _load(counter: TokenCounter) -> float:

@@ -1,4 +1,4 @@
-"""What the commands print about a history: its window, and where its tokens are."""
+"""What the commands print about a history: its window, and where its tokens are; and about histories that moved."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -12,11 +12,14 @@ from rich.text import Text
 
 from chatring._core import MessageRing, TokenCounter
 from chatring.conversation import Conversation, Message, concatenate
+from chatring.migration import Migration
+from chatring.stores import Store
 from chatring.terminal import amount, duration, headline, one_line
 
 _LONGEST = 5
 _CHART_ROWS = 12
 _CHART_WIDTH = 40
+_COUNTS = ("sessions", "messages", "tokens")
 _ROLE_STYLES = {"system": "magenta", "developer": "magenta", "user": "green", "assistant": "cyan", "tool": "yellow"}
 
 
@@ -29,7 +32,10 @@ def count_tokens(messages: Iterable[Message], counter: TokenCounter) -> int:
 
 @dataclass(frozen=True)
 class WindowReport:
-    """The window of one history, and what finding it took. Its `conversation` is None where there is only one."""
+    """The window of one history, and what finding it took.
+
+    Its `conversation` is None where there is only one, its `session` unless it is in a store.
+    """
 
     conversation: int | None
     counter: TokenCounter
@@ -41,6 +47,7 @@ class WindowReport:
     history_tokens: int
     first_seconds: float
     again_seconds: float
+    session: str | None = None
 
     @classmethod
     def find(
@@ -76,6 +83,34 @@ class WindowReport:
             again_seconds=found_again - found,
         )
 
+    @classmethod
+    def read(cls, store: Store, session: str, *, token_limit: int, initial_token_count: int) -> "WindowReport":
+        """Read the window of a session, and nothing else of it, and read it again.
+
+        Raises:
+            ValueError: if `token_limit` is below 1 or `initial_token_count` above it.
+            StoreError: if the store fails.
+        """
+        begin = time.perf_counter()
+        records = store.window(session, token_limit, initial_token_count)
+        found = time.perf_counter()
+        store.window(session, token_limit, initial_token_count)
+        found_again = time.perf_counter()
+        messages: list[Message] = [{"role": record.role, "content": record.text} for record in records]
+        return cls(
+            conversation=None,
+            counter=store.counter,
+            token_limit=token_limit,
+            initial_token_count=initial_token_count,
+            messages=messages,
+            tokens=count_tokens(messages, store.counter),
+            history_messages=store.length(session),
+            history_tokens=store.token_count(session),
+            first_seconds=found - begin,
+            again_seconds=found_again - found,
+            session=session,
+        )
+
     @property
     def start(self) -> int:
         """The index of the window's first message in the history."""
@@ -90,6 +125,7 @@ class WindowReport:
         """Return the report as JSON's values, without the times."""
         return {
             **({} if self.conversation is None else {"conversation": self.conversation}),
+            **({} if self.session is None else {"session": self.session}),
             "token_limit": self.token_limit,
             "initial_token_count": self.initial_token_count,
             "encoding": self.counter.name,
@@ -128,8 +164,8 @@ def show_windows(console: Console, reports: Sequence[WindowReport]) -> None:
     console.print()
 
 
-def show_search(console: Console, reports: Sequence[WindowReport], *, loading_seconds: float) -> None:
-    """Print the limit of these windows, whether they keep it, and how long finding them took."""
+def show_search(console: Console, reports: Sequence[WindowReport], *, loading_seconds: float = 0) -> None:
+    """Print the limit of these windows, whether they keep it, and how long finding or reading them took."""
     limit, counter, initial = reports[0].token_limit, reports[0].counter, reports[0].initial_token_count
     spent = f", of which {initial:,} already spent" if initial else ""
     console.print(f"limit: {amount(limit, 'token')} of {counter.name}{spent}")
@@ -141,7 +177,10 @@ def show_search(console: Console, reports: Sequence[WindowReport], *, loading_se
         )
     first = duration(sum(report.first_seconds for report in reports))
     again = duration(sum(report.again_seconds for report in reports))
-    console.print(f"time: {first} to count and find, {again} again; encoding loaded in {duration(loading_seconds)}")
+    if reports[0].session is None:
+        console.print(f"time: {first} to count and find, {again} again; encoding loaded in {duration(loading_seconds)}")
+    else:
+        console.print(f"time: {first} to connect and read, {again} to read again")
     if len(reports) == 1 and any(message["content"] is None for message in reports[0].messages):
         console.print("note: tool calls do not count; a message without content counts as the text None", style="dim")
 
@@ -242,6 +281,49 @@ class StatsReport:
             bar = block * round(_CHART_WIDTH * tokens / max(self.history_tokens, 1))
             chart.add_row(f"{messages:,}", f"{tokens:,}", Text(bar, "blue"))
         console.print(chart)
+
+
+@dataclass(frozen=True)
+class MigrationReport:
+    """What was copied from where, and what was not."""
+
+    source: str
+    target: str
+    counter: TokenCounter
+    migration: Migration
+    left_out: list[str]
+
+    def record(self) -> dict[str, Any]:
+        """Return the report as JSON's values."""
+        return {
+            "from": self.source,
+            "to": self.target,
+            "encoding": self.counter.name,
+            **{name.replace(" ", "_"): dict(zip(_COUNTS, sums, strict=True)) for name, *sums in self._sums()},
+            "not_copied": self.migration.failed,
+            "left_out": self.left_out,
+        }
+
+    def show(self, console: Console) -> None:
+        """Print how much was copied; what was not is for standard error."""
+        table = _table("", *(f">{name}" for name in _COUNTS))
+        for name, *sums in self._sums():
+            table.add_row(name, *(f"{number:,}" for number in sums))
+        if self.migration.failed:
+            table.add_row("not copied", f"{len(self.migration.failed):,}", style="bold red")
+        console.print(table)
+        console.print()
+        console.print(one_line(f"from: {self.source}"))
+        console.print(one_line(f"to: {self.target}, tokens of {self.counter.name}"))
+        verified = amount(len(self.migration.copied) + len(self.migration.already_there), "session")
+        console.print(f"verified: messages and tokens of {verified} are the same in both")
+        if self.left_out:
+            names = ", ".join(self.left_out[:_LONGEST]) + (", ..." if len(self.left_out) > _LONGEST else "")
+            console.print(one_line(f"left out, as it is no session: {names}"), style="dim")
+
+    def _sums(self) -> Iterable[tuple[Any, ...]]:
+        for name, counts in (("copied", self.migration.copied), ("already there", self.migration.already_there)):
+            yield name, len(counts), *(sum(column) for column in zip((0, 0), *counts.values(), strict=True))
 
 
 def _table(*headers: str) -> Table:

@@ -1,0 +1,534 @@
+"""`chatring migrate`, from what LlamaIndex's own chat stores have written and from ours, into every store."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterable
+from contextlib import closing
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from chatring import MessageRing
+from chatring.llama_index import ChatMemoryBuffer, RedisChatStore, RingChatStore, SQLChatStore
+from chatring.llama_index.store_chat_store import StoreChatStore
+from chatring.migration import migrate, open_source
+from chatring.stores import Record, Store, open_store
+from llama_index.core.base.llms.types import ImageBlock, ToolCallBlock
+from llama_index.core.llms import ChatMessage, TextBlock
+from llama_index.storage.chat_store.postgres import PostgresChatStore
+from llama_index.storage.chat_store.redis import RedisChatStore as LlamaIndexRedisChatStore
+from test_cli import output, python, refusal, run
+
+from stores.servers import PASSWORD, PostgresServer, ValkeyServer
+
+SESSIONS: dict[str, list[ChatMessage]] = {
+    "ada": [
+        ChatMessage("You sell tea.", role="system"),
+        ChatMessage("Is there any Assam left? 🍵"),
+        ChatMessage(
+            [ToolCallBlock(tool_call_id="1", tool_name="stock", tool_kwargs={"tea": "Assam"})],
+            role="assistant",
+            additional_kwargs={"tool_calls": [{"id": "1"}]},
+        ),
+        ChatMessage('{"grams": 1250}', role="tool", additional_kwargs={"tool_call_id": "1"}),
+        ChatMessage("Yes, 1,250 grams.", role="assistant"),
+    ],
+    "bob ü 世界 }{%": [
+        ChatMessage([TextBlock(text="see"), ImageBlock(image=b"\x89PNG\r\n\x1a\n")]),
+        ChatMessage(None, role="assistant"),
+        ChatMessage("", role="user"),
+        ChatMessage("  \n", role="user"),
+    ],
+    "cy": [ChatMessage(f"question {n}") for n in range(100)],
+}
+COUNTS = {"sessions": len(SESSIONS), "messages": sum(map(len, SESSIONS.values()))}
+NOTHING = {"sessions": 0, "messages": 0, "tokens": 0}
+
+
+def opened(url: str) -> StoreChatStore:
+    return RedisChatStore(url) if url.startswith("redis") else SQLChatStore(url)
+
+
+@pytest.fixture(params=["sqlite", "postgres", "valkey"])
+def target(request: pytest.FixtureRequest) -> str:
+    """The URL of an empty store that outlives a process, one of each kind."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "chats.json"
+    RingChatStore(store=SESSIONS).persist(str(path))
+    return path
+
+
+@pytest.fixture
+def their_redis(valkey_url: str) -> str:
+    """The URL of a server with sessions of LlamaIndex's `RedisChatStore`."""
+    with closing_redis(LlamaIndexRedisChatStore(redis_url=valkey_url)) as theirs:
+        for key, messages in SESSIONS.items():
+            for message in messages:
+                theirs.add_message(key, message)
+    return valkey_url
+
+
+@pytest.fixture
+def database(postgres_server: PostgresServer) -> str:
+    """The URL of a new database, for tests that make tables of their own."""
+    return postgres_server.create_database(f"test_{uuid.uuid4().hex}")
+
+
+def closing_redis(theirs: LlamaIndexRedisChatStore) -> Any:
+    class Closing:
+        def __enter__(self) -> LlamaIndexRedisChatStore:
+            return theirs
+
+        def __exit__(self, *_: object) -> None:
+            assert theirs._redis_client is not None
+            theirs._redis_client.close()
+
+    return Closing()
+
+
+def their_postgres(url: str, **options: Any) -> PostgresChatStore:
+    """Keep the sessions in LlamaIndex's `PostgresChatStore`."""
+    theirs: PostgresChatStore = PostgresChatStore.from_uri(url, **options)
+    for key, messages in SESSIONS.items():
+        theirs.set_messages(key, messages[:-1])
+        theirs.add_message(key, messages[-1])
+    assert theirs._session is not None
+    theirs._session.kw["bind"].dispose()
+    return theirs
+
+
+def report(*arguments: object) -> dict[str, Any]:
+    """Migrate, which must succeed; return what it tells."""
+    told: dict[str, Any] = json.loads(output("migrate", *arguments, "--json"))
+    return told
+
+
+def assert_all_there(url: str) -> None:
+    """Assert that a store has the sessions, and gives the windows of a ring."""
+    ring = RingChatStore(store=SESSIONS)
+    chat_store = opened(url)
+    assert sorted(chat_store.get_keys()) == sorted(SESSIONS)
+    for key, messages in SESSIONS.items():
+        assert chat_store.get_messages(key) == messages
+        for limit in (1, 10, 40, 3000):
+            mine, rings = (
+                ChatMemoryBuffer.from_defaults(token_limit=limit, chat_store=store, chat_store_key=key)
+                for store in (chat_store, ring)
+            )
+            assert mine.get() == rings.get()
+            assert mine.token_count() == rings.token_count()
+    chat_store.store.close()
+
+
+class TestFromLlamaIndex:
+    def test_a_persisted_simple_chat_store(self, file: Path, target: str) -> None:
+        told = report(file, target)
+        assert_all_there(target)
+        tokens = sum(
+            ChatMemoryBuffer.from_defaults(chat_history=messages).token_count() for messages in SESSIONS.values()
+        )
+        assert told == {
+            "from": str(file),
+            "to": target.replace(PASSWORD, "***"),
+            "encoding": "cl100k_base",
+            "copied": {**COUNTS, "tokens": tokens},
+            "already_there": NOTHING,
+            "not_copied": {},
+            "left_out": [],
+        }
+        again = report(file, target)
+        assert (again["copied"], again["already_there"]) == (NOTHING, told["copied"])
+        assert_all_there(target)
+
+    def test_old_forms_of_messages(self, tmp_path: Path, sqlite_url: str) -> None:
+        file = tmp_path / "old.json"
+        old = {"role": "assistant", "content": "Hello.", "additional_kwargs": {"name": "Ada"}}
+        file.write_text(json.dumps({"store": {"a": [old, {"content": None}], "empty": []}}))
+        report(file, sqlite_url)
+        chat_store = opened(sqlite_url)
+        assert chat_store.get_messages("a") == [
+            ChatMessage("Hello.", role="assistant", additional_kwargs={"name": "Ada"}),
+            ChatMessage(None),
+        ]
+        assert sorted(chat_store.get_keys()) == ["a", "empty"]
+        chat_store.store.close()
+        assert report(file, sqlite_url)["already_there"]["sessions"] == 2
+
+    def test_their_redis_chat_store(self, their_redis: str, sqlite_url: str) -> None:
+        told = report(their_redis, sqlite_url)
+        assert {name: told["copied"][name] for name in COUNTS} == COUNTS
+        assert told["from"] == their_redis.replace(PASSWORD, "***")
+        assert_all_there(sqlite_url)
+
+    def test_their_redis_chat_store_into_the_same_server(self, their_redis: str) -> None:
+        for name in ("copied", "already_there"):
+            told = report(their_redis, their_redis)
+            assert {count: told[name][count] for count in COUNTS} == COUNTS
+            assert_all_there(their_redis)
+        with closing_redis(LlamaIndexRedisChatStore(redis_url=their_redis)) as theirs:
+            for key, messages in SESSIONS.items():
+                assert theirs.get_messages(key) == messages
+
+    def test_what_else_is_on_a_redis_server(
+        self, their_redis: str, valkey_server: ValkeyServer, sqlite_url: str
+    ) -> None:
+        with valkey_server.client() as client:
+            client.set("a string", "1")
+            client.hset("a hash", "a", "b")
+            client.rpush("a queue", '{"task": 1}')
+            client.rpush("numbers", 1, 2, 3)
+            client.rpush(b"\xff", '{"role": "user"}')
+        told = report(their_redis, sqlite_url)
+        assert sorted(told["left_out"]) == ["\\xff", "a queue", "numbers"]
+        assert_all_there(sqlite_url)
+        shown = output("migrate", their_redis, sqlite_url)
+        assert "left out, as it is no session: " in shown
+
+    @pytest.mark.parametrize("options", [{}, {"use_jsonb": True}, {"schema_name": "chats", "table_name": "talks"}])
+    def test_their_postgres_chat_store(self, database: str, sqlite_url: str, options: dict[str, Any]) -> None:
+        their_postgres(database, **options)
+        told = report(database, sqlite_url)
+        assert {name: told["copied"][name] for name in COUNTS} == COUNTS
+        assert_all_there(sqlite_url)
+        # Into the same database.
+        report(database, database)
+        assert_all_there(database)
+        assert report(database, database)["copied"] == NOTHING
+
+    def test_several_tables_of_their_postgres_chat_store(self, database: str, sqlite_url: str) -> None:
+        import psycopg
+
+        their_postgres(database)
+        with psycopg.connect(database) as connection:
+            connection.execute("CREATE TABLE data_old (id serial PRIMARY KEY, key varchar NOT NULL, value json[])")
+            connection.execute("INSERT INTO data_old (key, value) VALUES ('nothing', NULL)")
+            connection.execute("CREATE TABLE others (key varchar, value text[])")
+        name = database.replace(PASSWORD, "***")
+        assert refusal("migrate", database, sqlite_url) == (
+            f"Error: {name} has several tables of LlamaIndex: say which with --table, one of: "
+            "public.chatstore, public.data_old\n"
+        )
+        assert refusal("migrate", database, sqlite_url, "--table", "others") == (
+            f"Error: {name} has no table others of LlamaIndex; it has: public.chatstore, public.data_old\n"
+        )
+        report(database, sqlite_url, "--table", "chatstore")
+        assert_all_there(sqlite_url)
+        told = report(database, sqlite_url, "--table", "public.data_old")
+        assert told["copied"] == {"sessions": 1, "messages": 0, "tokens": 0}
+
+    def test_a_message_that_is_none(self, valkey_server: ValkeyServer, their_redis: str, sqlite_url: str) -> None:
+        with valkey_server.client() as client:
+            client.rpush("bad", '{"role": "user", "content": "a"}', '{"role": "SECRET"}')
+            client.rpush("x" * 2000, '{"role": "user", "content": "a"}')
+        result = run("migrate", their_redis, sqlite_url, "--json")
+        told = json.loads(result.stdout)
+        assert {name: told["copied"][name] for name in COUNTS} == COUNTS
+        reason = (
+            "message 1: role: Input should be 'system', 'developer', 'user', 'assistant', 'function', 'tool', "
+            "'chatbot' or 'model'"
+        )
+        long = f"a session's key must have at most 1024 bytes of UTF-8, got 2000: {'x' * 40!r}..."
+        assert told["not_copied"] == {"bad": reason, "x" * 2000: long}
+        assert result.exit_code == 2
+        errors = sorted(result.stderr.splitlines())
+        assert errors == [f"Error: session 'bad': {reason}", f"Error: session '{'x' * 990}…"] or len(errors) == 2
+        assert "SECRET" not in result.stderr
+        assert_all_there(sqlite_url)
+
+
+RECORDS = {
+    "a": [Record("user", "NUL \0 and \ud800", b"\x00\xff"), Record("tool", "", b""), Record("customer", "Hello?")],
+    "empty": [],
+    "ü }{%": [Record("user", f"message {n}", None if n % 2 else b"{}") for n in range(30)],
+}
+
+
+def fill(url: str, sessions: dict[str, list[Record]]) -> None:
+    with closing(open_store(url)) as store:
+        for key, records in sessions.items():
+            store.replace(key, records)
+
+
+def assert_records(url: str, sessions: dict[str, list[Record]]) -> None:
+    with closing(open_store(url)) as store:
+        assert sorted(store.keys()) == sorted(sessions)
+        for key, records in sessions.items():
+            assert store.all(key) == records
+            assert store.token_count(key) == tokens_of(records)
+            assert store.window(key, 20) == window_of(records, 20)
+
+
+def ring_of(records: list[Record]) -> MessageRing[Record]:
+    ring: MessageRing[Record] = MessageRing()
+    ring.put_messages(records)
+    return ring
+
+
+def tokens_of(records: list[Record]) -> int:
+    return ring_of(records).token_count()
+
+
+def window_of(records: list[Record], limit: int) -> list[Record]:
+    return ring_of(records).get(token_limit=limit)
+
+
+class TestFromOurs:
+    def test_from_store_to_store(self, sqlite_url: str, postgres_url: str, valkey_url: str, tmp_path: Path) -> None:
+        fill(sqlite_url, RECORDS)
+        last = f"sqlite:///{tmp_path / 'last.db'}"
+        for source, target in ((sqlite_url, postgres_url), (postgres_url, valkey_url), (valkey_url, last)):
+            told = report(source, target)
+            assert told["copied"] == {
+                "sessions": 3,
+                "messages": 33,
+                "tokens": sum(map(tokens_of, RECORDS.values())),
+            }
+            assert_records(target, RECORDS)
+
+    def test_under_another_counter(self, sqlite_url: str, tmp_path: Path) -> None:
+        fill(sqlite_url, RECORDS)
+        target = f"sqlite:///{tmp_path / 'o200k.db'}"
+        told = report(sqlite_url, target, "--model", "gpt-4o")
+        assert told["encoding"] == "o200k_base"
+        with closing(open_store(target, counter="o200k_base")) as store:
+            for key, records in RECORDS.items():
+                assert store.all(key) == records
+                assert told["copied"]["tokens"] >= store.token_count(key)
+        # Again with the first one: the sums would be wrong.
+        reason = "the target has counted this session with another counter; --overwrite counts it anew"
+        result = run("migrate", sqlite_url, target, "--json")
+        assert json.loads(result.stdout)["not_copied"] == dict.fromkeys(RECORDS, reason)
+        assert result.exit_code == 2
+        report(sqlite_url, target, "--overwrite")
+        assert_records(target, RECORDS)
+
+    def test_other_messages_are_left_alone(self, sqlite_url: str, tmp_path: Path) -> None:
+        target = f"sqlite:///{tmp_path / 'target.db'}"
+        theirs = {"a": [Record("user", "other")], "ü }{%": [*RECORDS["ü }{%"], Record("user", "newer")]}
+        fill(sqlite_url, RECORDS)
+        fill(target, {**theirs, "unrelated": [Record("user", "u")]})
+        result = run("migrate", sqlite_url, target)
+        assert result.exit_code == 2
+        reason = "the target has other messages under this key; --overwrite replaces them"
+        assert result.stderr == f"Error: session 'a': {reason}\nError: session 'ü }}{{%': {reason}\n"
+        rows = [line.split() for line in result.stdout.splitlines()]
+        assert rows[:4] == [
+            ["sessions", "messages", "tokens"],
+            ["copied", "1", "0", "0"],
+            ["already", "there", "0", "0", "0"],
+            ["not", "copied", "2"],
+        ]
+        unrelated = {"unrelated": [Record("user", "u")]}
+        assert_records(target, {**RECORDS, **theirs, **unrelated})
+        told = report(sqlite_url, target, "--overwrite")
+        assert (told["copied"]["sessions"], told["already_there"]["sessions"]) == (2, 1)
+        assert_records(target, {**RECORDS, **unrelated})
+
+
+class TestResumed:
+    LONG: ClassVar = [Record("user", f"message {n}", b"{}") for n in range(5_000)]
+
+    def test_half_a_session_is_completed(self, target: str, tmp_path: Path) -> None:
+        source = f"sqlite:///{tmp_path / 'source.db'}"
+        fill(source, {"long": self.LONG, "short": self.LONG[:10]})
+        fill(target, {"long": self.LONG[:3_000]})
+        advanced: list[int] = []
+        with closing(open_store(target)) as store, closing(open_source(source)) as found:
+            appended: list[int] = []
+            append = store.append
+
+            def noted(key: str, records: Iterable[Record]) -> None:
+                append(key, records := list(records))
+                appended.append(len(records))
+
+            store.append = noted  # type: ignore[method-assign]
+            done = migrate(found, found.lengths(), store, advanced=advanced.append)
+        assert (list(done.copied), done.already_there, done.failed) == (["long", "short"], {}, {})
+        assert appended == [2_000, 10]
+        assert sum(advanced) == 5_010
+        assert_records(target, {"long": self.LONG, "short": self.LONG[:10]})
+
+    @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+    def test_after_a_kill(self, target: str, tmp_path: Path) -> None:
+        source = f"sqlite:///{tmp_path / 'source.db'}"
+        sessions = {f"session {n:02}": self.LONG for n in range(8)}
+        fill(source, sessions)
+        command = [sys.executable, "-m", "chatring", "migrate", source, target]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+            with closing(open_store(target)) as store:
+                # In the middle of the second session, or later.
+                while process.poll() is None and store.length("session 01") < 2_000:
+                    time.sleep(0.005)
+            process.send_signal(signal.SIGKILL)
+        with closing(open_store(target)) as store:
+            kept = {key: store.length(key) for key in store.keys()}  # noqa: SIM118
+            assert all(store.all(key) == self.LONG[: kept[key]] for key in kept)
+        assert 2 <= len(kept) < 8
+        told = report(source, target)
+        assert told["already_there"]["sessions"] == sum(length == 5_000 for length in kept.values())
+        assert told["copied"]["sessions"] + told["already_there"]["sessions"] == 8
+        assert_records(target, sessions)
+
+    def test_a_writer_in_between_is_noticed(self, target: str, file: Path) -> None:
+        with closing(open_store(target)) as store, closing(open_source(str(file))) as source:
+
+            def write(_: int) -> None:
+                store.append("ada", [Record("user", "Me too.")])
+
+            done = migrate(source, source.lengths(), store, advanced=write)
+            assert sorted(done.copied) == sorted(key for key in SESSIONS if key != "ada")
+            assert list(done.failed) == ["ada"]
+            assert done.failed["ada"].startswith(f"the target has {store.length('ada')} messages and ")
+            assert "does somebody write to it meanwhile?" in done.failed["ada"]
+
+
+class TestRefusals:
+    def test_targets(self, file: Path) -> None:
+        assert refusal("migrate", file, "chat.db") == (
+            "Error: TO must be the URL of a store, such as sqlite:///chat.db; got chat.db\n"
+        )
+        assert refusal("migrate", file, "memory://") == "Error: memory:// would be gone when the command ends\n"
+        assert refusal("migrate", file, "mysql://u:hunter2@h/d").startswith(
+            "Error: 'mysql://u:***@h/d' is no store's URL"
+        )
+
+    def test_sources(self, tmp_path: Path, sqlite_url: str, database: str, valkey_url: str) -> None:
+        target = f"sqlite:///{tmp_path / 'target.db'}"
+        nothing = f"sqlite:///{tmp_path / 'nothing.db'}"
+        assert refusal("migrate", tmp_path / "no", target) == f"Error: {tmp_path / 'no'}: no such file\n"
+        assert refusal("migrate", nothing, target) == f"Error: {nothing}: no such file\n"
+        assert not (tmp_path / "nothing.db").exists()
+        for url in (database, valkey_url):
+            name = url.replace(PASSWORD, "***")
+            of = "has no sessions of"
+            assert refusal("migrate", url, target) == f"Error: {name} {of} chatring or LlamaIndex\n"
+            assert refusal("migrate", url, target, "--layout", "chatring") == f"Error: {name} {of} chatring\n"
+            assert refusal("migrate", url, target, "--layout", "llama-index") == f"Error: {name} {of} LlamaIndex\n"
+        assert refusal("migrate", "memory://", target) == (
+            "Error: memory:// is a new store in this process: it has no sessions\n"
+        )
+        # Looking made no tables.
+        assert refusal("window", database, "a", "--token-limit", 3).endswith("has no sessions of chatring\n")
+
+    def test_damaged_files(self, file: Path, sqlite_url: str, tmp_path: Path) -> None:
+        file.write_bytes(file.read_bytes()[:-100])
+        assert refusal("migrate", file, sqlite_url).startswith(f"Error: {file} is not a chat store: ")
+        database = tmp_path / "damaged.db"
+        database.write_bytes(b"no database" * 100)
+        assert "not a database" in refusal("migrate", f"sqlite:///{database}", sqlite_url)
+
+    def test_options(self, file: Path, sqlite_url: str, their_redis: str) -> None:
+        assert refusal("migrate", file, sqlite_url, "--layout", "chatring") == (
+            f"Error: {file} is a file: its layout is llama-index\n"
+        )
+        assert refusal("migrate", file, sqlite_url, "--table", "t") == (
+            "Error: only LlamaIndex's PostgresChatStore has a table to choose\n"
+        )
+        assert refusal("migrate", sqlite_url, sqlite_url, "--layout", "chatring") == (
+            "Error: FROM and TO are the same store\n"
+        )
+        # After a migration within one server, sessions of both are there.
+        report(their_redis, their_redis)
+        name = their_redis.replace(PASSWORD, "***")
+        assert refusal("migrate", their_redis, sqlite_url) == (
+            f"Error: {name} has sessions of chatring and of LlamaIndex: "
+            "say which with --layout chatring or llama-index\n"
+        )
+        for layout in ("chatring", "llama-index"):
+            report(their_redis, sqlite_url, "--layout", layout)
+        assert_all_there(sqlite_url)
+
+    @pytest.mark.parametrize("url", ["postgresql://u:hunter2@127.0.0.1:1/d", "redis://u:hunter2@127.0.0.1:1/0"])
+    def test_servers_that_are_not_there(self, url: str, file: Path, sqlite_url: str) -> None:
+        shown = url.replace("hunter2", "***")
+        for told in (
+            refusal("migrate", url, sqlite_url),
+            refusal("migrate", file, url),
+            refusal("window", url, "a", "--token-limit", 3),
+        ):
+            assert told.startswith(f"Error: {shown} cannot be reached")
+            assert "hunter2" not in told
+
+    def test_without_what_is_needed(self, file: Path, tmp_path: Path) -> None:
+        for missing, extra, arguments in (
+            ("sqlalchemy", "sql", ("sqlite:///a.db", "sqlite:///b.db")),
+            ("psycopg", "sql", ("postgresql://h/d", "sqlite:///b.db")),
+            ("redis", "redis", ("redis://h", "sqlite:///b.db")),
+            ("llama_index", "llama-index", (str(file), f"sqlite:///{tmp_path / 'b.db'}")),
+        ):
+            program = f"import sys; sys.modules[{missing!r}] = None; from chatring.__main__ import main; main()"
+            done = python("-c", program, "migrate", *arguments)
+            told = f"Error: this needs {missing}: pip install 'chatring[{extra}]'\n"
+            assert (done.returncode, done.stdout, done.stderr.decode()) == (2, b"", told)
+
+
+def test_tables(file: Path, sqlite_url: str) -> None:
+    tokens = report(file, sqlite_url)["copied"]["tokens"]
+    rows = [line.split() for line in output("migrate", file, sqlite_url).splitlines()]
+    assert rows[:3] == [
+        ["sessions", "messages", "tokens"],
+        ["copied", "0", "0", "0"],
+        ["already", "there", "3", "109", f"{tokens:,}"],
+    ]
+    assert [" ".join(row) for row in rows[4:]] == [
+        f"from: {file}",
+        f"to: {sqlite_url}, tokens of cl100k_base",
+        "verified: messages and tokens of 3 sessions are the same in both",
+    ]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals of POSIX")
+def test_progress_on_a_terminal(file: Path, sqlite_url: str) -> None:
+    import pty
+
+    controller, terminal = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, "-m", "chatring", "migrate", str(file), sqlite_url, "--json"],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "PYTHONUTF8": "1"},
+        timeout=60,
+        check=True,
+    )
+    os.write(terminal, b"END")
+    seen = b""
+    while not seen.endswith(b"END"):
+        seen += os.read(controller, 65536)
+    os.close(controller)
+    os.close(terminal)
+    assert json.loads(done.stdout)["copied"]["sessions"] == 3
+    assert b"copying" in seen
+    assert b"109/109" in seen
+    assert b"messages" in seen
+
+
+def test_a_store_is_a_target_for_whoever_writes_a_source() -> None:
+    class Twice:
+        name, layout = "twice", "mine"
+
+        def lengths(self) -> dict[str, int]:
+            return {"a": 2}
+
+        def records(self, key: str) -> list[Record]:
+            return [Record("user", key)] * 2
+
+        def left_out(self) -> list[str]:
+            return []
+
+        def close(self) -> None:
+            pass
+
+    store: Store = open_store("memory://")
+    done = migrate(Twice(), Twice().lengths(), store)
+    assert done.copied == {"a": (2, 2)}
+    assert store.all("a") == [Record("user", "a")] * 2
