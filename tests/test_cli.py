@@ -1,20 +1,24 @@
 """The command, from its output alone: windows and totals are held against tiktoken and the window rule."""
 
+import contextlib
 import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import pytest
 import tiktoken
 from chatring import MessageRing, TokenCounter
 from chatring.cli import chatring
+from chatring.stores import Record as Stored
+from chatring.stores import open_store
 from chatring.terminal import amount, duration, headline, one_line
 from click.testing import CliRunner, Result
 from conftest import AIRLINE
@@ -319,6 +323,77 @@ class TestStats:
         assert output("stats", "-", stdin=b'{"messages": []}').startswith("0 messages, 0 tokens of cl100k_base\n")
         found = record("stats", "-", stdin=b'{"messages": []}')
         assert (found["roles"], found["longest"], found["growth"]) == ({}, [], [])
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> str:
+    """The URL of a store with the session "ada"."""
+    url = f"sqlite:///{tmp_path / 'chat.db'}"
+    with contextlib.closing(open_store(url)) as store:
+        store.append("ada", [Stored(message["role"], text_of(message["content"])) for message in TALK])
+        store.replace("nobody", [])
+    return url
+
+
+class TestSessionOfAStore:
+    TEXTS: ClassVar = [{"role": message["role"], "content": text_of(message["content"])} for message in TALK]
+
+    @pytest.mark.parametrize(("limit", "initial"), [(1, 0), (20, 0), (20, 15), (1000, 0)])
+    def test_window(self, stored: str, limit: int, initial: int, cl100k: tiktoken.Encoding) -> None:
+        found = record("window", stored, "ada", "--token-limit", limit, "--initial-token-count", initial)
+        assert found == {"session": "ada", **expected_window(self.TEXTS, cl100k, limit, initial)}
+
+    def test_only_the_window_is_read(self, stored: str) -> None:
+        path = stored.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+            # Whoever reads one of these rows fails.
+            connection.execute("UPDATE chatring_message SET text = x'ff' WHERE seq < 5")
+        assert record("window", stored, "ada", "--token-limit", 9)["window"]["messages"] == 1
+        assert "was not written by chatring" in refusal("stats", stored, "ada")
+
+    def test_summary(self, stored: str, cl100k: tiktoken.Encoding) -> None:
+        rows = cells(output("window", stored, "ada", "--token-limit", 10, "--initial-token-count", 1))
+        assert rows[0] == ["index", "role", "tokens", "content"]
+        assert rows[-6][:2] == ["window", "1"]
+        assert rows[-4] == ["history", "6", str(joined_tokens(TALK, cl100k))]
+        assert re.fullmatch(r"time: \S+ [µm]?s to connect and read, \S+ [µm]?s to read again", " ".join(rows[-1]))
+
+    def test_stats(self, stored: str, talk: Path) -> None:
+        found, of_file = record("stats", stored, "ada"), record("stats", talk)
+        for longest in (found["longest"], of_file["longest"]):  # which shows tool calls, and other parts
+            for message in longest:
+                del message["beginning"]
+        assert found == of_file
+        assert output("stats", stored, "ada").startswith("6 messages, ")
+
+    def test_session_without_messages(self, stored: str) -> None:
+        found = record("window", stored, "nobody", "--token-limit", 9)
+        assert (found["messages"], found["history"]) == ([], {"messages": 0, "tokens": 0})
+        assert output("stats", stored, "nobody").startswith("0 messages, ")
+
+    def test_refusals(self, stored: str, talk: Path, tmp_path: Path) -> None:
+        sessions = "it has 2: 'ada', 'nobody'\n"
+        for command in (("window", "--token-limit", 9), ("stats",)):
+            assert refusal(*command, stored) == f"Error: {stored}: which session? {sessions}"
+            assert refusal(*command, stored, "eve") == f"Error: {stored}: no session 'eve'; {sessions}"
+            nothing = f"sqlite:///{tmp_path / 'no.db'}"
+            assert refusal(*command, nothing, "ada") == f"Error: {nothing}: no such file\n"
+            assert not (tmp_path / "no.db").exists()
+            told = "Error: a session, 'ada', needs the URL of a store, such as sqlite:///chat.db; a file has none\n"
+            assert refusal(*command, talk, "ada") == told
+            assert refusal(*command, "http://u:hunter2@h", "ada").startswith(
+                "Error: 'http://u:***@h' is no store's URL; one begins with "
+            )
+        told = refusal("window", "--token-limit", 9, stored, "ada", "--model", "gpt-4o")
+        assert "session 'ada' was counted with 'cl100k_base', this store counts with 'o200k_base'" in told
+        assert record("stats", stored, "ada", "--model", "gpt-4o")["encoding"] == "o200k_base"
+        (tmp_path / "text.db").write_text("no database " * 100)
+        assert "not a database" in refusal("stats", f"sqlite:///{tmp_path / 'text.db'}", "ada")
+        for option in (("--conversation", 1), ("--concatenate",)):
+            assert refusal("window", stored, "ada", "--token-limit", 9, *option) == (
+                "Error: --conversation and --concatenate are for files; a store has sessions\n"
+            )
+        assert refusal("window", stored, "ada", "--token-limit", 0) == "Error: token_limit must be at least 1, got 0\n"
 
 
 MESSAGE = b'{"role": "user", "content": "a"}\n'
