@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import time
@@ -156,13 +157,19 @@ class Database:
             cursor.close()
             return result
         except BaseException as error:
-            # What is left of the transaction is rolled back when the connection returns to its pool. After an error of
-            # the database, or something like KeyboardInterrupt, a new connection is safer, and the tables may be gone.
+            # The pool rolls back what is left of a transaction. After an error of the database, or something like
+            # KeyboardInterrupt, a new connection is safer, and the tables may be gone.
             if isinstance(error, (exc.SQLAlchemyError, self._driver.Error)) or not isinstance(error, Exception):
                 self._with_tables.discard(connection.engine)
-                if not (self._is_in_memory or connection.closed):
-                    connection.invalidate()
+                self._give_up(connection)
             raise
+
+    def _give_up(self, connection: Connection) -> None:
+        if self._is_sqlite:
+            with contextlib.suppress(self._driver.Error):
+                connection.connection.rollback()  # closed within a transaction, it would keep its locks for a while
+        if not self._is_in_memory:
+            connection.invalidate()
 
     @property
     def _begin(self) -> str:
@@ -301,6 +308,8 @@ def _parsed(url: str) -> tuple[URL, str]:
             "it must begin with sqlite:// or postgresql://"
         )
     if not parsed.drivername.startswith("sqlite"):
+        if "@" in (parsed.host or ""):  # the rest of the password, for errors to show
+            raise ValueError(f"{without_secrets(url)!r} has a password with an @; write %40 in its place")
         return parsed.set(drivername="postgresql+psycopg"), ""
     synchronous = str(parsed.query.get("synchronous", "FULL")).upper()
     if synchronous not in _SYNCHRONOUS:

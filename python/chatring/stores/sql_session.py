@@ -45,7 +45,7 @@ class Session:
 
     def records_from(self, cursor: Cursor, first: int) -> list[Record]:
         """Return the records from the one at `first` on."""
-        return records_of(cursor.fetch(sql.RECORDS_FROM, id=self.id, first=first))
+        return self._whole(records_of(cursor.fetch(sql.RECORDS_FROM, id=self.id, first=first)), self.length - first)
 
     def cut(self, cursor: Cursor, length: int) -> None:
         """Keep the first `length` records. The row is changed only by `extend`."""
@@ -54,9 +54,7 @@ class Session:
         count = _FIRST_LOOK_BACK
         while length:
             rows = cursor.fetch(sql.NEWEST, id=self.id, length=length, count=count)[::-1]
-            records = records_of(row[:3] for row in rows)
-            if not records:
-                raise ForeignDataError(f"session {self.key!r} lacks messages that chatring wrote")
+            records = self._whole(records_of(row[:3] for row in rows), min(count, length))
             self.total, self.blank_tail = rows[-1][3], blanks_at_end(records)
             self.closed = not _is_blank(records[-1].text[-1:])
             if self.blank_tail < len(records) or len(records) < count:
@@ -120,6 +118,11 @@ class Session:
             blank_tail=self.blank_tail,
             closed=self.closed,
         )
+
+    def _whole(self, records: list[Record], length: int) -> list[Record]:
+        if len(records) != length:
+            raise ForeignDataError(f"session {self.key!r} lacks messages that chatring wrote, or has others")
+        return records
 
 
 def records_of(rows: Iterable[tuple[Any, ...]]) -> list[Record]:

@@ -1,0 +1,371 @@
+"""What is particular to `SQLStore`: its URLs and connections, its statements, and many processes at once."""
+
+import asyncio
+import gc
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from chatring import MessageRing
+from chatring.stores import Record, Store, StoreError, StoreFullError, StoreTimeoutError, open_store
+from chatring.stores.sql import SQLStore
+from chatring.stores.sql_errors import store_error
+from sqlalchemy import Engine, event
+
+ONE = Record("user", "one")
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def sql_url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue({"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param])
+    return url
+
+
+@pytest.fixture
+def on_connect() -> Iterator[Callable[[Callable[[Any], None]], None]]:
+    """Have something done with every new connection of any store."""
+    listeners: list[Callable[[Any, object], None]] = []
+
+    def listen(work: Callable[[Any], None]) -> None:
+        def listener(connection: Any, _: object) -> None:
+            work(connection)
+
+        event.listen(Engine, "connect", listener)
+        listeners.append(listener)
+
+    yield listen
+    for listener in listeners:
+        event.remove(Engine, "connect", listener)
+
+
+# URLs.
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://ada:s3cret@db.example/chat",
+        "postgres://ada:s3cret@db.example/chat",
+        "postgresql+psycopg://ada:s3cret@db.example:5432/chat?sslmode=require",
+        "postgresql://db.example/chat?user=ada&password=s3cret",
+        "postgresql://ada:s3%40cret@db.example/chat?sslpassword=s3cret",
+    ],
+)
+def test_a_store_shows_its_url_without_secrets(url: str) -> None:
+    store = open_store(url)
+    assert isinstance(store, SQLStore)
+    for shown in (store.url, repr(store), str(store)):
+        assert "s3" not in shown
+        assert "db.example" in shown
+        assert "***" in shown
+    assert repr(store) == f"SQLStore({store.url!r}, counter='cl100k_base')"
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (
+            "sqlite+aiosqlite:///chat.db",
+            "'sqlite+aiosqlite:///chat.db' names neither SQLite nor PostgreSQL with psycopg",
+        ),
+        ("postgresql+asyncpg://a:s3cret@h/d", "'postgresql+asyncpg://a:***@h/d' names neither SQLite nor PostgreSQL"),
+        ("postgresql://a:s3cret@h:port/d", "'postgresql://a:***@h:port/d' is no URL of a database"),
+        ("postgresql://a:s3@cret@h/d", "'postgresql://a:***@h/d' has a password with an @; write %40 in its place"),
+        ("sqlite:///chat.db?synchronous=maybe", "synchronous must be one of OFF, NORMAL, FULL, EXTRA, got 'MAYBE'"),
+    ],
+)
+def test_urls_that_are_refused(url: str, message: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        open_store(url)
+    assert str(raised.value).startswith(message)
+    assert raised.value.__cause__ is None
+
+
+def test_nothing_is_opened_before_the_first_call(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/chat.db")
+    open_store("postgresql://127.0.0.1:1/nowhere")
+    assert list(tmp_path.iterdir()) == []
+    assert store.keys() == []
+    assert (tmp_path / "chat.db").exists()
+    store.close()
+
+
+@pytest.mark.parametrize(("query", "level"), [("", 2), ("?synchronous=NORMAL", 1), ("?synchronous=extra", 3)])
+def test_sqlite_writes_ahead_and_syncs(
+    sqlite_url: str, on_connect: Callable[[Callable[[Any], None]], None], query: str, level: int
+) -> None:
+    connections: list[sqlite3.Connection] = []
+    on_connect(connections.append)
+    store = open_store(sqlite_url + query)
+    store.append("ada", [ONE])
+    (connection,) = connections
+    assert connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+    assert connection.execute("PRAGMA synchronous").fetchall() == [(level,)]
+    assert connection.execute("PRAGMA busy_timeout").fetchall() == [(10_000,)]
+    store.close()
+
+
+def test_settings_of_a_url_come_after_the_stores(
+    postgres_url: str, on_connect: Callable[[Callable[[Any], None]], None]
+) -> None:
+    settings: dict[str, str] = {}
+
+    def read(connection: Any) -> None:
+        for name in ("lock_timeout", "work_mem", "default_transaction_isolation", "plan_cache_mode"):
+            settings[name] = connection.execute(f"SHOW {name}").fetchall()[0][0]
+        connection.rollback()
+
+    on_connect(read)
+    store = open_store(f"{postgres_url}?options=-c%20work_mem%3D8MB%20-c%20lock_timeout%3D3s")
+    store.append("ada", [ONE])
+    assert settings == {
+        "lock_timeout": "3s",
+        "work_mem": "8MB",
+        "default_transaction_isolation": "read committed",
+        "plan_cache_mode": "force_generic_plan",
+    }
+    store.close()
+
+
+# Statements.
+
+
+def statements_of(connections: list[sqlite3.Connection], call: Callable[[], object]) -> list[str]:
+    seen: list[str] = []
+    for connection in connections:
+        connection.set_trace_callback(seen.append)
+    call()
+    for connection in connections:
+        connection.set_trace_callback(None)
+    return [statement.split()[0] for statement in seen]
+
+
+def test_a_window_is_one_statement(sqlite_url: str, on_connect: Callable[[Callable[[Any], None]], None]) -> None:
+    connections: list[sqlite3.Connection] = []
+    on_connect(connections.append)
+    store = open_store(sqlite_url)
+    store.append("ada", [ONE, Record("tool", "two"), ONE])
+    assert statements_of(connections, lambda: store.window("ada", 2)) == ["WITH"]
+    assert statements_of(connections, lambda: store.window("ada", 1)) == ["WITH"]
+    assert statements_of(connections, lambda: store.all("ada")) == ["SELECT"]
+    assert statements_of(connections, lambda: store.length("ada")) == ["SELECT"]
+    assert statements_of(connections, lambda: store.token_count("ada")) == ["SELECT"]
+    assert statements_of(connections, lambda: store.append("ada", [ONE])) == ["BEGIN", "UPDATE", "INSERT", "COMMIT"]
+    batch = ["BEGIN", "SELECT", *["INSERT"] * 3, "UPDATE", "COMMIT"]
+    assert statements_of(connections, lambda: store.append("ada", [ONE] * 3)) == batch
+    store.close()
+
+
+def test_a_start_is_found_in_the_index(sqlite_url: str, on_connect: Callable[[Callable[[Any], None]], None]) -> None:
+    connections: list[sqlite3.Connection] = []
+    on_connect(connections.append)
+    store = open_store(sqlite_url)
+    store.append("ada", [ONE] * 100)
+    seen: list[str] = []
+    connections[0].set_trace_callback(seen.append)
+    store.window("ada", 10)
+    connections[0].set_trace_callback(None)
+    (window,) = seen
+    plan = [detail for _, _, _, detail in connections[0].execute(f"EXPLAIN QUERY PLAN {window}")]
+    assert any("USING COVERING INDEX chatring_message_start (session_id=? AND before>?)" in detail for detail in plan)
+    assert any("USING INDEX sqlite_autoindex_chatring_message_1 (session_id=? AND seq>? AND seq<?)" in d for d in plan)
+    assert not any(detail.startswith("SCAN chatring") or "TEMP B-TREE" in detail for detail in plan)
+    store.close()
+
+
+# Many processes.
+
+FIRST_USE = """
+import sys
+from chatring.stores import Record, open_store
+store = open_store(sys.argv[1])
+print("ready", flush=True)
+sys.stdin.readline()
+store.append("ada", [Record("user", "one")])
+store.append("ada", [Record("user", "two"), Record("user", "three")])
+store.close()
+"""
+
+
+def test_many_processes_make_the_tables(sql_url: str) -> None:
+    command = [sys.executable, "-c", FIRST_USE, sql_url]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(6)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate()[1] for process in processes] == [""] * 6
+    store = open_store(sql_url)
+    assert store.length("ada") == 18
+    assert [record.text for record in store.all("ada")].count("two") == 6
+    store.close()
+
+
+FORK = """
+import os, sys, threading
+from chatring.stores import Record, open_store
+store = open_store(sys.argv[1])
+store.append("ada", [Record("user", "before")])
+children = []
+for child in range(3):
+    process = os.fork()
+    if process == 0:
+        for index in range(10):
+            store.append("ada", [Record("user", f"{child} {index}")])
+            assert store.window("ada", 100)
+        store.close()
+        os._exit(0)
+    children.append(process)
+for index in range(10):
+    store.append("ada", [Record("user", f"parent {index}")])
+assert [os.waitpid(process, 0)[1] for process in children] == [0, 0, 0]
+store.append("ada", [Record("user", "after")])
+assert store.length("ada") == 42, store.length("ada")
+store.close()
+"""
+
+
+def test_processes_that_fork(sql_url: str) -> None:
+    subprocess.run([sys.executable, "-W", "error", "-c", FORK, sql_url], check=True, timeout=60)
+    store = open_store(sql_url)
+    texts = [record.text for record in store.all("ada")]
+    for by in ("0", "1", "2", "parent"):
+        assert [text for text in texts if text.startswith(f"{by} ")] == [f"{by} {index}" for index in range(10)]
+    assert (texts[0], texts[-1]) == ("before", "after")
+    store.close()
+
+
+# In memory.
+
+
+def test_a_database_in_memory_is_one(on_connect: Callable[[Callable[[Any], None]], None]) -> None:
+    connections: list[sqlite3.Connection] = []
+    on_connect(connections.append)
+    store = open_store("sqlite://")
+    threads = [
+        threading.Thread(target=lambda: [store.append("ada", [ONE]) for _ in range(20)], daemon=True) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.length("ada") == 160
+    assert asyncio.run(store.alength("ada")) == 160
+    assert len(connections) == 1
+    assert open_store("sqlite://").keys() == []
+    store.close()
+    assert store.keys() == []
+    store.close()
+    gc.collect()
+
+
+def test_an_interrupt_leaves_a_database_in_memory_as_it_was() -> None:
+    interrupt = False
+
+    def count(text: str) -> list[str]:
+        if interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+        return text.split()
+
+    store = open_store("sqlite://", counter=count, counter_name="words")
+    history = [ONE, Record("user", "two\n")]
+    store.append("ada", history)
+    interrupt = True
+    with pytest.raises(KeyboardInterrupt):
+        store.pop("ada", 0)
+    interrupt = False
+    assert store.all("ada") == history
+    store.append("ada", [ONE])
+    assert store.all("ada") == [*history, ONE]
+    store.close()
+
+
+# Event loops.
+
+
+def test_a_store_is_used_in_one_loop_after_the_other(sql_url: str) -> None:
+    store = open_store(sql_url)
+
+    async def use() -> None:
+        await asyncio.gather(*(store.aappend("ada", [ONE]) for _ in range(3)))
+        await store.aclose()
+
+    for _ in range(3):
+        asyncio.run(use())
+    threads = [threading.Thread(target=lambda: asyncio.run(use())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.length("ada") == 18
+    store.close()
+
+
+def test_connections_of_a_loop_that_is_gone_are_closed(postgres_url: str) -> None:
+    connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+
+    def used() -> int:
+        with psycopg.connect(postgres_url) as connection:
+            return int(connection.execute(connections).fetchall()[0][0])
+
+    before = used()
+
+    def leave() -> None:
+        store = open_store(postgres_url)
+        for _ in range(4):
+            asyncio.run(store.aappend("ada", [ONE]))  # nobody calls aclose
+            gc.collect()
+            assert used() <= before + 2
+        del store
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="was deleted while still open"):
+        leave()
+    while used() > before:
+        time.sleep(0.01)
+
+
+# Errors.
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("database is locked", StoreTimeoutError),
+        ("database or disk is full", StoreFullError),
+        ("something new", StoreError),
+    ],
+)
+def test_errors_of_sqlite_without_codes(text: str, kind: type[StoreError]) -> None:
+    """As before Python 3.11."""
+    assert type(store_error(sqlite3.OperationalError(text), "sqlite:///chat.db")) is kind
+
+
+def test_sums_of_a_long_session(sql_url: str) -> None:
+    """Windows begin at the same message whether it was appended alone or in a batch of thousands."""
+    records = [
+        Record(("user", "assistant", "tool", "assistant")[index % 4], f"message {index}") for index in range(3_000)
+    ]
+    store: Store = open_store(sql_url)
+    store.append("ada", records[:1_000])
+    for record in records[1_000:1_100]:
+        store.append("ada", [record])
+    store.append("ada", records[1_100:])
+    ring: MessageRing[Record] = MessageRing()
+    ring.put_messages(records)
+    for limit in (1, 2, 3, 5, 17, 100, 999, 5_000, 8_000):
+        assert store.window("ada", limit) == ring.get(token_limit=limit)
+    store.close()

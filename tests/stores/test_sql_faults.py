@@ -1,0 +1,585 @@
+"""What can go wrong with SQLite and PostgreSQL: each is a named error with its cause, and nothing is half written."""
+
+import asyncio
+import sqlite3
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from chatring import MessageRing
+from chatring.stores import (
+    ForeignDataError,
+    Record,
+    SchemaVersionError,
+    Store,
+    StoreError,
+    StoreFullError,
+    StoreTimeoutError,
+    StoreUnavailableError,
+    open_store,
+)
+from sqlalchemy import Engine, event
+
+from stores.servers import PASSWORD, PostgresServer
+
+ONE, TWO = Record("user", "one"), Record("assistant", "two")
+CHANGES: dict[str, Callable[[Store], object]] = {
+    "append one": lambda store: store.append("ada", [ONE]),
+    "append two": lambda store: store.append("ada", [ONE, TWO]),
+    "append after whitespace": lambda store: store.append("open", [ONE]),
+    "begin": lambda store: store.append("new", [ONE]),
+    "replace": lambda store: store.replace("ada", [TWO]),
+    "pop": lambda store: store.pop("ada", 1),
+    "recount": lambda store: store.recount("ada"),
+    "delete": lambda store: store.delete("ada"),
+}
+READS: dict[str, Callable[[Store], object]] = {
+    "window": lambda store: store.window("ada", 100),
+    "all": lambda store: store.all("ada"),
+    "length": lambda store: store.length("ada"),
+    "token_count": lambda store: store.token_count("ada"),
+    "keys": lambda store: store.keys(),
+}
+SESSIONS = {"ada": [ONE, TWO, ONE, TWO], "open": [ONE, Record("user", "two\n")]}
+
+
+def fill(store: Store) -> None:
+    for key, records in SESSIONS.items():
+        store.append(key, records)
+
+
+def assert_unchanged(store: Store, sessions: dict[str, list[Record]] = SESSIONS) -> None:
+    """Assert that the store has these sessions and no other, with the right sums, and that it goes on."""
+    assert sorted(store.keys()) == sorted(sessions)
+    for key, records in sessions.items():
+        ring: MessageRing[Record] = MessageRing()
+        ring.put_messages(records)
+        assert store.all(key) == records
+        assert store.token_count(key) == ring.token_count()
+        for limit in range(1, ring.token_count() + 2):
+            assert store.window(key, limit) == ring.get(token_limit=limit)
+    store.append("later", [ONE])
+    assert store.pop("later") == ONE
+    assert store.delete("later")
+
+
+def assert_error(error: BaseException, kind: type[StoreError], cause: type[BaseException], words: str) -> None:
+    """Assert that an error is of a kind, says what is the matter, has its cause, and shows no secret."""
+    assert type(error) is kind
+    assert words in str(error)
+    assert "\n" not in str(error)
+    assert isinstance(error.__cause__, cause)
+    assert PASSWORD not in "".join(traceback.format_exception(error))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def sql_url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue({"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param])
+    return url
+
+
+@pytest.fixture
+def store(sql_url: str) -> Iterator[Store]:
+    with_sessions = open_store(sql_url)
+    fill(with_sessions)
+    yield with_sessions
+    with_sessions.close()
+
+
+@pytest.fixture
+def run(sql_url: str) -> Callable[[str], None]:
+    """Run statements on the database of `sql_url`, as another program does."""
+
+    def run_on_sqlite(script: str) -> None:
+        connection = sqlite3.connect(sql_url.removeprefix("sqlite:///"), isolation_level=None)
+        connection.executescript(script)
+        connection.close()
+
+    def run_on_postgresql(script: str) -> None:
+        with psycopg.connect(sql_url, autocommit=True) as connection:
+            connection.execute(script.encode())
+
+    return run_on_sqlite if sql_url.startswith("sqlite") else run_on_postgresql
+
+
+# A server that is not there.
+
+
+@pytest.fixture(scope="module")
+def own_server() -> Iterator[PostgresServer]:
+    with PostgresServer(fsync="off") as server:
+        yield server
+
+
+@pytest.fixture
+def restarted(own_server: PostgresServer) -> Iterator[PostgresServer]:
+    """A server to stop, with empty tables."""
+    own_server.start()
+    with psycopg.connect(own_server.url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+    yield own_server
+    own_server.start()
+
+
+def test_a_server_that_is_down_and_comes_back(restarted: PostgresServer) -> None:
+    store = open_store(restarted.url)
+    restarted.stop()
+    for call in (*READS.values(), *CHANGES.values()):
+        with pytest.raises(StoreUnavailableError) as raised:
+            call(store)
+        assert isinstance(raised.value, ConnectionError)
+        assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "cannot be reached; check that it")
+    restarted.start()
+    fill(store)
+    assert_unchanged(store)
+    store.close()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+@pytest.mark.parametrize("calls_meanwhile", [True, False])
+def test_a_server_that_restarts(restarted: PostgresServer, how: str, calls_meanwhile: bool) -> None:
+    store = open_store(restarted.url)
+    fill(store)
+    # Several connections in the pool.
+    threads = [threading.Thread(target=store.window, args=("ada", 10)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for call in (READS["window"], CHANGES["append one"], CHANGES["append two"]):
+        restarted.kill() if how == "kill" else restarted.stop()
+        if calls_meanwhile:
+            with pytest.raises(StoreUnavailableError) as raised:
+                call(store)
+            assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "cannot be reached")
+        restarted.start()
+        call(store)  # the first one that is made when the server is back
+    assert store.all("ada") == [*SESSIONS["ada"], ONE, ONE, TWO]
+    store.close()
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_async_methods_when_the_server_restarts(restarted: PostgresServer, how: str) -> None:
+    async def work() -> None:
+        store = open_store(restarted.url)
+        await store.aappend("ada", [ONE])
+        await asyncio.gather(*(store.awindow("ada", 10) for _ in range(4)))
+        for more in ([ONE], [ONE, TWO]):
+            restarted.kill() if how == "kill" else restarted.stop()
+            with pytest.raises(StoreUnavailableError) as raised:
+                await store.aappend("ada", more)
+            assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "cannot be reached")
+            restarted.start()
+            await store.aappend("ada", more)
+            restarted.kill() if how == "kill" else restarted.stop()
+            restarted.start()
+            assert await store.awindow("ada", 100)
+        assert await store.aall("ada") == [ONE, ONE, ONE, TWO]
+        await store.aclose()
+
+    asyncio.run(work())
+
+
+def test_a_password_that_is_wrong(postgres_url: str) -> None:
+    store = open_store(postgres_url.replace(PASSWORD, "wr0ng:/%40word"))
+    with pytest.raises(StoreUnavailableError) as raised:
+        store.keys()
+    assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "password authentication failed")
+    assert "wr0ng" not in "".join(traceback.format_exception(raised.value))
+
+
+def test_a_database_that_is_not_there(postgres_server: PostgresServer) -> None:
+    store = open_store(postgres_server.database_url("nowhere"))
+    with pytest.raises(StoreUnavailableError) as raised:
+        store.keys()
+    assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, 'database "nowhere" does not exist')
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/later/chat.db")
+    with pytest.raises(StoreUnavailableError) as raised:
+        store.append("ada", [ONE])
+    assert_error(raised.value, StoreUnavailableError, sqlite3.OperationalError, "unable to open database file")
+    (tmp_path / "later").mkdir()
+    fill(store)
+    assert_unchanged(store)
+    store.close()
+
+
+# A connection that is lost.
+
+
+def terminate_others(url: str) -> None:
+    """End all other connections, and wait until they are gone."""
+    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {others}".encode())
+
+
+@pytest.mark.parametrize("name", ["append after whitespace", "pop", "recount"])
+def test_a_connection_lost_within_a_transaction(postgres_url: str, name: str) -> None:
+    lose = False
+
+    def count(text: str) -> list[str]:
+        if lose:
+            terminate_others(postgres_url)
+        return text.split()
+
+    store = open_store(postgres_url, counter=count, counter_name="words")
+    fill(store)
+    sessions = {**SESSIONS, "ada": [*SESSIONS["ada"], *SESSIONS["ada"]]}
+    store.append("ada", SESSIONS["ada"])
+    lose = True
+    # What is counted within the transaction, after its first statements, loses the connection.
+    with pytest.raises(StoreUnavailableError) as raised:
+        CHANGES[name](store)
+    assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "cannot be reached")
+    lose = False
+    assert sorted(store.keys()) == sorted(sessions)
+    assert {key: store.all(key) for key in sessions} == sessions
+    CHANGES[name](store)
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["append one", "append two", "replace", "delete"])
+def test_a_connection_lost_within_a_statement(postgres_url: str, name: str) -> None:
+    store = open_store(postgres_url)
+    fill(store)
+    errors: list[BaseException] = []
+
+    def change() -> None:
+        try:
+            CHANGES[name](store)
+        except BaseException as error:
+            errors.append(error)
+
+    with psycopg.connect(postgres_url) as holder:
+        holder.execute("LOCK TABLE chatring_session")
+        thread = threading.Thread(target=change)
+        thread.start()
+        wait_until_blocked(postgres_url)
+        waiting = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        holder.execute(waiting)
+        thread.join()
+    (error,) = errors
+    assert_error(error, StoreUnavailableError, psycopg.OperationalError, "terminating connection due to administrator")
+    assert_unchanged(store)
+    store.close()
+
+
+def wait_until_blocked(url: str) -> None:
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(blocked).fetchall() == [(0,)]:
+            time.sleep(0.01)
+
+
+def test_a_cancelled_task_changes_nothing(postgres_url: str) -> None:
+    sync = open_store(postgres_url)
+    fill(sync)
+
+    async def cancel(change: Callable[[Store], Any], store: Store) -> None:
+        task = asyncio.create_task(change(store))
+        await asyncio.to_thread(wait_until_blocked, postgres_url)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def work() -> None:
+        store = open_store(postgres_url)
+        assert await store.alength("ada") == 4
+        with psycopg.connect(postgres_url) as holder:
+            holder.execute("LOCK TABLE chatring_session")
+            await cancel(lambda store: store.aappend("ada", [ONE]), store)
+            await cancel(lambda store: store.aappend("ada", [ONE, TWO]), store)
+            await cancel(lambda store: store.apop("ada"), store)
+            await cancel(lambda store: store.awindow("ada", 10), store)
+        assert await store.aall("ada") == SESSIONS["ada"]
+        await store.aclose()
+
+    asyncio.run(work())
+    assert_unchanged(sync)
+    sync.close()
+
+
+# Another writer that holds the session.
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_lock_timeout(sql_url: str, store: Store, name: str) -> None:
+    is_sqlite = sql_url.startswith("sqlite")
+    impatient = open_store(sql_url + ("?timeout=0.1" if is_sqlite else "?options=-c%20lock_timeout%3D100ms"))
+    if is_sqlite:
+        cause: type[BaseException] = sqlite3.OperationalError
+        holder: Any = sqlite3.connect(sql_url.removeprefix("sqlite:///"), isolation_level=None)
+        holder.execute("BEGIN IMMEDIATE")
+    else:
+        cause = psycopg.errors.LockNotAvailable
+        holder = psycopg.connect(sql_url)
+        holder.execute("LOCK TABLE chatring_session IN EXCLUSIVE MODE")
+    with pytest.raises(StoreTimeoutError) as raised:
+        CHANGES[name](impatient)
+    assert isinstance(raised.value, TimeoutError)
+    assert_error(raised.value, StoreTimeoutError, cause, "another writer holds the session; try again")
+    for read in READS.values():
+        read(impatient)  # does not wait for a writer
+    holder.rollback()
+    holder.close()
+    assert_unchanged(impatient)
+    impatient.close()
+
+
+def test_one_writer_waits_for_another(sql_url: str, store: Store) -> None:
+    with_lock, released = threading.Event(), threading.Event()
+
+    def slow(text: str) -> list[str]:
+        with_lock.set()
+        released.wait(30)
+        return text.split()
+
+    second = open_store(sql_url, counter=slow, counter_name="words")
+    thread = threading.Thread(target=second.recount, args=("ada",))
+    thread.start()
+    assert with_lock.wait(30)
+    third = threading.Thread(target=store.replace, args=("ada", [ONE]))
+    third.start()
+    assert store.all("ada") == SESSIONS["ada"]
+    released.set()
+    thread.join()
+    third.join()
+    assert_unchanged(store, {**SESSIONS, "ada": [ONE]})
+    second.close()
+
+
+# A disk that is full.
+
+
+def repeat(call: Callable[[], object], times: int) -> None:
+    for _ in range(times):
+        call()
+
+
+def test_a_full_disk_of_sqlite(sqlite_url: str) -> None:
+    pages = 1_000_000
+
+    def limit(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    event.listen(Engine, "connect", limit)
+    try:
+        store = open_store(sqlite_url)
+        fill(store)
+        store.close()
+        pages = 30
+        big = [Record("user", "big " * 10_000)]
+        for change in (
+            lambda: store.append("ada", big),
+            lambda: store.append("ada", [ONE, *big * 8]),
+            lambda: store.append("new", big * 8),
+            lambda: store.replace("ada", big * 8),
+        ):
+            with pytest.raises(StoreFullError) as raised:
+                repeat(change, 100)
+            assert isinstance(raised.value, OSError)
+            assert_error(
+                raised.value, StoreFullError, sqlite3.OperationalError, "is full; nothing was stored: database"
+            )
+            while store.all("ada")[-1] == big[0]:
+                store.pop("ada")
+            assert sorted(store.keys()) == ["ada", "open"]
+            assert store.all("ada") == SESSIONS["ada"]
+        store.close()
+        pages = 1_000_000
+        assert_unchanged(store)
+        store.close()
+    finally:
+        event.remove(Engine, "connect", limit)
+
+
+REPORTED = {
+    "53100": StoreFullError,  # disk full
+    "53200": StoreFullError,  # out of memory
+    "53300": StoreUnavailableError,
+    "57P01": StoreUnavailableError,
+    "57P03": StoreUnavailableError,
+    "08006": StoreUnavailableError,
+    "40001": StoreTimeoutError,
+    "40P01": StoreTimeoutError,
+    "57014": StoreTimeoutError,
+    "23514": ForeignDataError,
+    "42703": ForeignDataError,
+    "42501": StoreError,
+    "25006": StoreError,
+    "P0001": StoreError,
+}
+
+
+@pytest.mark.parametrize("state", REPORTED)
+def test_what_postgresql_reports(postgres_url: str, state: str) -> None:
+    store = open_store(postgres_url)
+    fill(store)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        body = f"BEGIN RAISE EXCEPTION 'as reported' USING ERRCODE = '{state}'; END"
+        connection.execute(
+            f"CREATE FUNCTION report() RETURNS trigger LANGUAGE plpgsql AS $${body}$$;"
+            "CREATE TRIGGER report AFTER INSERT OR DELETE ON chatring_message EXECUTE FUNCTION report()".encode()
+        )
+        for name in ("append one", "append two", "begin", "replace", "pop", "delete"):
+            with pytest.raises(StoreError) as raised:
+                CHANGES[name](store)
+            assert_error(raised.value, REPORTED[state], psycopg.Error, "as reported")
+        connection.execute("DROP TRIGGER report ON chatring_message")
+    assert_unchanged(store)
+    store.close()
+
+
+# Data that are not ours.
+
+
+@pytest.mark.parametrize("table", ["chatring_session", "chatring_message"])
+def test_a_table_that_is_not_ours(sql_url: str, run: Callable[[str], None], table: str) -> None:
+    run(f"CREATE TABLE {table} (id integer, text text); INSERT INTO {table} VALUES (1, 'mine')")
+    store = open_store(sql_url)
+    for call in (*READS.values(), *CHANGES.values()):
+        with pytest.raises(ForeignDataError) as raised:
+            call(store)
+        assert_error(raised.value, ForeignDataError, Exception, f"not written by chatring: {error_of(sql_url, table)}")
+    run(f"DROP TABLE {table}")
+    fill(store)
+    assert_unchanged(store)
+    store.close()
+
+
+def error_of(url: str, table: str) -> str:
+    return f"table {table} already exists" if url.startswith("sqlite") else f'relation "{table}" already exists'
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "CREATE TABLE chatring_schema (owner text)",
+        "CREATE TABLE chatring_schema (version integer)",
+        "CREATE TABLE chatring_schema (version text); INSERT INTO chatring_schema VALUES ('one')",
+    ],
+)
+def test_a_version_that_is_not_ours(sql_url: str, run: Callable[[str], None], script: str) -> None:
+    run(script)
+    store = open_store(sql_url)
+    for call in (*READS.values(), *CHANGES.values()):
+        with pytest.raises(ForeignDataError, match="not written by chatring"):
+            call(store)
+    store.close()
+
+
+def test_tables_of_a_newer_chatring(sql_url: str, store: Store, run: Callable[[str], None]) -> None:
+    run("UPDATE chatring_schema SET version = 2")
+    older = open_store(sql_url)
+    for call in (*READS.values(), *CHANGES.values()):
+        with pytest.raises(SchemaVersionError) as raised:
+            call(older)
+        assert str(raised.value).endswith(
+            "has tables of version 2, this chatring knows version 1; use the chatring that wrote them, or a newer one"
+        )
+        assert PASSWORD not in str(raised.value)
+    run("UPDATE chatring_schema SET version = 1")
+    assert_unchanged(older)
+    older.close()
+
+
+def test_tables_that_are_dropped(store: Store, run: Callable[[str], None]) -> None:
+    run("DROP TABLE chatring_message; DROP TABLE chatring_session; DROP TABLE chatring_schema")
+    with pytest.raises(ForeignDataError):
+        store.append("ada", [ONE])
+    fill(store)
+    assert_unchanged(store)
+
+
+def test_a_row_that_is_not_ours(store: Store, run: Callable[[str], None]) -> None:
+    """It stands where the next message of the session belongs."""
+    row = "(SELECT id FROM chatring_session WHERE key = 'ada'), 4, 'user', {}, NULL, 99, 99"
+    text = "X'6d696e65'" if "sqlite" in repr(store) else "'mine'"
+    run(f"INSERT INTO chatring_message (session_id, seq, role, text, payload, total, before) SELECT {row.format(text)}")
+    for name in ("append one", "append two"):
+        with pytest.raises(ForeignDataError) as raised:
+            CHANGES[name](store)
+        assert_error(raised.value, ForeignDataError, Exception, "has tables or rows that were not written by chatring")
+    assert store.all("ada") == SESSIONS["ada"]
+    run("DELETE FROM chatring_message WHERE total = 99")
+    assert_unchanged(store)
+
+
+def test_a_text_that_is_not_ours(store: Store, run: Callable[[str], None]) -> None:
+    text = "X'ff'" if "sqlite" in repr(store) else "'\\xff'"
+    run(f"UPDATE chatring_message SET text = {text} WHERE seq = 3")
+    for call in (READS["window"], READS["all"], CHANGES["pop"], CHANGES["recount"]):
+        with pytest.raises(ForeignDataError, match="a row of chatring_message was not written by chatring: its"):
+            call(store)
+    store.replace("ada", SESSIONS["ada"])
+    assert_unchanged(store)
+
+
+def test_messages_that_are_missing(store: Store, run: Callable[[str], None]) -> None:
+    run("DELETE FROM chatring_message WHERE seq < 3")
+    for call in (CHANGES["pop"], CHANGES["append after whitespace"], CHANGES["recount"]):
+        with pytest.raises(ForeignDataError, match=r"^session '\w+' lacks messages that chatring wrote"):
+            call(store)
+    for key, records in SESSIONS.items():
+        store.replace(key, records)
+    assert_unchanged(store)
+
+
+def test_sqlite_refuses_values_that_are_not_ours(sqlite_url: str) -> None:
+    store = open_store(sqlite_url)
+    fill(store)
+    connection = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
+    for change in (
+        "text = 'mine'",
+        "role = X'00'",
+        "payload = 'mine'",
+        "total = 'many'",
+        "before = 'many'",
+        "text = 5",
+    ):
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK constraint failed"):
+            connection.execute(f"UPDATE chatring_message SET {change}")
+    connection.execute("PRAGMA ignore_check_constraints = ON")
+    connection.execute("UPDATE chatring_message SET text = 'mine'")
+    connection.close()
+    with pytest.raises(ForeignDataError, match="a row of chatring_message was not written by chatring"):
+        store.all("ada")
+    store.close()
+
+
+def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    path.write_text("Dear diary, " * 1_000)
+    store = open_store(f"sqlite:///{path}")
+    for call in (*READS.values(), *CHANGES.values()):
+        with pytest.raises(ForeignDataError) as raised:
+            call(store)
+        assert_error(raised.value, ForeignDataError, sqlite3.DatabaseError, "file is not a database")
+    assert path.read_text() == "Dear diary, " * 1_000
+    store.close()
+
+
+def test_a_database_to_read_only(sqlite_url: str) -> None:
+    writer = open_store(sqlite_url)
+    fill(writer)
+    path = sqlite_url.removeprefix("sqlite:///")
+    reader = open_store(f"sqlite:///file:{path}?mode=ro&uri=true")
+    assert reader.all("ada") == SESSIONS["ada"]
+    for change in CHANGES.values():
+        with pytest.raises(StoreError) as raised:
+            change(reader)
+        assert_error(
+            raised.value, StoreError, sqlite3.OperationalError, "refused: attempt to write a readonly database"
+        )
+    assert_unchanged(writer)
+    reader.close()
+    writer.close()
