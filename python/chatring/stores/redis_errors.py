@@ -64,12 +64,9 @@ def store_error(error: Exception, url: str, *, may_have_changed: bool) -> StoreE
         url: the store's, without secrets.
         may_have_changed: whether a change was under way.
     """
-    if isinstance(error, exceptions.MovedError) or str(error).startswith(
-        "MOVED "
-    ):  # an older redis-py has no class for it here
-        return StoreError(
-            f"{url} is a node of a cluster; add cluster=true to the URL, as in redis://host/?cluster=true"
-        )
+    # An older redis-py has no class for it on a client that is not of a cluster.
+    if isinstance(error, exceptions.MovedError) or str(error).startswith("MOVED "):
+        return StoreError(f"{url} is a node of a cluster; add cluster=true to the URL: redis://host/?cluster=true")
     kind = _kind(error)
     advice = _ADVICE[kind]
     if may_have_changed and (is_lost(error) or kind is StoreTimeoutError):

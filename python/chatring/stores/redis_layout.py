@@ -72,6 +72,7 @@ def unpacked(rows: bytes) -> list[Record]:
         ForeignDataError: if they are not as `packed` makes them.
     """
     records = []
+    make = tuple.__new__  # half the time of Record()
     at, end = 0, len(rows)
     try:
         while at < end:
@@ -84,7 +85,7 @@ def unpacked(rows: bytes) -> list[Record]:
                 at += payload_size
                 payload = rows[payload_at:at]
             text = rows[text_at:payload_at].decode("utf-8", "surrogatepass")
-            records.append(Record(rows[role_at:text_at].decode(), text, payload))
+            records.append(make(Record, (rows[role_at:text_at].decode(), text, payload)))
     except (error, UnicodeDecodeError) as cause:
         raise ForeignDataError("a record was not written by chatring") from cause
     if at != end:

@@ -41,7 +41,7 @@ class Call(NamedTuple):
 
 
 Work: TypeAlias = Generator[Call, Any, _T]
-"""Yields what the server is to do, is sent its answers without the first word, and returns the method's result."""
+"""Yields what the server is to do, is sent its answers, and returns the method's result."""
 
 
 class _Session(NamedTuple):
@@ -69,13 +69,13 @@ class RedisSessions:
 
     def append(self, key: str, records: list[Record]) -> Work[None]:
         """See `Store.append`."""
-        keys, stamp, rows = keys_of(key), _stamp(), packed(records)
+        stamp, rows = _stamp(), packed(records)
         appended = Appended.after_word(self._counter, records)
         expected, until = "1" if appended.suits_first else "0", time.monotonic() + _SECONDS
         while True:
             # By hand: the encoder takes longer than the server for everything.
             head = f'[{self._counter_json},"{expected}","{stamp}",{self._as_json(appended)}]'
-            refused = yield Call(scripts.APPEND, keys, (head, *rows))
+            refused = yield from self._done(key, scripts.APPEND, head, *rows)
             if not refused:
                 return
             self._check_time(key, time.monotonic() > until)
@@ -86,7 +86,7 @@ class RedisSessions:
     def window(self, key: str, allowance: int) -> Work[list[Record]]:
         """See `Store.window`."""
         arguments = (self._counter_name, min(allowance, _FAR))
-        first, is_open, rows = yield Call(scripts.WINDOW, keys_of(key), arguments)
+        first, is_open, rows = yield from self._done(key, scripts.WINDOW, *arguments)
         records = unpacked(rows)
         return records[_start_among_blank(self._counter, records, first == 0, allowance) :] if is_open else records
 
@@ -99,11 +99,11 @@ class RedisSessions:
         """See `Store.replace`."""
         appended = Appended.after(self._counter, [], records, True)
         head = f'[{self._counter_json},"{_stamp()}",{self._as_json(appended)}]'
-        yield Call(scripts.REPLACE, keys_of(key), (head, *packed(records)))
+        yield from self._done(key, scripts.REPLACE, head, *packed(records))
 
     def delete(self, key: str) -> Work[bool]:
         """See `Store.delete`."""
-        (existed,) = yield Call(scripts.DELETE, keys_of(key), ())
+        (existed,) = yield from self._done(key, scripts.DELETE)
         return bool(existed)
 
     def pop(self, key: str, index: int) -> Work[Record]:
@@ -157,8 +157,33 @@ class RedisSessions:
 
     # What these are made of.
 
+    def _done(self, key: str, script: scripts.Script, *arguments: Any) -> Work[list[Any]]:
+        """Return a script's answer without its first word. Of `APPEND` and `RECOUNT`, empty if they did it.
+
+        Raises:
+            StoreError: if the word says so.
+        """
+        match (yield Call(script, keys_of(key), arguments)):
+            case [b"ok" | b"tail", *rest]:
+                return rest
+            case [b"changed"]:
+                return [True]
+            case [b"counter", bytes() as name]:
+                raise self._counter_mismatch(key, name)
+            case [b"version", bytes() as version]:
+                raise SchemaVersionError(
+                    f"session {key!r} at {self._url} has layout {version.decode()}, this chatring knows layout "
+                    f"{scripts.VERSION}; use the chatring that wrote it, or a newer one"
+                )
+            case [b"tokens"]:
+                raise _too_many_tokens()
+        raise ForeignDataError(
+            f"session {key!r} at {self._url} was not written by chatring, or the server evicted a part of it "
+            "(maxmemory-policy must be noeviction); delete its keys to begin it anew"
+        )
+
     def _read(self, key: str) -> Work[_Session]:
-        return _Session._make((yield Call(scripts.READ, keys_of(key), ())))
+        return _Session._make((yield from self._done(key, scripts.READ)))
 
     def _rows(self, key: str, first: int) -> Work[list[Record]]:
         """Return a session's records from the place `first` on, negative from the end.
@@ -186,7 +211,7 @@ class RedisSessions:
         kept = [place, place + len(rest) < session.length, total, blanks_at_end(earlier)]
         stamps = f'"{session.stamp.decode()}","{_stamp()}"'
         head = f"[{self._counter_json},{stamps},{self._as_json(appended)},{json.dumps(kept)[1:-1]}]"
-        return not (yield Call(scripts.RECOUNT, keys_of(key), (head,)))
+        return not (yield from self._done(key, scripts.RECOUNT, head))
 
     def _as_json(self, appended: Appended) -> str:
         # An encoding's tokens are never more than the bytes. A callable may say 2**40 of each text.
@@ -197,7 +222,13 @@ class RedisSessions:
 
     def _check_counter(self, key: str, session: _Session) -> None:
         if session.counter != self._counter_name.encode():
-            raise counter_mismatch(key, session.counter, self._counter_name)
+            raise self._counter_mismatch(key, session.counter)
+
+    def _counter_mismatch(self, key: str, name: bytes) -> CounterMismatchError:
+        return CounterMismatchError(
+            f"session {key!r} was counted with {name.decode(errors='replace')!r}, this store counts with "
+            f"{self._counter_name!r}; open it with that counter, or call recount({key!r})"
+        )
 
     def _check_time(self, key: str, is_over: bool) -> None:
         if is_over:
@@ -205,40 +236,6 @@ class RedisSessions:
                 f"session {key!r} at {self._url} was changed by other writers all the while, for {_SECONDS} seconds; "
                 "nothing was done, try again"
             )
-
-
-def checked_answer(key: str, counter_name: str, url: str, answer: Any) -> list[Any]:
-    """Return a script's answer without its first word. Of `APPEND` and `RECOUNT`, empty if they did it.
-
-    Raises:
-        StoreError: if the word says so.
-    """
-    match answer:
-        case [b"ok" | b"tail", *rest]:
-            return rest
-        case [b"changed"]:
-            return [True]
-        case [b"counter", bytes() as name]:
-            raise counter_mismatch(key, name, counter_name)
-        case [b"version", version]:
-            raise SchemaVersionError(
-                f"session {key!r} at {url} has layout {version.decode(errors='replace')}, this chatring knows layout "
-                f"{scripts.VERSION}; use the chatring that wrote it, or a newer one"
-            )
-        case [b"tokens"]:
-            raise _too_many_tokens()
-    raise ForeignDataError(
-        f"session {key!r} at {url} was not written by chatring, or the server evicted a part of it "
-        "(maxmemory-policy must be noeviction); delete its keys to begin it anew"
-    )
-
-
-def counter_mismatch(key: str, name: bytes, counter_name: str) -> CounterMismatchError:
-    """Return the error of a session that was counted with the counter `name`."""
-    return CounterMismatchError(
-        f"session {key!r} was counted with {name.decode(errors='replace')!r}, this store counts with {counter_name!r}; "
-        f"open it with that counter, or call recount({key!r})"
-    )
 
 
 def _too_many_tokens() -> StoreError:

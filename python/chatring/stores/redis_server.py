@@ -1,0 +1,227 @@
+"""`RedisServer`: the connections of a `RedisStore`, and what becomes of a call when one is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from contextlib import suppress
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import redis as sync_redis
+from redis import asyncio as async_redis
+from redis.asyncio.connection import parse_url as parse_async_url
+from redis.backoff import NoBackoff
+from redis.connection import parse_url
+from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError
+from redis.retry import Retry
+
+from chatring.stores.redis_errors import is_lost, store_error
+from chatring.stores.redis_layout import SESSIONS
+from chatring.stores.redis_sessions import Call, Work
+from chatring.stores.url import without_secrets
+
+_T = TypeVar("_T")
+
+_ERRORS = (RedisError, RedisClusterException, OSError)
+
+# Unless the URL says otherwise: how long to wait for the server, and for a connection of the pool.
+_SECONDS = 10
+_MOST_CONNECTIONS = 50
+# Keys that the server looks at, one call, to find sessions.
+_KEYS_AT_ONCE = 1000
+_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+class RedisServer:
+    """A server, or a cluster of them, at the URL of a store.
+
+    A change is sent once: its answer may be lost after it was made, and an append that is sent again is there twice. So
+    redis-py must not retry. Its pools see most connections that were lost since their last use before they send
+    anything; those of an async client of a cluster do not. What only reads is sent once more on a new connection.
+
+    Raises:
+        ValueError: if it is no such URL.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = without_secrets(url)
+        self._options, self._is_cluster = _parsed(url, parse_url, sync_redis.Connection)
+        self._async_options, _ = _parsed(url, parse_async_url, async_redis.Connection)
+        # Held while a client is made. Clients are safe to use from many threads, and see by themselves that the process
+        # is another one after a fork.
+        self._lock = threading.Lock()
+        self._client: Any = None
+        # An async connection belongs to the loop that opened it.
+        self._async_clients: dict[asyncio.AbstractEventLoop, Any] = {}
+
+    def run(self, work: Work[_T]) -> _T:
+        """Have the server do what `work` yields, and return its result."""
+        answer: Any = None
+        while True:
+            try:
+                call = work.send(answer)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            answer = self._answer(call)
+
+    async def arun(self, work: Work[_T]) -> _T:
+        """As `run`."""
+        answer: Any = None
+        while True:
+            try:
+                call = work.send(answer)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+            answer = await self._aanswer(call)
+
+    def session_keys(self) -> set[bytes]:
+        """Return the first key of every session."""
+        attempt = _Attempt(self.url)
+        while True:
+            with attempt:
+                return set(self._connected().scan_iter(match=SESSIONS, count=_KEYS_AT_ONCE))
+
+    async def asession_keys(self) -> set[bytes]:
+        """As `session_keys`."""
+        attempt = _Attempt(self.url)
+        while True:
+            with attempt:
+                return {key async for key in self._async_connected().scan_iter(match=SESSIONS, count=_KEYS_AT_ONCE)}
+
+    def close(self) -> None:
+        """Close the connections of the sync methods."""
+        with self._lock:
+            client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+    async def aclose(self) -> None:
+        """Close the connections that async methods opened in this event loop."""
+        client = self._async_clients.pop(asyncio.get_running_loop(), None)
+        if client is not None:
+            await client.aclose()
+
+    def _answer(self, call: Call) -> Any:
+        attempt = _Attempt(self.url, call)
+        while True:
+            with attempt:
+                client = self._connected()
+                if call.script is None:
+                    return client.lrange(call.keys[1], *call.arguments)
+                try:
+                    return client.evalsha(call.script.sha, len(call.keys), *call.keys, *call.arguments)
+                except NoScriptError:  # so nothing was done; the server keeps the script from now on
+                    return client.eval(call.script.source, len(call.keys), *call.keys, *call.arguments)
+                except ReadOnlyError:
+                    # The name may by now belong to another server, which takes changes.
+                    self._client = None
+                    raise
+
+    async def _aanswer(self, call: Call) -> Any:
+        if call.script is not None and call.script.changes:
+            # That a connection was closed is known once the loop has looked for what there is to read, which it did not
+            # do while it stood still. It looks after the first step, and passes it on after the second.
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        attempt = _Attempt(self.url, call)
+        while True:
+            with attempt:
+                client = self._async_connected()
+                if call.script is None:
+                    return await client.lrange(call.keys[1], *call.arguments)
+                try:
+                    return await client.evalsha(call.script.sha, len(call.keys), *call.keys, *call.arguments)
+                except NoScriptError:
+                    return await client.eval(call.script.source, len(call.keys), *call.keys, *call.arguments)
+                except ReadOnlyError:
+                    if not self._is_cluster:
+                        await client.connection_pool.disconnect(inuse_connections=False)
+                    raise
+
+    def _connected(self) -> Any:
+        client = self._client
+        if client is None:
+            with self._lock:
+                client = self._client
+                if client is None:
+                    client = self._client = _client(sync_redis, self._options, self._is_cluster)
+        return client
+
+    def _async_connected(self) -> Any:
+        loop = asyncio.get_running_loop()
+        client = self._async_clients.get(loop)
+        if client is None:
+            for other in list(self._async_clients):
+                if other.is_closed():
+                    with suppress(KeyError):  # another thread's loop may have done it
+                        del self._async_clients[other]
+            client = self._async_clients[loop] = _client(async_redis, self._async_options, self._is_cluster)
+        return client
+
+
+class _Attempt:
+    """A call, made once more if it only reads and the connection turns out to be lost."""
+
+    def __init__(self, url: str, call: Call | None = None) -> None:
+        self._url = url
+        self._changes = call is not None and call.script is not None and call.script.changes
+        self._is_last = self._changes
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
+        if not isinstance(error, _ERRORS):
+            return False
+        if self._is_last or not is_lost(error):
+            raise store_error(error, self._url, may_have_changed=self._changes) from error
+        self._is_last = True
+        return True
+
+
+def _parsed(url: str, parse: Any, connection: Any) -> tuple[dict[str, Any], bool]:
+    """Return what redis-py is to connect with, and whether to a cluster."""
+    scheme, _, rest = url.partition("://")
+    try:
+        options = parse(f"{scheme.replace('valkey', 'redis')}://{rest}")
+        database = urlsplit(url).path.strip("/")
+        is_cluster = _FLAGS[str(options.pop("cluster", "false")).lower()]
+        if scheme not in ("redis", "rediss", "valkey", "valkeys") or (database and not database.isdecimal()):
+            raise ValueError
+        if is_cluster and options.pop("db", 0) != 0:
+            raise TypeError("a cluster has only database 0")
+        # RESP3 brings notifications by which redis-py no longer sees that an idle connection was closed.
+        options = {
+            "host": "localhost",
+            "port": 6379,
+            "protocol": 2,
+            "socket_timeout": _SECONDS,
+            "socket_connect_timeout": _SECONDS,
+            **options,
+            "decode_responses": False,
+            "retry": Retry(NoBackoff(), 0),
+        }
+        of_pool = ("connection_class", "max_connections", "timeout")
+        of_connection = {name: value for name, value in options.items() if name not in of_pool}
+        options.get("connection_class", connection)(
+            **of_connection
+        )  # which knows all its parameters; it connects later
+    except (ValueError, KeyError, TypeError) as error:
+        # Without the cause, which may show the password.
+        reason = f": {error}" if isinstance(error, TypeError) else ""
+        raise ValueError(
+            f"{without_secrets(url)!r} is not the URL of a Redis or Valkey server, as redis://host:6379/0{reason}"
+        ) from None
+    return options, is_cluster
+
+
+def _client(library: Any, options: dict[str, Any], is_cluster: bool) -> Any:
+    """Return a client of `library`, which is redis or redis.asyncio."""
+    if not is_cluster:
+        pool = {"max_connections": _MOST_CONNECTIONS, "timeout": _SECONDS, **options}
+        return library.Redis.from_pool(library.BlockingConnectionPool(**pool))
+    options = dict(options)
+    options.pop("timeout", None)
+    is_secure = options.pop("connection_class", None) is not None
+    return library.RedisCluster(**options, **({"ssl": True} if is_secure else {}))
