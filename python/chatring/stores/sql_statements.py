@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     bindparam,
     case,
+    cast,
     delete,
     func,
     insert,
@@ -40,9 +41,13 @@ _range = (
 
 WINDOW = (
     select(*_RECORD)
-    # Both ends, although nothing comes after the last: with one, PostgreSQL expects a third of all rows.
-    .join(_range, (message.c.session_id == _range.c.id) & message.c.seq.between(_range.c.first, _range.c.last))
-    .order_by(message.c.seq)
+    # As single values, and in the order of the primary key: PostgreSQL then reads the rows in order. Of a join it does
+    # not know that there is one session, and sorts them, which takes a third of the time.
+    .where(
+        message.c.session_id == select(_range.c.id).scalar_subquery(),
+        message.c.seq.between(select(_range.c.first).scalar_subquery(), select(_range.c.last).scalar_subquery()),
+    )
+    .order_by(message.c.session_id, message.c.seq)
 )
 """The records of a window, oldest first. If no start is known to fit: the last one, or all blank ones at the end."""
 
@@ -91,6 +96,16 @@ SAVE_SESSION = (
 DELETE_SESSION = delete(session).where(session.c.id == bindparam("id"))
 
 ADD_MESSAGE = insert(message)
+
+_columns = [column for column in message.c if column is not message.c.session_id]
+_rows = func.unnest(*(cast(bindparam(column.name), postgresql.ARRAY(column.type)) for column in _columns)).table_valued(
+    *(column.name for column in _columns)
+)
+ADD_MESSAGES = insert(message).from_select(
+    ["session_id", *_rows.c.keys()], select(bindparam("session_id", type_=BigInteger), *_rows.c)
+)
+"""With a list for each column but the first, or None if all values of it are. PostgreSQL only: half the time."""
+
 SETTLE_START = update(message).where(_ID, message.c.seq == bindparam("seq")).values(before=bindparam("start"))
 FORGET_STARTS = update(message).where(_FROM_FIRST_ON, message.c.before.is_not(None)).values(before=null())
 DELETE_MESSAGES = delete(message).where(_FROM_FIRST_ON)
