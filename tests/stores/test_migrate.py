@@ -364,12 +364,13 @@ class TestResumed:
         sessions = {f"session {n:02}": self.LONG for n in range(8)}
         fill(source, sessions)
         command = [sys.executable, "-m", "chatring", "migrate", source, target]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            with closing(open_store(target)) as store:
+        with (tmp_path / "told").open("w+b") as told_file, closing(open_store(target)) as store:
+            with subprocess.Popen(command, stdout=told_file, stderr=told_file) as process:
                 # In the middle of the second session, or later.
                 while process.poll() is None and store.length("session 01") < 2_000:
                     time.sleep(0.005)
-            process.send_signal(signal.SIGKILL)
+                process.send_signal(signal.SIGKILL)
+            assert process.returncode == -signal.SIGKILL, (tmp_path / "told").read_text()
         with closing(open_store(target)) as store:
             kept = {key: store.length(key) for key in store.keys()}  # noqa: SIM118
             assert all(store.all(key) == self.LONG[: kept[key]] for key in kept)

@@ -10,7 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from chatring.migration.database import engine_of, sql_errors
 from chatring.migration.source import LLAMA_INDEX, SourceError
@@ -18,7 +18,6 @@ from chatring.stores import Record
 from chatring.stores.url import without_secrets
 
 if TYPE_CHECKING:
-    from redis import Redis
     from sqlalchemy import Connection, Table
 
 # Keys that are looked at in one round trip.
@@ -74,20 +73,20 @@ class RedisLists:
     layout = LLAMA_INDEX
 
     def __init__(self, url: str) -> None:
-        from redis import Redis
+        from chatring.stores.redis_server import RedisServer
 
-        self.name = without_secrets(url)
-        self._client: Redis = Redis.from_url(url.replace("valkey", "redis", 1) if url.startswith("valkey") else url)
-        self._left_out: list[str] = []
+        self._server = RedisServer(url)
+        self.name = self._server.url
+        self._left_out: set[str] = set()
 
     def lengths(self) -> dict[str, int]:
         """As in `Source`."""
         lengths: dict[str, int] = {}
-        self._left_out = []
-        with _redis_errors(self.name):
-            keys = (key for key in self._client.scan_iter(count=_AT_ONCE, _type="list") if not key.startswith(_OURS))
-            for some in iter(lambda: sorted(itertools.islice(keys, _AT_ONCE)), []):
-                pipeline = self._client.pipeline(transaction=False)
+        self._left_out.clear()
+        with self._client() as client:
+            keys = (key for key in client.scan_iter(count=_AT_ONCE, _type="list") if not key.startswith(_OURS))
+            for some in iter(lambda: list(itertools.islice(keys, _AT_ONCE)), []):
+                pipeline = client.pipeline(transaction=False)
                 for key in some:
                     pipeline.llen(key)
                     pipeline.lindex(key, 0)
@@ -97,22 +96,33 @@ class RedisLists:
                     if _is_message(first) and name.encode() == key:
                         lengths[name] = length
                     else:
-                        self._left_out.append(name)
-        return lengths
+                        self._left_out.add(name)
+        return dict(sorted(lengths.items()))
 
     def records(self, key: str) -> list[Record]:
         """As in `Source`."""
-        with _redis_errors(self.name):
-            items = self._client.lrange(key, 0, -1)
+        with self._client() as client:
+            items = client.lrange(key, 0, -1)
         return _records_of_json(items)
 
     def left_out(self) -> list[str]:
         """As in `Source`."""
-        return self._left_out
+        return sorted(self._left_out)
 
     def close(self) -> None:
         """As in `Source`."""
-        self._client.close()
+        self._server.close()
+
+    @contextmanager
+    def _client(self) -> Iterator[Any]:
+        from redis.exceptions import RedisClusterException, RedisError
+
+        from chatring.stores.redis_errors import store_error
+
+        try:
+            yield self._server._connected()
+        except (RedisError, RedisClusterException, OSError) as error:
+            raise store_error(error, self.name, may_have_changed=False) from error
 
 
 class PostgresArrays:
@@ -189,18 +199,6 @@ class PostgresArrays:
         for schema, name in chosen.values():
             return Table(name, MetaData(), Column("key", Text), Column("value", Text), schema=schema)
         return None
-
-
-@contextmanager
-def _redis_errors(name: str) -> Iterator[None]:
-    from redis import RedisError
-
-    from chatring.stores.redis_errors import store_error
-
-    try:
-        yield
-    except RedisError as error:
-        raise store_error(error, name, may_have_changed=False) from error
 
 
 def _is_message(item: bytes | None) -> bool:
