@@ -12,7 +12,7 @@ from chatring.stores.appended import Appended
 from chatring.stores.errors import CounterMismatchError
 from chatring.stores.record import Record, check_key, check_records
 from chatring.stores.sql_database import Access, Cursor, Database
-from chatring.stores.sql_session import Session, columns_of, records_of
+from chatring.stores.sql_session import Session, encoded, records_of
 from chatring.stores.store import Store, check_limits
 
 _T = TypeVar("_T")
@@ -174,7 +174,7 @@ class SQLStore(Store):
             "blanks": appended.blank_tail,
             "ends_closed": appended.closed,
         }
-        columns = columns_of(record)
+        columns = {"role": record.role, "text": encoded(record.text), "payload": record.payload}
 
         def change(cursor: Cursor) -> bool:
             counted = cursor.fetch(sql.COUNT_ONE, **values)
@@ -182,7 +182,7 @@ class SQLStore(Store):
                 cursor.run(sql.ADD_MESSAGE, session_id=session_id, seq=seq, total=total, before=before, **columns)
             return bool(counted)
 
-        if self._database.name == "sqlite":
+        if self._database.dialect == "sqlite":
             return Access.TRANSACTION, change
         return Access.STATEMENTS, lambda cursor: bool(cursor.fetch(sql.APPEND_ONE, **values, **columns))
 
@@ -297,7 +297,7 @@ class SQLStore(Store):
         return change
 
     def _begun(self, cursor: Cursor, key: str) -> Session:
-        return Session.begin(cursor, self._database.name, key, self.counter_name)
+        return Session.begin(cursor, key, self.counter_name)
 
     def _check_counter(self, key: str, counter: str) -> None:
         if counter != self.counter_name:

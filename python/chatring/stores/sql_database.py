@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import sqlite3
 import time
 import weakref
@@ -51,7 +52,10 @@ class Access(Enum):
 class Cursor:
     """Runs statements. It is the driver's own, because SQLAlchemy's takes longer than many a statement."""
 
-    def __init__(self, cursor: Any, text_of: Callable[[ClauseElement], tuple[str, dict[str, Any]]]) -> None:
+    def __init__(
+        self, cursor: Any, dialect: str, text_of: Callable[[ClauseElement], tuple[str, dict[str, Any]]]
+    ) -> None:
+        self.dialect = dialect
         self._cursor = cursor
         self._text_of = text_of
 
@@ -94,11 +98,11 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = without_secrets(url)
         self._url, self._synchronous = _parsed(url)
-        self.name = self._url.get_backend_name()
-        self._is_sqlite = self.name == "sqlite"
+        self.dialect = self._url.get_backend_name()
+        self._is_sqlite = self.dialect == "sqlite"
         self._is_in_memory = self._is_sqlite and _is_in_memory(self._url)
-        dialect: Callable[..., Dialect] = self._url.get_dialect()
-        self._dialect = dialect(paramstyle="named" if self._is_sqlite else "pyformat")
+        compiler: Callable[..., Dialect] = self._url.get_dialect()
+        self._compiler = compiler(paramstyle="named" if self._is_sqlite else "pyformat")
         self._driver: Any = self._url.get_dialect().import_dbapi()
         self._texts: dict[ClauseElement, tuple[str, dict[str, Any]]] = {}
         # By process: a connection that a fork inherited is the parent's, which goes on using it. No lock, which might
@@ -148,7 +152,7 @@ class Database:
             if connection.engine not in self._with_tables:
                 self._make_tables(connection)
                 self._with_tables.add(connection.engine)
-            cursor = Cursor(connection.connection.cursor(), self._text_of)
+            cursor = Cursor(connection.connection.cursor(), self.dialect, self._text_of)
             if access is Access.TRANSACTION:
                 cursor.control(self._begin)
             result = work(cursor)
@@ -180,9 +184,10 @@ class Database:
         """Return a statement as the driver takes it, and the constants in it."""
         text = self._texts.get(statement)
         if text is None:
-            compiled = statement.compile(dialect=self._dialect)
+            compiled = statement.compile(dialect=self._compiler)
             constants = {name: value for name, value in compiled.params.items() if value is not None}
-            text = self._texts[statement] = (str(compiled), constants)
+            # psycopg: values in binary.
+            text = self._texts[statement] = (re.sub(r"%\((\w+)\)s", r"%(\1)b", str(compiled)), constants)
         return text
 
     def _make_tables(self, connection: Connection) -> None:

@@ -37,10 +37,10 @@ class Session:
         return cls(*rows[0]) if rows else None
 
     @classmethod
-    def begin(cls, cursor: Cursor, dialect: str, key: str, counter: str) -> Session:
+    def begin(cls, cursor: Cursor, key: str, counter: str) -> Session:
         """Return a session, which begins now if there is none."""
         while (session := cls.lock(cursor, key)) is None:
-            cursor.run(sql.BEGIN_SESSION[dialect], key=key, counter=counter)
+            cursor.run(sql.BEGIN_SESSION[cursor.dialect], key=key, counter=counter)
         return session
 
     def records_from(self, cursor: Cursor, first: int) -> list[Record]:
@@ -94,17 +94,16 @@ class Session:
         if settled:
             cursor.run_many(sql.SETTLE_START, settled)
         if records:
-            rows = [
-                {
-                    "session_id": self.id,
-                    "seq": self.length + place,
-                    "total": self.total + sum_,
-                    "before": before.get(place),
-                    **columns_of(record),
-                }
-                for place, (record, sum_) in enumerate(zip(records, appended.sums, strict=True))
-            ]
-            cursor.run_many(sql.ADD_MESSAGE, rows)
+            _add_messages(
+                cursor,
+                self.id,
+                seq=list(range(self.length, self.length + len(records))),
+                role=[record.role for record in records],
+                text=[encoded(record.text) for record in records],
+                payload=[record.payload for record in records],
+                total=[self.total + sum_ for sum_ in appended.sums],
+                before=[before.get(place) for place in range(len(records))],
+            )
             self.length += len(records)
             self.total += appended.total
             self.blank_tail, self.closed = appended.blank_tail, appended.closed
@@ -129,7 +128,7 @@ def records_of(rows: Iterable[tuple[Any, ...]]) -> list[Record]:
     """Return the records of rows that have the columns role, text and payload.
 
     Raises:
-        ForeignDataError: if one is not as `columns_of` makes them.
+        ForeignDataError: if one is not as chatring writes them.
     """
     rows = list(rows)
     make = tuple.__new__  # half the time of Record()
@@ -142,10 +141,18 @@ def records_of(rows: Iterable[tuple[Any, ...]]) -> list[Record]:
         raise ForeignDataError("a row of chatring_message was not written by chatring: its text is no UTF-8") from error
 
 
-def columns_of(record: Record) -> dict[str, Any]:
-    """Return the columns of a message's row that are its record."""
-    return {
-        "role": record.role,
-        "text": record.text.encode("utf-8", "surrogatepass"),
-        "payload": record.payload,
-    }
+def encoded(text: str) -> bytes:
+    """Return what the column of a text has."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _add_messages(cursor: Cursor, session_id: int, **columns: list[Any]) -> None:
+    if cursor.dialect == "postgresql":
+        # PostgreSQL cannot tell of which type a list of nothing but None is.
+        lists = {name: None if all(value is None for value in values) else values for name, values in columns.items()}
+        cursor.run(sql.ADD_MESSAGES, session_id=session_id, **lists)
+    else:
+        rows = zip(*columns.values(), strict=True)
+        cursor.run_many(
+            sql.ADD_MESSAGE, [{"session_id": session_id, **dict(zip(columns, row, strict=True))} for row in rows]
+        )

@@ -98,9 +98,8 @@ DELETE_SESSION = delete(session).where(session.c.id == bindparam("id"))
 ADD_MESSAGE = insert(message)
 
 _columns = [column for column in message.c if column is not message.c.session_id]
-_rows = func.unnest(*(cast(bindparam(column.name), postgresql.ARRAY(column.type)) for column in _columns)).table_valued(
-    *(column.name for column in _columns)
-)
+_lists = (cast(bindparam(column.name), postgresql.ARRAY(column.type)) for column in _columns)
+_rows = func.unnest(*_lists).table_valued(*(column.name for column in _columns), name="added").render_derived()
 ADD_MESSAGES = insert(message).from_select(
     ["session_id", *_rows.c.keys()], select(bindparam("session_id", type_=BigInteger), *_rows.c)
 )
