@@ -29,8 +29,8 @@ class Script:
     """A script, as the server knows it.
 
     Args:
-        body: what it does, after what all scripts share. The server's answer is a list that begins with a word: `ok`,
-            or why nothing was done.
+        body: what it does, after what all scripts share. The server's answer is 1, or a list that begins with a word:
+            `ok`, or why nothing was done.
         changes: whether it changes anything, so that it must not be sent twice.
     """
 
@@ -51,32 +51,26 @@ local function range(first) return table.concat(redis.call('LRANGE', RECORDS, fi
 
 local function digits(number) return string.format('%.0f', number) end
 
--- Returns the session, or nil and what to answer.
+-- A session is a list, as it is stored; these are the places in it.
+local COUNTER, LENGTH, TOTAL, REACH, KNOWN, BLANK_TAIL, CLOSED, STAMP = 2, 3, 4, 5, 6, 7, 8, 9
+
+local function new() return {VERSION, '', 0, 0, false, 0, 0, true, 'none'} end
+
+-- Returns the session, or nil and what to answer; and whether there is none yet.
 local function open()
   local packed, length, known = redis.call('GET', SESSION), redis.call('LLEN', RECORDS), redis.call('ZCARD', STARTS)
-  local session
-  if packed then
-    local is_ours, fields = pcall(cmsgpack.unpack, packed)
-    is_ours = is_ours and type(fields) == 'table' and type(fields[1]) == 'number'
-    if is_ours and fields[1] > VERSION then return nil, {'version', digits(fields[1])} end
-    if not is_ours or #fields ~= 9 then return nil, {'foreign'} end
-    session = {
-      counter = fields[2], length = fields[3], total = fields[4], reach = fields[5], known = fields[6],
-      blank_tail = fields[7], closed = fields[8], stamp = fields[9],
-    }
-  else
-    session = {is_new = true, length = 0, total = 0, known = 0, blank_tail = 0, closed = true, stamp = 'none'}
-  end
+  local is_ours, session = true, nil
+  if packed then is_ours, session = pcall(cmsgpack.unpack, packed) else session = new() end
+  if not is_ours or type(session) ~= 'table' or type(session[1]) ~= 'number' then return nil, {'foreign'} end
+  if session[1] > VERSION then return nil, {'version', digits(session[1])} end
   -- A part may have been evicted.
-  if session.length ~= length or session.known ~= known then return nil, {'foreign'} end
-  return session
+  if #session ~= 9 or session[LENGTH] ~= length or session[KNOWN] ~= known then return nil, {'foreign'} end
+  return session, nil, not packed
 end
 
 local function save(session, counter, stamp)
-  redis.call('SET', SESSION, cmsgpack.pack({
-    VERSION, counter, session.length, session.total, session.reach or false, session.known, session.blank_tail,
-    session.closed, stamp,
-  }))
+  session[COUNTER], session[STAMP] = counter, stamp
+  redis.call('SET', SESSION, cmsgpack.pack(session))
 end
 
 -- Counts in what `count` rows add after the session's first `length` ones.
@@ -84,48 +78,48 @@ local function count_in(session, added, count)
   local tokens, blank_tail, closed, starts = unpack(added)
   local scores = {}
   for at = 1, #starts, 2 do
-    local before = session.total + starts[at + 1]
-    if not session.reach or before > session.reach then
-      session.reach = before
+    local before = session[TOTAL] + starts[at + 1]
+    if not session[REACH] or before > session[REACH] then
+      session[REACH] = before
       scores[#scores + 1] = digits(before)
-      scores[#scores + 1] = digits(session.length + starts[at])
+      scores[#scores + 1] = digits(session[LENGTH] + starts[at])
     end
     if #scores >= CHUNK or at + 2 > #starts and #scores > 0 then
-      session.known = session.known + redis.call('ZADD', STARTS, unpack(scores))
+      session[KNOWN] = session[KNOWN] + redis.call('ZADD', STARTS, unpack(scores))
       scores = {}
     end
   end
-  session.length, session.total = session.length + count, session.total + tokens
-  session.blank_tail, session.closed = blank_tail, closed
+  session[LENGTH], session[TOTAL] = session[LENGTH] + count, session[TOTAL] + tokens
+  session[BLANK_TAIL], session[CLOSED] = blank_tail, closed
 end
 
--- Adds the arguments from `first` on to the end of a session, as its rows.
-local function extend(session, added, first)
-  for from = first, #ARGV, CHUNK do
+-- Adds the arguments after the first to the end of a session, as its rows.
+local function extend(session, added)
+  for from = 2, #ARGV, CHUNK do
     redis.call('RPUSH', RECORDS, unpack(ARGV, from, math.min(from + CHUNK - 1, #ARGV)))
   end
-  count_in(session, added, #ARGV - first + 1)
+  count_in(session, added, #ARGV - 1)
 end
 """
 
 APPEND = Script(
     """
 local counter, expected, stamp, added = unpack(cjson.decode(ARGV[1]))
-local session, problem = open()
+local session, problem, is_new = open()
 if problem then return problem end
-if not session.is_new and session.counter ~= counter then return {'counter', session.counter} end
+if not is_new and session[COUNTER] ~= counter then return {'counter', session[COUNTER]} end
 local is_measured
-if #expected > 1 then is_measured = session.stamp == expected
-elseif session.length == 0 then is_measured = expected == '1'
-else is_measured = session.closed end
+if #expected > 1 then is_measured = session[STAMP] == expected
+elseif session[LENGTH] == 0 then is_measured = expected == '1'
+else is_measured = session[CLOSED] end
 if not is_measured then
-  local first = math.max(session.length - session.blank_tail - 1, 0)
-  return {'tail', session.stamp, first, range(first - session.length)}
+  local first = math.max(session[LENGTH] - session[BLANK_TAIL] - 1, 0)
+  return {'tail', session[STAMP], first, range(first - session[LENGTH])}
 end
-if math.abs(session.total + added[1]) > MOST_TOKENS then return {'tokens'} end
-extend(session, added, 2)
+if math.abs(session[TOTAL] + added[1]) > MOST_TOKENS then return {'tokens'} end
+extend(session, added)
 save(session, counter, stamp)
-return {'ok'}
+return 1
 """,
     changes=True,
 )
@@ -140,12 +134,12 @@ local counter, stamp, added = unpack(cjson.decode(ARGV[1]))
 local _, problem = open()
 if problem then return problem end
 -- First a command that is refused when memory is full, as DEL is not.
-local session = {length = 0, total = 0, known = 0, blank_tail = 0, closed = true}
+local session = new()
 save(session, counter, stamp)
 redis.call('DEL', RECORDS, STARTS)
-extend(session, added, 2)
+extend(session, added)
 save(session, counter, stamp)
-return {'ok'}
+return 1
 """,
     changes=True,
 )
@@ -156,12 +150,13 @@ WINDOW = Script(
 local counter, allowance = unpack(ARGV)
 local session, problem = open()
 if problem then return problem end
-if session.length == 0 then return {'ok', 0, 0, ''} end
-if session.counter ~= counter then return {'counter', session.counter} end
-local found = redis.call('ZRANGEBYSCORE', STARTS, digits(session.total - tonumber(allowance)), '+inf', 'LIMIT', 0, 1)
-local first = tonumber(found[1]) or session.length - math.max(session.blank_tail, 1)
-local is_open = not found[1] and session.blank_tail > 0
-return {'ok', first, is_open and 1 or 0, range(first - session.length)}
+local length, blank_tail = session[LENGTH], session[BLANK_TAIL]
+if length == 0 then return {'ok', 0, 0, ''} end
+if session[COUNTER] ~= counter then return {'counter', session[COUNTER]} end
+local found = redis.call('ZRANGEBYSCORE', STARTS, digits(session[TOTAL] - tonumber(allowance)), '+inf', 'LIMIT', 0, 1)
+local first = tonumber(found[1]) or length - math.max(blank_tail, 1)
+local is_open = not found[1] and blank_tail > 0
+return {'ok', first, is_open and 1 or 0, range(first - length)}
 """,
     changes=False,
 )
@@ -172,7 +167,7 @@ READ = Script(
     """
 local session, problem = open()
 if problem then return problem end
-return {'ok', session.stamp, session.counter or '', session.length, session.total,
+return {'ok', session[STAMP], session[COUNTER], session[LENGTH], session[TOTAL],
         redis.call('ZSCORE', STARTS, '0') or ''}
 """,
     changes=False,
@@ -184,9 +179,10 @@ RECOUNT = Script(
 local counter, expected, stamp, added, place, is_removed, total, blank_tail = unpack(cjson.decode(ARGV[1]))
 local session, problem = open()
 if problem then return problem end
-if session.stamp ~= expected then return {'changed'} end
+if session[STAMP] ~= expected then return {'changed'} end
+local length = session[LENGTH]
 -- The first word after the blank records before `place` may be another one, and with it what is known of them.
-local low, high = 0, redis.call('ZCARD', STARTS)
+local low, high = 0, session[KNOWN]
 while low < high do
   local middle = math.floor((low + high) / 2)
   if tonumber(redis.call('ZRANGE', STARTS, middle, middle)[1]) < place - blank_tail then low = middle + 1
@@ -194,19 +190,18 @@ while low < high do
 end
 -- The first change is one that a server without memory does not refuse.
 redis.call('ZREMRANGEBYRANK', STARTS, low, -1)
-session.known = low
-session.reach = tonumber(redis.call('ZRANGE', STARTS, -1, -1, 'WITHSCORES')[2])
+session[KNOWN] = low
+session[REACH] = tonumber(redis.call('ZRANGE', STARTS, -1, -1, 'WITHSCORES')[2]) or false
 if is_removed then
   -- A list removes by value. No row is empty.
-  redis.call('LSET', RECORDS, place - session.length, '')
-  redis.call('LREM', RECORDS, place < session.length / 2 and 1 or -1, '')
-  session.length = session.length - 1
+  redis.call('LSET', RECORDS, place - length, '')
+  redis.call('LREM', RECORDS, place < length / 2 and 1 or -1, '')
+  length = length - 1
 end
-local count = session.length - place
-session.length, session.total = place, total
-count_in(session, added, count)
+session[LENGTH], session[TOTAL] = place, total
+count_in(session, added, length - place)
 save(session, counter, stamp)
-return {'ok'}
+return 1
 """,
     changes=True,
 )
@@ -216,10 +211,10 @@ session is another one by now, it answers with `changed`."""
 
 DELETE = Script(
     """
-local session, problem = open()
+local _, problem, is_new = open()
 if problem then return problem end
 redis.call('DEL', SESSION, RECORDS, STARTS)
-return {'ok', session.is_new and 0 or 1}
+return {'ok', is_new and 0 or 1}
 """,
     changes=True,
 )

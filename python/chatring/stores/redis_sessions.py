@@ -158,12 +158,15 @@ class RedisSessions:
     # What these are made of.
 
     def _done(self, key: str, script: scripts.Script, *arguments: Any) -> Work[list[Any]]:
-        """Return a script's answer without its first word. Of `APPEND` and `RECOUNT`, empty if they did it.
+        """Return a script's answer without its first word; empty if it has nothing to say but that it is done.
 
         Raises:
             StoreError: if the word says so.
         """
-        match (yield Call(script, keys_of(key), arguments)):
+        answer = yield Call(script, keys_of(key), arguments)
+        if answer == 1:
+            return []
+        match answer:
             case [b"ok" | b"tail", *rest]:
                 return rest
             case [b"changed"]:
