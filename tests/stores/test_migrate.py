@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
+import redis
+import redis.asyncio
 from chatring import MessageRing
 from chatring.llama_index import ChatMemoryBuffer, RedisChatStore, RingChatStore, SQLChatStore
 from chatring.llama_index.store_chat_store import StoreChatStore
@@ -25,6 +27,9 @@ from llama_index.storage.chat_store.redis import RedisChatStore as LlamaIndexRed
 from test_cli import output, python, refusal, run
 
 from stores.servers import PASSWORD, PostgresServer, ValkeyServer
+from stores.test_redis_cluster import ClusterNode, nodes, wait_until_it_serves
+
+FIXTURES = (nodes,)
 
 SESSIONS: dict[str, list[ChatMessage]] = {
     "ada": [
@@ -178,6 +183,20 @@ class TestFromLlamaIndex:
         with closing_redis(LlamaIndexRedisChatStore(redis_url=their_redis)) as theirs:
             for key, messages in SESSIONS.items():
                 assert theirs.get_messages(key) == messages
+
+    def test_their_redis_chat_store_on_a_cluster(self, nodes: list[ClusterNode], sqlite_url: str) -> None:
+        wait_until_it_serves(nodes)
+        url = f"{nodes[0].url}?cluster=true"
+        client: Any = redis.RedisCluster(host="127.0.0.1", port=nodes[0].port, password=PASSWORD)
+        client.flushall()
+        theirs = LlamaIndexRedisChatStore(redis_client=client, aredis_client=redis.asyncio.Redis())
+        for key, messages in SESSIONS.items():
+            theirs.set_messages(key, messages)
+        client.close()
+        report(url, sqlite_url)
+        assert_all_there(sqlite_url)
+        report(url, url)
+        assert report(sqlite_url, url)["copied"] == NOTHING
 
     def test_what_else_is_on_a_redis_server(
         self, their_redis: str, valkey_server: ValkeyServer, sqlite_url: str
