@@ -282,6 +282,8 @@ def _refusals() -> Iterator[None]:
         raise _Refusal(f"this needs {package}: pip install 'chatring[{_EXTRAS[package]}]'") from error
     except (StoreError, ValueError) as error:
         raise _Refusal(error) from error
+    except OSError as error:
+        raise _Refusal(f"{error.filename}: {error.strerror}") from error
 
 
 @contextlib.contextmanager

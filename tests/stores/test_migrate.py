@@ -24,7 +24,7 @@ from llama_index.core.base.llms.types import ImageBlock, ToolCallBlock
 from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.storage.chat_store.postgres import PostgresChatStore
 from llama_index.storage.chat_store.redis import RedisChatStore as LlamaIndexRedisChatStore
-from test_cli import output, python, refusal, run
+from test_cli import EXAMPLE, output, python, refusal, run
 
 from stores.servers import PASSWORD, PostgresServer, ValkeyServer
 from stores.test_redis_cluster import ClusterNode, nodes, wait_until_it_serves
@@ -441,6 +441,12 @@ class TestRefusals:
         assert refusal("window", database, "a", "--token-limit", 3).endswith("has no sessions of chatring\n")
 
     def test_damaged_files(self, file: Path, sqlite_url: str, tmp_path: Path) -> None:
+        assert refusal("migrate", tmp_path, sqlite_url) == f"Error: {tmp_path}: Is a directory\n"
+        other = tmp_path / "other.json"
+        for text in ("{}", '{"store": {}}'):
+            other.write_text(text)
+            assert refusal("migrate", other, sqlite_url) == f"Error: {other} has no sessions of LlamaIndex\n"
+        assert "is not a chat store" in refusal("migrate", EXAMPLE, sqlite_url)
         file.write_bytes(file.read_bytes()[:-100])
         assert refusal("migrate", file, sqlite_url).startswith(f"Error: {file} is not a chat store: ")
         database = tmp_path / "damaged.db"

@@ -45,7 +45,7 @@ def open_source(location: str, *, layout: str | None = None, table: str | None =
     Raises:
         SourceError: if there are no sessions, or some in both layouts or several tables; if an argument does not fit.
         ValueError, ModuleNotFoundError: as `open_store`.
-        StoreError: if the store fails.
+        StoreError, OSError: if the store fails, or the file cannot be read.
     """
     name, scheme = without_secrets(location), location.partition(":")[0]
     if table is not None and (layout == CHATRING or not scheme.startswith("postgres")):
@@ -53,7 +53,10 @@ def open_source(location: str, *, layout: str | None = None, table: str | None =
     if not is_url(location):
         if layout == CHATRING:
             raise SourceError(f"{name} is a file: its layout is {LLAMA_INDEX}")
-        return ChatStoreFile(location)
+        file = ChatStoreFile(location)
+        if not file.lengths():
+            raise SourceError(f"{name} has no sessions of LlamaIndex")
+        return file
     found: list[Source] = []
     with ExitStack() as looking:  # What is returned opens its connections again.
         store = open_store(location)
