@@ -33,11 +33,11 @@ _FAR = 2**53
 
 
 class Call(NamedTuple):
-    """A script to be run; if there is none, the range of a session's rows to be read."""
+    """A script to be run with these values; if there is none, the range of a session's rows to be read."""
 
     script: scripts.Script | None
     keys: tuple[bytes, bytes, bytes]
-    arguments: tuple[Any, ...]
+    arguments: tuple[bytes, ...]
 
 
 Work: TypeAlias = Generator[Call, Any, _T]
@@ -75,7 +75,7 @@ class RedisSessions:
         while True:
             # By hand: the encoder takes longer than the server for everything.
             head = f'[{self._counter_json},"{expected}","{stamp}",{self._as_json(appended)}]'
-            refused = yield from self._done(key, scripts.APPEND, head, *rows)
+            refused = yield from self._done(key, scripts.APPEND, head.encode(), *rows)
             if not refused:
                 return
             self._check_time(key, time.monotonic() > until)
@@ -85,7 +85,7 @@ class RedisSessions:
 
     def window(self, key: str, allowance: int) -> Work[list[Record]]:
         """See `Store.window`."""
-        arguments = (self._counter_name, min(allowance, _FAR))
+        arguments = (self._counter_name.encode(), b"%d" % min(allowance, _FAR))
         first, is_open, rows = yield from self._done(key, scripts.WINDOW, *arguments)
         records = unpacked(rows)
         return records[_start_among_blank(self._counter, records, first == 0, allowance) :] if is_open else records
@@ -99,7 +99,7 @@ class RedisSessions:
         """See `Store.replace`."""
         appended = Appended.after(self._counter, [], records, True)
         head = f'[{self._counter_json},"{_stamp()}",{self._as_json(appended)}]'
-        yield from self._done(key, scripts.REPLACE, head, *packed(records))
+        yield from self._done(key, scripts.REPLACE, head.encode(), *packed(records))
 
     def delete(self, key: str) -> Work[bool]:
         """See `Store.delete`."""
@@ -157,7 +157,7 @@ class RedisSessions:
 
     # What these are made of.
 
-    def _done(self, key: str, script: scripts.Script, *arguments: Any) -> Work[list[Any]]:
+    def _done(self, key: str, script: scripts.Script, *arguments: bytes) -> Work[list[Any]]:
         """Return a script's answer without its first word; empty if it has nothing to say but that it is done.
 
         Raises:
@@ -193,7 +193,7 @@ class RedisSessions:
 
         Not by a script, which would take many times the memory.
         """
-        return unpacked(b"".join((yield Call(None, keys_of(key), (first, -1)))))
+        return unpacked(b"".join((yield Call(None, keys_of(key), (b"%d" % first, b"-1")))))
 
     def _count_anew(
         self, key: str, session: _Session, place: int, total: int, earlier: list[Record], rest: list[Record]
@@ -214,7 +214,7 @@ class RedisSessions:
         kept = [place, place + len(rest) < session.length, total, blanks_at_end(earlier)]
         stamps = f'"{session.stamp.decode()}","{_stamp()}"'
         head = f"[{self._counter_json},{stamps},{self._as_json(appended)},{json.dumps(kept)[1:-1]}]"
-        return not (yield from self._done(key, scripts.RECOUNT, head))
+        return not (yield from self._done(key, scripts.RECOUNT, head.encode()))
 
     def _as_json(self, appended: Appended) -> str:
         # An encoding's tokens are never more than the bytes. A callable may say 2**40 of each text.
