@@ -161,12 +161,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         if _overridden(self, "_token_count_for_messages"):
             return super().get(input, initial_token_count, **kwargs)
         fields = self.__dict__  # reading a field as an attribute takes longer than the search
-        token_limit = fields["token_limit"]
-        if initial_token_count > token_limit:
-            raise ValueError(f"Initial token count exceeds token limit: {initial_token_count} > {token_limit}")
-        allowance = token_limit - initial_token_count
-        # As `_tokens_left`, which takes longer to call. Not "more than": NaN is no limit either.
-        tokens = math.floor(allowance) if allowance < _NO_LIMIT else _NO_LIMIT
+        tokens = _tokens_left(fields["token_limit"], initial_token_count)
         # No token is a legal allowance, but not a legal token limit: so one more of each.
         if self._has_ring():
             ring = fields["chat_store"].ring(fields["chat_store_key"])
@@ -353,6 +348,7 @@ def _tokens_left(token_limit: float, initial_token_count: float) -> int:
     if initial_token_count > token_limit:
         raise ValueError(f"Initial token count exceeds token limit: {initial_token_count} > {token_limit}")
     allowance = token_limit - initial_token_count
+    # Not "more than": NaN is no limit either.
     return math.floor(allowance) if allowance < _NO_LIMIT else _NO_LIMIT
 
 
