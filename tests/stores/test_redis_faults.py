@@ -367,3 +367,25 @@ def test_a_password_is_in_no_message_and_no_log(
             error = error.__cause__ or error.__context__
         assert "pass-w0rd" not in repr(open_store(url))
     assert "pass-w0rd" not in caplog.text
+
+
+def test_an_append_of_which_half_reached_the_disk(server: ValkeyServer, connect: Callable[[str], Call]) -> None:
+    """The server writes what a script did as one transaction, and when it reads the file leaves out one without an end."""
+    call = connect(server.url)
+    call("append", "ada", [HELLO])
+    (file,) = server.folder.glob("appendonlydir/*.incr.aof")
+    whole = file.stat().st_size
+    call("append", "ada", [BYE] * 100)
+    server.kill()
+    content = file.read_bytes()
+    for size in (whole + 20, (whole + len(content)) // 2, len(content) - 30, len(content) - 1):
+        file.write_bytes(content[:size])
+        server.start()
+        assert call("all", "ada") == [HELLO]
+        assert call("window", "ada", 100) == [HELLO]
+        assert call("token_count", "ada") == 1
+        server.kill()
+    file.write_bytes(content)
+    server.start()
+    assert call("all", "ada") == [HELLO] + [BYE] * 100
+    assert call("token_count", "ada") == 101

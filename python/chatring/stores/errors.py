@@ -14,7 +14,10 @@ class StoreUnavailableError(StoreError, ConnectionError):
 
 
 class StoreTimeoutError(StoreError, TimeoutError):
-    """Another writer held the session, or the server did not answer, for longer than the store waits."""
+    """Another writer held the session, or the server did not answer, for longer than the store waits.
+
+    A change that Redis did not answer is in the store as a whole or not at all; read the session to know.
+    """
 
 
 class StoreFullError(StoreError, OSError):

@@ -9,8 +9,8 @@ A session has three keys with the same hash tag, so that they are in one slot of
 - `starts`, a sorted set: the place of each legal start, with its `before` as the score. Of starts that do not exceed
   every earlier `before` there is none, so the order of the scores is that of the places, without ties.
 
-The server runs one script at a time. No command fails after one that changed something: types
-are looked at first, and a server that is out of memory refuses only the first change.
+The server runs one script at a time. No command fails after one that changed something: types are looked at first, and
+a server that is out of memory refuses only the first change.
 """
 
 from __future__ import annotations
