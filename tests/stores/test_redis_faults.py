@@ -370,7 +370,7 @@ def test_a_password_is_in_no_message_and_no_log(
 
 
 def test_an_append_of_which_half_reached_the_disk(server: ValkeyServer, connect: Callable[[str], Call]) -> None:
-    """The server writes what a script did as one transaction, and when it reads the file leaves out one without an end."""
+    """The server writes what a script did as one transaction, and leaves out one without an end when it starts."""
     call = connect(server.url)
     call("append", "ada", [HELLO])
     (file,) = server.folder.glob("appendonlydir/*.incr.aof")
