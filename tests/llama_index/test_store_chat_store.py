@@ -628,12 +628,16 @@ class TestSaved:
         )
         assert done.stdout.split() == [b"o200k_base", b"Hello."]
 
-    def test_what_is_in_memory_alone_cannot_be_saved(self) -> None:
-        chat_store = SQLChatStore("sqlite://")
+    @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:a?mode=memory&uri=true"])
+    def test_what_is_in_memory_alone_cannot_be_saved(self, url: str) -> None:
+        chat_store = SQLChatStore(url)
         chat_store.add_messages(KEY, said("Hello."))
         for save in (chat_store.to_dict, lambda: pickle.dumps(chat_store)):
-            with pytest.raises(ValueError, match=r"sqlite:// is in this process's memory and cannot be saved"):
+            with pytest.raises(
+                ValueError, match="is in this process's memory and cannot be saved: use a file"
+            ) as caught:
                 save()
+            assert url in str(caught.value)
         assert copy.deepcopy(chat_store).get_messages(KEY) == said("Hello.")
         chat_store.store.close()
 

@@ -335,7 +335,8 @@ class SQLChatStore(StoreChatStore):
         from sqlalchemy import make_url
 
         url = make_url(self.url)
-        if url.get_backend_name() == "sqlite" and url.database in (None, "", ":memory:"):
+        is_in_memory = url.database in (None, "", ":memory:") or url.query.get("mode") == "memory"
+        if is_in_memory and url.get_backend_name() == "sqlite":
             raise ValueError(f"{self.url} is in this process's memory and cannot be saved: use a file")
 
 
