@@ -8,6 +8,7 @@ import argparse
 import json
 import platform
 import re
+import statistics
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -363,23 +364,21 @@ def results_of(timed: dict[str, Any], figures: Figures) -> dict[str, Any]:
             **{name: version(name) for name in packages},
             **{f"{name} (Rust)": number for name, number in crates.items()},
         },
-        "timings": [_timing(benchmark) for benchmark in timed["benchmarks"]],
+        "timings": [timing for benchmark in timed["benchmarks"] for timing in _timings(benchmark)],
         "figures": figures,
     }
 
 
-def _timing(benchmark: dict[str, Any]) -> dict[str, Any]:
+def _timings(benchmark: dict[str, Any]) -> Iterator[dict[str, Any]]:
     info, stats = benchmark["extra_info"], benchmark["stats"]
     calls = info.get("calls", 1)
     numbers = {name: info[name] for name in ("messages", "limit", "window") if name in info}
     spread = {name: stats[key] / calls for name, key in (("seconds", "median"), ("q1", "q1"), ("q3", "q3"))}
-    return {
-        "workload": info["workload"],
-        "contender": info["contender"],
-        **numbers,
-        **spread,
-        "rounds": stats["rounds"],
-    }
+    case = {"workload": info["workload"], **numbers}
+    yield {**case, "contender": info["contender"], **spread, "rounds": stats["rounds"]}
+    for contender, seconds in info.get("in_turns_with", {}).items():
+        q1, median, q3 = statistics.quantiles(seconds, n=4)
+        yield {**case, "contender": contender, "seconds": median, "q1": q1, "q3": q3, "rounds": len(seconds)}
 
 
 def _column(limit: int, messages: int, columns: list[tuple[int, int]]) -> str:
