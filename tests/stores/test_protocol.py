@@ -266,6 +266,23 @@ def test_blank_texts(store: Any, roles: tuple[str, ...]) -> None:
             assert_is(store, batch, records[len(records) - length :])
 
 
+def test_blank_texts_that_a_callable_counts_with_the_word_before(store_url: str, opened: Callable[..., Any]) -> None:
+    def count(text: str) -> list[int]:
+        return [0] * (sum(map(ord, text)) % 7)
+
+    store = opened(store_url, counter=count, counter_name="letters")
+    records = [user(text) for text in ("ab", "", "", " ", "", "c", "", "")]
+    for first in range(len(records)):
+        for second in range(first, len(records)):
+            key = f"{first} {second}"
+            for part in (records[:first], records[first:second], records[second:]):
+                store.append(key, part)
+            assert_is(store, key, records, count)
+    for place in range(len(records)):
+        assert store.pop(f"0 {place}", place) == records[place]
+        assert_is(store, f"0 {place}", records[:place] + records[place + 1 :], count)
+
+
 def test_a_window_takes_its_initial_tokens_into_account(store: Any) -> None:
     records = conversation(30, seed=7)
     store.append("ada", records)

@@ -30,8 +30,8 @@ class Appended(NamedTuple):
     def after_word(cls, counter: TokenCounter, records: list[Record]) -> Appended:
         """Measure records as what follows a text that ends in a character that is not whitespace.
 
-        It needs nothing of the session, and is right for nearly every one: for those that end in such a text, and for
-        empty ones if `suits_first`.
+        It needs nothing of the session, and is right for nearly every one: for those that end in such a text, unless
+        `depends_on_word`, and for empty ones if `suits_first`.
         """
         return cls._make(_measure_appended(counter, [], records, False))
 
@@ -59,6 +59,15 @@ class Appended(NamedTuple):
     def total(self) -> int:
         """The tokens that all records add."""
         return self.sums[-1] if self.sums else 0
+
+
+def depends_on_word(counter: TokenCounter, records: list[Record]) -> bool:
+    """Return whether what records add depends on the text before them, though it ends in no whitespace.
+
+    A callable gets whole texts: what follows a blank record is counted with the blank one and the word before that.
+    Tokens of an encoding never reach across a space that follows a word.
+    """
+    return not counter.is_native and len(records) > 1 and _is_blank(records[0].text)
 
 
 def blanks_at_end(records: Sequence[Record]) -> int:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from chatring._core import TokenCounter, _start_among_blank
 from chatring.stores import redis_scripts as scripts
-from chatring.stores.appended import Appended, blanks_at_end
+from chatring.stores.appended import Appended, blanks_at_end, depends_on_word
 from chatring.stores.errors import (
     CounterMismatchError,
     ForeignDataError,
@@ -72,6 +72,8 @@ class RedisSessions:
         stamp, rows = _stamp(), packed(records)
         appended = Appended.after_word(self._counter, records)
         expected, until = "1" if appended.suits_first else "0", time.monotonic() + _SECONDS
+        if depends_on_word(self._counter, records):
+            expected = "unknown"  # the stamp of no session
         while True:
             # By hand: the encoder takes longer than the server for everything.
             head = f'[{self._counter_json},"{expected}","{stamp}",{self._as_json(appended)}]'

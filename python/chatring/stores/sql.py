@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from chatring._core import _is_blank, _start_among_blank
 from chatring.stores import sql_statements as sql
-from chatring.stores.appended import Appended
+from chatring.stores.appended import Appended, depends_on_word
 from chatring.stores.errors import CounterMismatchError
 from chatring.stores.record import Record, check_key, check_records
 from chatring.stores.sql_database import Access, Cursor, Database
@@ -153,7 +153,9 @@ class SQLStore(Store):
 
     # What each method does, once it has a connection: the same for sync and async ones.
 
-    def _append(self, key: str, records: list[Record], appended: Appended) -> _Work[None]:
+    def _append(self, key: str, records: list[Record], measured: Appended) -> _Work[None]:
+        appended = None if depends_on_word(self.counter, records) else measured
+
         def change(cursor: Cursor) -> None:
             session = self._begun(cursor, key)
             self._check_counter(key, session.counter)

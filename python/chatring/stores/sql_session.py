@@ -73,11 +73,11 @@ class Session:
             cursor: of the transaction.
             counter: counts them.
             records: what is added.
-            appended: them, measured `Appended.after_word`.
+            appended: them, measured `Appended.after_word`, if that is the same after any word.
         """
         earlier: list[Record] = []
         from_first = self.length == 0
-        if not (from_first or self.closed):
+        if not (from_first or (self.closed and appended is not None)):
             first = max(self.length - self.blank_tail - 1, 0)
             from_first = first == 0
             earlier = self.records_from(cursor, first)
