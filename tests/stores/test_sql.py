@@ -369,3 +369,19 @@ def test_sums_of_a_long_session(sql_url: str) -> None:
     for limit in (1, 2, 3, 5, 17, 100, 999, 5_000, 8_000):
         assert store.window("ada", limit) == ring.get(token_limit=limit)
     store.close()
+
+
+IMPORTS = """
+import sys
+import chatring.stores
+drivers = ("sqlalchemy", "psycopg", "redis")
+assert not set(drivers) & set(sys.modules)
+store = chatring.stores.open_store("sqlite://")
+store.append("ada", [chatring.stores.Record("user", "one")])
+assert not {"psycopg", "redis"} & set(sys.modules)
+store.close()
+"""
+
+
+def test_a_driver_is_imported_when_it_is_needed() -> None:
+    subprocess.run([sys.executable, "-c", IMPORTS], check=True)
