@@ -2,8 +2,8 @@
 
 An example is a history of changes, made through two stores on the same data. After each change the whole session is
 compared, and windows under limits at which they begin to differ: the tokens of a suffix, or one more or less. An
-everyday run makes 120 examples, some 2,500 comparisons of windows, with each store and counter; one with
-`HYPOTHESIS_PROFILE=long` more than thirty times as many.
+everyday run makes 80 examples, some 1,500 comparisons of windows, with each store and counter; one with
+`HYPOTHESIS_PROFILE=long` fifty times as many.
 """
 
 import itertools
@@ -32,7 +32,7 @@ from reference import (
 )
 
 LONG = settings().max_examples > 10_000
-EXAMPLES = 4_000 if LONG else 120
+EXAMPLES = 4_000 if LONG else 80
 WINDOWS_PER_CHANGE = 4
 
 
