@@ -23,7 +23,7 @@ _LARGEST_ALLOWANCE = 2**62
 
 
 class SQLStore(Store):
-    """Sessions in SQLite or PostgreSQL.
+    """Sessions in SQLite (3.35 or newer) or PostgreSQL.
 
     The tables are made at the first call. Any number of processes may append to one session: a writer holds its session
     (on SQLite: the database) from the first statement to the commit. A change whose async call is cancelled is made as

@@ -25,9 +25,17 @@ from chatring.stores.url import without_secrets
 
 _T = TypeVar("_T")
 
-# How long a writer waits for another one, and a connection for the server.
+# How long a writer waits for another one.
 _LOCK_SECONDS = 10
-_CONNECT_SECONDS = 10
+# When libpq takes a connection, or the attempt to make one, for lost; the system's own answer may take hours. Seconds,
+# except for the last: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+_LOST_CONNECTION = {
+    "connect_timeout": 10,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 _DRIVERS = ("sqlite", "sqlite+pysqlite", "postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg_async")
 # Values of PRAGMA synchronous: https://www.sqlite.org/pragma.html#pragma_synchronous
 _SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
@@ -252,8 +260,7 @@ class Database:
             "hide_parameters": True,
         }
         if not self._is_sqlite:
-            if "connect_timeout" not in given:
-                arguments["connect_timeout"] = _CONNECT_SECONDS
+            arguments.update({name: value for name, value in _LOST_CONNECTION.items() if name not in given})
             arguments["options"] = " ".join((*_POSTGRESQL_SETTINGS, str(given.get("options", ""))))
             arguments["cursor_factory"] = _binary(self._driver.AsyncCursor if is_async else self._driver.Cursor)
         else:
