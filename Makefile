@@ -80,7 +80,7 @@ format: $(STAMPS)/lint ## rewrite the sources in the project's format
 
 typecheck: $(STAMPS)/lint $(STAMPS)/test $(STAMPS)/bench $(STAMPS)/extension ## mypy, and the stub against the extension
 	$(BIN)/mypy
-	$(BIN)/stubtest chatring --ignore-missing-stub --mypy-config-file pyproject.toml
+	$(BIN)/stubtest chatring._core --mypy-config-file pyproject.toml
 
 BENCH_OPTIONS ?=
 
