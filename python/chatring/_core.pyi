@@ -6,6 +6,15 @@ from typing import Any, Generic, Protocol, SupportsIndex, TypeAlias, TypeVar, fi
 
 from typing_extensions import disjoint_base
 
+__all__ = [
+    "MessageRing",
+    "TokenCounter",
+    "_is_blank",
+    "_measure_appended",
+    "_read_blocks",
+    "_start_among_blank",
+]
+
 _M = TypeVar("_M")
 _R = TypeVar("_R", bound=tuple[Any, ...])  # a role, a text, and whatever else
 
