@@ -36,7 +36,7 @@ def test_agent_turn(benchmark: BenchmarkFixture, histories: Histories, label: La
     contender = CONTENDERS[name]
     history = histories.last(size, contender.message)
     if name != LANGCHAIN:
-        _same_windows_as_twin(histories, name, size)
+        _same_windows(histories, (name, RING if name == TWIN else TWIN), size)
     memory = contender.load(LIMIT, history)
     memory.get()
     turns = histories.turns()
@@ -48,13 +48,13 @@ def test_agent_turn(benchmark: BenchmarkFixture, histories: Histories, label: La
     benchmark.pedantic(turn, setup=arrive, rounds=10 if name in SLOW else ROUNDS)
 
 
-def _same_windows_as_twin(histories: Histories, name: str, size: int) -> None:
+def _same_windows(histories: Histories, names: tuple[str, str], size: int) -> None:
     """Fail unless both get windows of the same lengths in a few turns: both end with the newest message."""
-    memories = [CONTENDERS[each].load(LIMIT, histories.last(size, CONTENDERS[each].message)) for each in (name, TWIN)]
-    for lines in itertools.islice(histories.turns(), 3 if name == LLAMA_INDEX else 20):
+    memories = [CONTENDERS[name].load(LIMIT, histories.last(size, CONTENDERS[name].message)) for name in names]
+    for lines in itertools.islice(histories.turns(), 3 if LLAMA_INDEX in names else 20):
         windows = []
-        for memory, each in zip(memories, (name, TWIN), strict=True):
-            messages = [CONTENDERS[each].message(line) for line in lines]
+        for memory, name in zip(memories, names, strict=True):
+            messages = [CONTENDERS[name].message(line) for line in lines]
             asked, answered = turn(memory, messages)
             assert asked[-1] is messages[0]
             assert answered[-1] is messages[-1]
