@@ -385,3 +385,19 @@ store.close()
 
 def test_a_driver_is_imported_when_it_is_needed() -> None:
     subprocess.run([sys.executable, "-c", IMPORTS], check=True)
+
+
+WITHOUT_GREENLET = """
+import asyncio
+import sys
+sys.modules["greenlet"] = None
+from chatring.stores import Record, open_store
+store = open_store(sys.argv[1])
+store.append("ada", [Record("user", "one")])
+assert store.window("ada", 100) == asyncio.run(store.awindow("ada", 100)) == [Record("user", "one")]
+store.close()
+"""
+
+
+def test_sqlite_does_without_greenlet(sqlite_url: str) -> None:
+    subprocess.run([sys.executable, "-c", WITHOUT_GREENLET, sqlite_url], check=True)

@@ -11,17 +11,19 @@ import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum, auto
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import URL, ClauseElement, Connection, Engine, create_engine, event, exc, inspect, make_url, select
 from sqlalchemy.engine.interfaces import Dialect
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from chatring.stores import sql_schema
 from chatring.stores.errors import ForeignDataError, SchemaVersionError
 from chatring.stores.sql_errors import store_error
 from chatring.stores.url import without_secrets
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _T = TypeVar("_T")
 
@@ -233,6 +235,9 @@ class Database:
         return engine
 
     def _async_engine(self) -> AsyncEngine:
+        # Here, because it needs greenlet, which SQLite does without.
+        from sqlalchemy.ext.asyncio import create_async_engine
+
         loop = asyncio.get_running_loop()
         engine = self._async_engines.get(loop)
         if engine is None:
