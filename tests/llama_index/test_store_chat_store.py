@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import pytest
 import tiktoken
@@ -196,6 +196,24 @@ class TestAsSimpleChatStore:
 # --- messages as records ----------------------------------------------------------------------------------------------
 
 
+class OwnBlock(TextBlock):
+    block_type: Literal["own"] = "own"  # type: ignore[assignment]
+
+
+class OwnContent(ChatMessage):
+    @property  # type: ignore[misc]
+    def content(self) -> str:
+        return "SECRET"
+
+
+def edited(content: str = "a", **fields: Any) -> ChatMessage:
+    """Return a message with fields assigned, which LlamaIndex does not validate."""
+    message = ChatMessage(content)
+    for name, value in fields.items():
+        setattr(message, name, value)
+    return message
+
+
 class TestRoundTrip:
     MESSAGES = (
         ChatMessage("plain", role="system"),
@@ -300,10 +318,23 @@ class TestRoundTrip:
                 ChatMessage("a", additional_kwargs={"images": [ImageDocument(image="iVBORw0KGgo=")]}),
                 r"^a message with additional_kwargs\['images'\] cannot be stored, as LlamaIndex cannot read it back; ",
             ),
+            (
+                edited(blocks=[OwnBlock(text="SECRET")]),
+                r"^a message cannot be stored, as it could not be read back from its JSON: blocks\.0: Input tag 'own'",
+            ),
+            (
+                edited(blocks=[{"block_type": "text", "text": "SECRET"}]),
+                r"could not be read back from its JSON: its payload is the JSON of something else$",
+            ),
+            (
+                OwnContent(blocks=[TextBlock(text="a")]),
+                r"could not be read back from its JSON: its payload is the JSON of something else$",
+            ),
+            (edited(role="customer"), "^'customer' is not a valid MessageRole$"),
         ],
-        ids=["object", "function", "images"],
+        ids=["object", "function", "images", "own block", "dict as block", "own content", "own role"],
     )
-    def test_what_has_no_json_form_is_refused_and_nothing_stored(
+    def test_what_could_not_be_read_back_is_refused_and_nothing_stored(
         self, chat_store: StoreChatStore, message: ChatMessage, reason: str
     ) -> None:
         chat_store.set_messages(KEY, said("before"))
@@ -321,9 +352,25 @@ class TestRoundTrip:
             lambda: awaited(chat_store, lambda: memory.aset([message])),
         ]
         for call in bad_calls:
-            with pytest.raises(ValueError, match=reason):
+            with pytest.raises(ValueError, match=reason) as caught:
                 call()
+            assert "SECRET" not in str(caught.value)
         assert contents(chat_store.get_messages(KEY)) == ["before"]
+
+    def test_a_role_may_be_a_plain_str(self, chat_store: StoreChatStore) -> None:
+        blocks = [TextBlock(text="a")]
+        plain = [
+            edited(role="assistant"),
+            edited(role="tool", additional_kwargs={"tool_call_id": "1"}),
+            ChatMessage.model_construct(role="system", blocks=blocks),
+        ]
+        chat_store.add_messages(KEY, plain)
+        assert chat_store.get_messages(KEY) == [
+            ChatMessage("a", role="assistant"),
+            ChatMessage("a", role="tool", additional_kwargs={"tool_call_id": "1"}),
+            ChatMessage("a", role="system"),
+        ]
+        assert [record.role for record in chat_store.store.all(KEY)] == ["assistant", "tool", "system"]
 
 
 def test_a_cyclic_value_has_no_json_form(sqlite_url: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from llama_index.core.llms import ChatMessage, TextBlock
+from llama_index.core.llms import ChatMessage, MessageRole, TextBlock
 from pydantic import ValidationError
 
 from chatring.stores.errors import ForeignDataError
@@ -18,14 +18,21 @@ def to_record(message: ChatMessage) -> Record:
     Its payload is the message's JSON, in UTF-8. A message that is a role, one text and nothing else needs none.
 
     Raises:
-        ValueError: if something in the message has no JSON form, or could not be read back from it.
+        ValueError: if something in the message has no JSON form, LlamaIndex does not have its role, or its role and
+            text could not be read back.
     """
-    role, text = message.role.value, str(message.content)
+    # A role that was assigned may be a plain str.
+    role, text = MessageRole(message.role).value, str(message.content)
     if type(message) is ChatMessage and not message.additional_kwargs:
         match message.blocks:
             case [block] if type(block) is TextBlock:
                 return Record(role, text)
-    return Record(role, text, _payload(message))
+    record = Record(role, text, _payload(message))
+    try:
+        to_message(record)
+    except ValueError as error:
+        raise ValueError(f"a message cannot be stored, as it could not be read back from its JSON: {error}") from error
+    return record
 
 
 def to_message(record: Record) -> ChatMessage:
@@ -90,12 +97,13 @@ def _payload(message: ChatMessage) -> bytes:
             "a message with additional_kwargs['images'] cannot be stored, as LlamaIndex cannot read it back; "
             "the images are in the message's blocks: remove the key"
         )
+    # No warnings of what is unexpected: whether it can be read back is seen by reading it.
     try:
-        return message.model_dump_json().encode()
+        return message.model_dump_json(warnings=False).encode()
     except (ValueError, TypeError, RecursionError):
         try:
             # JSON of surrogates without a partner has to be ASCII.
-            return json.dumps(message.model_dump(mode="json")).encode()
+            return json.dumps(message.model_dump(mode="json", warnings=False)).encode()
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"a message has something that has no JSON form: {error}") from error
 

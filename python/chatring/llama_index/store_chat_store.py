@@ -99,7 +99,7 @@ class StoreChatStore(BaseChatStore):
 
         Raises:
             TypeError: if it is no `ChatMessage`.
-            ValueError: if something in it has no JSON form; nothing is stored.
+            ValueError: if something in it has no JSON form, or it could not be read back; nothing is stored.
         """
         if idx is None:
             self.add_messages(key, [message])
