@@ -539,6 +539,44 @@ class TestMemory:
         assert contents(memory.get()) == contents(asyncio.run(memory.aget())) == ["ONE", "TWO"]
         chat_store.store.close()
 
+    def test_a_chat_store_that_writes_otherwise_is_asked(self, sqlite_url: str) -> None:
+        class Redacting(SQLChatStore):
+            def add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
+                super().add_message(key, ChatMessage(str(message.content).replace("1234", "****")), idx)
+
+            async def async_add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
+                await super().async_add_message(key, ChatMessage(str(message.content).replace("1234", "****")), idx)
+
+        chat_store = Redacting.from_uri(sqlite_url)
+        memory = ChatMemoryBuffer.from_defaults(chat_store=chat_store)
+        memory.put(ChatMessage("pin 1234"))
+        memory.put_messages(said("1234 0", "1234 1"))
+        awaited(chat_store, lambda: memory.aput(ChatMessage("1234 2")))
+        awaited(chat_store, lambda: memory.aput_messages(said("1234 3", "1234 4")))
+        assert contents(memory.get()) == ["pin ****", *(f"**** {n}" for n in range(5))]
+        chat_store.store.close()
+
+    def test_a_chat_store_that_deletes_otherwise_is_asked(self, sqlite_url: str) -> None:
+        archive: list[str | None] = []
+
+        class Archiving(SQLChatStore):
+            def delete_messages(self, key: str) -> list[ChatMessage] | None:
+                archive.extend(contents(self.get_messages(key)))
+                return super().delete_messages(key)
+
+            async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
+                archive.extend(contents(await self.aget_messages(key)))
+                return await super().adelete_messages(key)
+
+        chat_store = Archiving.from_uri(sqlite_url)
+        memory = ChatMemoryBuffer.from_defaults(said("one"), chat_store=chat_store)
+        memory.reset()
+        memory.put(ChatMessage("two"))
+        awaited(chat_store, memory.areset)
+        assert archive == ["one", "two"]
+        assert memory.get_all() == []
+        chat_store.store.close()
+
     def test_messages_given_at_the_beginning(self, chat_store: StoreChatStore) -> None:
         memory = ChatMemoryBuffer.from_defaults(said("Hello."), chat_store=chat_store, chat_store_key=KEY)
         assert memory.get() == chat_store.get_messages(KEY) == said("Hello.")

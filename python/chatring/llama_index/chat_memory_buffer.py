@@ -168,8 +168,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
             if ring is None:
                 return []
             return ring.get(token_limit=tokens + 1, initial_token_count=1, counter=self._token_counter())  # type: ignore[no-any-return]
-        if (kept := self._kept()) is not None:
-            return kept.window(fields["chat_store_key"], tokens + 1, 1)
+        if (store := self._window_store()) is not None:
+            return store.window(fields["chat_store_key"], tokens + 1, 1)
         with self._read_history() as history:
             return history.get(token_limit=tokens + 1, initial_token_count=1, counter=self._token_counter())
 
@@ -177,8 +177,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """Return the tokens of the whole history, as `get` counts them; 0 if it is empty."""
         if _overridden(self, "_token_count_for_messages"):
             return self._token_count_for_messages(self.get_all())
-        if (kept := self._kept()) is not None:
-            return kept.token_count(self.chat_store_key)
+        if (store := self._window_store()) is not None:
+            return store.token_count(self.chat_store_key)
         with self._read_history() as history:
             return history.token_count(counter=self._token_counter())
 
@@ -200,8 +200,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
     def put_messages(self, messages: list[ChatMessage]) -> None:
         """Add messages: all of them, or none if one is no `ChatMessage`."""
         messages = _checked(list(messages))
-        store = self.chat_store
-        if (type(store) is RingChatStore or isinstance(store, StoreChatStore)) and not _overridden(self, "put"):
+        store = self.chat_store if type(self.chat_store) is RingChatStore else self._database("add_message")
+        if store is not None and not _overridden(self, "put"):
             store.add_messages(self.chat_store_key, messages)
         else:
             for message in messages:
@@ -221,8 +221,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     def reset(self) -> None:
         """Remove all messages."""
-        if isinstance(self.chat_store, StoreChatStore):
-            self.chat_store.store.delete(self.chat_store_key)  # without reading them first
+        if (store := self._database("delete_messages")) is not None:
+            store.store.delete(self.chat_store_key)  # without reading them first
         else:
             super().reset()
 
@@ -234,8 +234,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
             return self.get(input=input, initial_token_count=initial_token_count, **kwargs)
         if not (_overridden(self, "get") or _overridden(self, "_token_count_for_messages")):
             tokens = _tokens_left(self.token_limit, initial_token_count)
-            if (kept := self._kept()) is not None:
-                return await kept.awindow(self.chat_store_key, tokens + 1, 1)
+            if (store := self._window_store()) is not None:
+                return await store.awindow(self.chat_store_key, tokens + 1, 1)
         return await super().aget(input=input, initial_token_count=initial_token_count, **kwargs)
 
     async def aput(self, message: ChatMessage) -> None:
@@ -247,13 +247,13 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     async def aput_messages(self, messages: list[ChatMessage]) -> None:
         """As `put_messages`."""
-        store = self.chat_store
-        if isinstance(store, RingChatStore):
+        store = self._database("add_message", "async_add_message")
+        if isinstance(self.chat_store, RingChatStore):
             self.put_messages(messages)
-        elif isinstance(store, StoreChatStore) and not (_overridden(self, "put") or _overridden(self, "put_messages")):
-            await store.async_add_messages(self.chat_store_key, _checked(list(messages)))
-        else:
+        elif store is None or _overridden(self, "put") or _overridden(self, "put_messages"):
             await super().aput_messages(messages)
+        else:
+            await store.async_add_messages(self.chat_store_key, _checked(list(messages)))
 
     async def aset(self, messages: list[ChatMessage]) -> None:
         """As `set`."""
@@ -265,10 +265,11 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     async def areset(self) -> None:
         """As `reset`."""
-        if isinstance(self.chat_store, StoreChatStore) and not _overridden(self, "reset"):
-            await self.chat_store.store.adelete(self.chat_store_key)
-        else:
+        store = self._database("delete_messages", "adelete_messages")
+        if store is None or _overridden(self, "reset"):
             await super().areset()
+        else:
+            await store.store.adelete(self.chat_store_key)
 
     def __copy__(self) -> ChatMemoryBuffer:
         """Return a memory over the same store."""
@@ -304,16 +305,22 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """Whether the history is a ring of our store, and not what somebody else's code says it is."""
         return type(self.__dict__["chat_store"]) is RingChatStore and not _overridden(self, "get_all")
 
-    def _kept(self) -> StoreChatStore | None:
-        """Return the chat store, if windows are kept ready in it.
+    def _database(self, *names: str) -> StoreChatStore | None:
+        """Return the chat store, if it is one on a database whose methods `names` are ours and not a subclass's."""
+        store = self.__dict__["chat_store"]
+        if not isinstance(store, StoreChatStore):
+            return None
+        is_ours = all(getattr(type(store), name) is getattr(StoreChatStore, name) for name in names)
+        return store if is_ours else None
+
+    def _window_store(self) -> StoreChatStore | None:
+        """Return the chat store, if it answers with windows.
 
         Raises:
-            CounterMismatchError: if they are, for another counter.
+            CounterMismatchError: if it does, by another counter.
         """
-        store = self.__dict__["chat_store"]
-        if not isinstance(store, StoreChatStore) or _overridden(self, "get_all"):
-            return None
-        if type(store).get_messages is not StoreChatStore.get_messages:  # a subclass that answers otherwise
+        store = self._database("get_messages")
+        if store is None or _overridden(self, "get_all"):
             return None
         store._check_counter(self._token_counter())
         return store

@@ -33,6 +33,8 @@ class StoreChatStore(BaseChatStore):
 
     Messages are written when they are added, and made anew whenever they are read: editing one changes nothing in the
     store. Safe to use from many threads and processes. Copies and pickles are of the same database.
+
+    No async method calls its sync one: a subclass that overrides one of them overrides the other, too.
     """
 
     url: str
