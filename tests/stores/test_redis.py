@@ -273,6 +273,8 @@ def test_a_cancelled_call_leaves_no_answer_for_the_next_one(store: RedisStore) -
         "redis://:secret@localhost/1?cluster=true",
         "redis://:secret@localhost/0?socket_timeout=long",
         "redis://:secret@localhost/0?no_such_parameter=1",
+        "redis://localhost?pwd=secret",
+        "redis://ada@corp:secret@localhost:port",
     ],
 )
 def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
@@ -280,6 +282,12 @@ def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
         RedisStore(url)
     assert "secret" not in repr(raised.value)
     assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize("url", ["redis://:p@ss?word@h/0", "redis://:1#word@h/0", "redis://:p@ss/?word@h/0"])
+def test_a_password_that_reaches_into_the_rest_of_the_url_is_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^'redis://:\*\*\*@h/0' has a password with an @; write %40 in its place$"):
+        RedisStore(url)
 
 
 def test_valkey_is_a_scheme(valkey_url: str, store: RedisStore) -> None:

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +17,8 @@ from typing import Any
 import psycopg
 import pytest
 from chatring import MessageRing
-from chatring.stores import Record, Store, StoreError, StoreFullError, StoreTimeoutError, open_store
+from chatring.stores import Record, Store, StoreError, StoreFullError, StoreTimeoutError, open_store, sql_session
+from chatring.stores.redis import RedisStore
 from chatring.stores.sql import SQLStore
 from chatring.stores.sql_errors import store_error
 from sqlalchemy import Engine, event
@@ -71,6 +73,26 @@ def test_a_store_shows_its_url_without_secrets(url: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ada@corp:s3cret@h/d", "postgresql://ada@corp:***@h/d"),
+        ("postgresql://a:s3cret@h/one?application_name=w@1", "postgresql://a:***@h/one?application_name=w@1"),
+        ("postgresql://a:s3:/?#@h:5/d", "postgresql://a:***@h:5/d"),
+        ("postgresql://h/d?p%61ssword=s3#x&user=b:c@d", "postgresql://h/d?p%61ssword=***&user=b:c@d"),
+        ("postgresql://a@h@db/d", "postgresql://a@h@db/d"),
+        ("sqlite:////home/a:b@c/%20 ü.db?timeout=3", "sqlite:////home/a:b@c/%20 ü.db?timeout=3"),
+        ("redis://ada@corp:s3cret@h:1/0", "redis://ada@corp:***@h:1/0"),
+        ("redis://:s3@cret@h/0?client_name=w:x@1", "redis://:***@h/0?client_name=w:x@1"),
+        ("redis://h/2?password=s3&username=b", "redis://h/2?password=***&username=b"),
+    ],
+)
+def test_a_url_is_shown_as_it_is_but_for_its_secrets(url: str, shown: str) -> None:
+    store = open_store(url)
+    assert isinstance(store, (SQLStore, RedisStore))
+    assert store.url == shown
+
+
+@pytest.mark.parametrize(
     ("url", "message"),
     [
         (
@@ -80,6 +102,17 @@ def test_a_store_shows_its_url_without_secrets(url: str) -> None:
         ("postgresql+asyncpg://a:s3cret@h/d", "'postgresql+asyncpg://a:***@h/d' names neither SQLite nor PostgreSQL"),
         ("postgresql://a:s3cret@h:port/d", "'postgresql://a:***@h:port/d' is no URL of a database"),
         ("postgresql://a:s3@cret@h/d", "'postgresql://a:***@h/d' has a password with an @; write %40 in its place"),
+        ("postgresql://a:s3@cret/d@h/d", "'postgresql://a:***@h/d' has a password with an @"),
+        ("postgresql://a:s3@cret?x@h/d", "'postgresql://a:***@h/d' has a password with an @"),
+        ("postgresql:/a:s3cret@h/d", "'postgresql:/a:***@h/d' is no store's URL"),
+        ("postgresql://h:port/d?pwd=s3cret", "'postgresql://h:port/d?pwd=***' is no URL of a database"),
+        (
+            "sqlite:///chat.db?timeout=3&foo=1&bar=",
+            "'sqlite:///chat.db?timeout=3&foo=1&bar=' has parameters that SQLite ",
+        ),
+        ("sqlite:///chat.db?mode=ro", "'sqlite:///chat.db?mode=ro' has parameters that SQLite has not: mode"),
+        ("sqlite://chat.db", "'sqlite://chat.db' has a host, which SQLite has not; a file follows three slashes"),
+        ("sqlite://a:s3cret@/chat.db", "'sqlite://a:***@/chat.db' has a host, which SQLite has not"),
         ("sqlite:///chat.db?synchronous=maybe", "synchronous must be one of OFF, NORMAL, FULL, EXTRA, got 'MAYBE'"),
     ],
 )
@@ -179,6 +212,72 @@ def test_a_start_is_found_in_the_index(sqlite_url: str, on_connect: Callable[[Ca
     assert any("USING COVERING INDEX chatring_message_start (session_id=? AND before>?)" in detail for detail in plan)
     assert any("USING INDEX sqlite_autoindex_chatring_message_1 (session_id=? AND seq>? AND seq<?)" in d for d in plan)
     assert not any(detail.startswith("SCAN chatring") or "TEMP B-TREE" in detail for detail in plan)
+    store.close()
+
+
+def messages_of(connection: Any, call: Callable[[], object]) -> list[str]:
+    """Return the statements that reach PostgreSQL: the kinds of the messages of its protocol that run one."""
+    with tempfile.TemporaryFile("w+") as trace:
+        connection.pgconn.trace(trace.fileno())
+        call()
+        connection.pgconn.untrace()
+        trace.seek(0)
+        kinds = [line.split("\t")[3] for line in trace if line.split("\t")[1] == "F"]
+    return [kind for kind in kinds if kind in ("Execute", "Query")]
+
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="libpq's trace is of Linux")
+
+
+@on_linux
+def test_how_many_statements_reach_postgresql(
+    postgres_url: str, on_connect: Callable[[Callable[[Any], None]], None]
+) -> None:
+    connections: list[Any] = []
+    on_connect(connections.append)
+    store = open_store(postgres_url)
+    store.append("ada", [ONE, Record("tool", "two"), ONE])
+    (connection,) = connections
+    for call, statements in (
+        (lambda: store.window("ada", 2), 1),
+        (lambda: store.window("ada", 1), 1),
+        (lambda: store.all("ada"), 1),
+        (lambda: store.length("ada"), 1),
+        (lambda: store.token_count("ada"), 1),
+        (lambda: store.append("ada", [ONE]), 1),
+        (lambda: store.append("ada", [ONE] * 3), 5),  # BEGIN, the session, the messages, the session, COMMIT
+    ):
+        assert len(messages_of(connection, call)) == statements
+    store.close()
+
+
+@on_linux
+def test_many_messages_go_to_postgresql_in_parts(
+    postgres_url: str, on_connect: Callable[[Callable[[Any], None]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sql_session, "_PART_BYTES", 500)
+    connections: list[Any] = []
+    on_connect(connections.append)
+    store = open_store(postgres_url)
+    assert store.keys() == []
+    (connection,) = connections
+    sizes = (10, 400, 900, 0, 0, 1_000, *[100] * 7)
+    records = [Record("user", "word " * (size // 5), b"x" * (size % 7) or None) for size in sizes]
+    ring: MessageRing[Record] = MessageRing()
+    parts = 8  # 10 alone, 400 alone, 900 alone, both 0, 1,000 alone, and 100 by twos or threes
+    assert len(messages_of(connection, lambda: store.append("ada", records))) == 5 + parts
+    for change in (
+        lambda: None,
+        lambda: store.recount("ada"),
+        lambda: store.replace("ada", records[::-1]),
+        lambda: store.pop("ada", 3),
+    ):
+        change()
+        ring.set(store.all("ada"))
+        for limit in range(1, ring.token_count() + 2, 7):
+            assert store.window("ada", limit) == ring.get(token_limit=limit)
+    del records[-4]
+    assert store.all("ada") == records[::-1]
     store.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -19,7 +20,7 @@ from redis.retry import Retry
 from chatring.stores.redis_errors import is_lost, store_error
 from chatring.stores.redis_layout import SESSIONS
 from chatring.stores.redis_sessions import Call, Work
-from chatring.stores.url import without_secrets
+from chatring.stores.url import redacted, without_secrets
 
 _T = TypeVar("_T")
 
@@ -30,6 +31,8 @@ _SECONDS = 10
 _MOST_CONNECTIONS = 50
 # Keys that the server looks at, one call, to find sessions.
 _KEYS_AT_ONCE = 1000
+# As urllib finds them: the user ends at the first colon, the password at the last @ before the path.
+_CREDENTIALS = re.compile(r"(?<=://)([^:/?#]*)(:[^/?#]*)?@")
 _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -45,9 +48,9 @@ class RedisServer:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = without_secrets(url)
         self._options, self._is_cluster = _parsed(url, parse_url, sync_redis.Connection)
         self._async_options, _ = _parsed(url, parse_async_url, async_redis.Connection)
+        self.url = redacted(url, _CREDENTIALS)
         # Held while a client is made. Clients are safe to use from many threads, and see by themselves that the process
         # is another one after a fork.
         self._lock = threading.Lock()

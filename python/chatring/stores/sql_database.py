@@ -20,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 from chatring.stores import sql_schema
 from chatring.stores.errors import ForeignDataError, SchemaVersionError
 from chatring.stores.sql_errors import store_error
-from chatring.stores.url import without_secrets
+from chatring.stores.url import redacted, without_secrets
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -39,8 +39,13 @@ _LOST_CONNECTION = {
     "tcp_user_timeout": 25_000,
 }
 _DRIVERS = ("sqlite", "sqlite+pysqlite", "postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg_async")
+# As SQLAlchemy finds them: the user ends at the first colon, the password at the next @.
+_CREDENTIALS = re.compile(r"(?<=://)([^:/]*)(:[^@]*)?@")
 # Values of PRAGMA synchronous: https://www.sqlite.org/pragma.html#pragma_synchronous
 _SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
+# Of the URL: those of the driver, and those of a file's URI, `sqlite:///file:chat.db?mode=ro&uri=true`.
+_SQLITE_PARAMETERS = {"timeout", "cached_statements"}
+_FILE_PARAMETERS = {"mode", "cache", "immutable", "nolock", "psow", "vfs"}
 _POSTGRESQL_SETTINGS = (
     f"-c lock_timeout={_LOCK_SECONDS}s",
     # Each statement sees what was committed before it, whatever the database's default is.
@@ -106,8 +111,7 @@ class Database:
     """
 
     def __init__(self, url: str) -> None:
-        self.url = without_secrets(url)
-        self._url, self._synchronous = _parsed(url)
+        self._url, self._synchronous, self.url = _parsed(url)
         self.dialect = self._url.get_backend_name()
         self._is_sqlite = self.dialect == "sqlite"
         self._is_in_memory = self._is_sqlite and _is_in_memory(self._url)
@@ -312,8 +316,8 @@ def _binary(cursor: Callable[..., Any]) -> Callable[..., Any]:
     return make
 
 
-def _parsed(url: str) -> tuple[URL, str]:
-    """Return the URL for SQLAlchemy, and SQLite's `synchronous`."""
+def _parsed(url: str) -> tuple[URL, str, str]:
+    """Return the URL for SQLAlchemy, SQLite's `synchronous`, and the URL to show."""
     try:
         parsed = make_url(url)
     except (exc.ArgumentError, ValueError):
@@ -325,14 +329,22 @@ def _parsed(url: str) -> tuple[URL, str]:
             "it must begin with sqlite:// or postgresql://"
         )
     if not parsed.drivername.startswith("sqlite"):
-        if "@" in (parsed.host or ""):  # the rest of the password, for errors to show
-            raise ValueError(f"{without_secrets(url)!r} has a password with an @; write %40 in its place")
-        return parsed.set(drivername="postgresql+psycopg"), ""
+        return parsed.set(drivername="postgresql+psycopg"), "", redacted(url, _CREDENTIALS)
+    shown = without_secrets(url)
+    if parsed.host or parsed.username is not None:
+        raise ValueError(f"{shown!r} has a host, which SQLite has not; a file follows three slashes: sqlite:///chat.db")
+    known = {"synchronous", "uri", *_SQLITE_PARAMETERS}
+    if parsed.query.get("uri"):
+        known |= _FILE_PARAMETERS
+    if unknown := sorted(parsed.query.keys() - known):
+        raise ValueError(f"{shown!r} has parameters that SQLite has not: {', '.join(unknown)}")
     synchronous = str(parsed.query.get("synchronous", "FULL")).upper()
     if synchronous not in _SYNCHRONOUS:
         raise ValueError(f"synchronous must be one of {', '.join(_SYNCHRONOUS)}, got {synchronous!r}")
-    return parsed.difference_update_query(["synchronous"]), synchronous
+    return parsed.difference_update_query(["synchronous"]), synchronous, url
 
 
 def _is_in_memory(url: URL) -> bool:
-    return not url.database or ":memory:" in url.database or url.query.get("mode") == "memory"
+    file = url.database or ""
+    in_memory = url.query.get("mode") == "memory" or url.query.get("vfs") == "memdb"
+    return in_memory or file in ("", "file:") or ":memory:" in file

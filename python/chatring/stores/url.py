@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote_plus
 
 if TYPE_CHECKING:
     from chatring.stores.store import Store
 
-# A password may have any character that its writer forgot to escape: it ends at the last @.
-_PASSWORD = re.compile(r"(?<=://)([^/@:]*):.*@", re.DOTALL)
-_QUERY_SECRET = re.compile(r"(?<=[?&])([^=&#]*(?:pass|secret|token)[^=&#]*)=[^&#]*", re.IGNORECASE)
+_SCHEME = re.compile(r"\s*[\w+.-]*:/+")
+_PARAMETER = re.compile(r"(?<=[?&])([^=&]*)=[^&]*")
+_SECRET = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
 
 def open_store(url: str, *, counter: Any = "cl100k_base", counter_name: str | None = None) -> Store:
@@ -45,6 +46,38 @@ def open_store(url: str, *, counter: Any = "cl100k_base", counter_name: str | No
     )
 
 
+def redacted(url: str, credentials: re.Pattern[str]) -> str:
+    """Return a URL to show and to know a store by: with `***` in the place of its secrets, and no other change.
+
+    Args:
+        url: one that its driver takes.
+        credentials: matches the user (first group) and `:password` (second group, if any) of such a URL, with the @
+            that ends them, as the driver finds them.
+
+    Raises:
+        ValueError: if an @ follows where a host or path should be. A part of the password would be taken for that.
+    """
+    found = credentials.search(url)
+    rest = url[found.end() if found else 0 :]
+    if "@" in rest.partition("?")[0] + rest.partition("=")[0]:
+        raise ValueError(f"{without_secrets(url)!r} has a password with an @; write %40 in its place")
+    if found and found[2]:
+        url = f"{url[: found.end(1)]}:***@{rest}"
+    return _without_parameters(url)
+
+
 def without_secrets(url: str) -> str:
-    """Return a URL to show: with `***` in the place of its password, wherever that stands."""
-    return _QUERY_SECRET.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", url))
+    """Return what may be a URL, to show: rather with too much hidden than with a password.
+
+    The password may stand anywhere and have any character that its writer forgot to escape, and so may the user.
+    """
+    scheme = _SCHEME.match(url)
+    begin = scheme.end() if scheme else 0
+    return _without_parameters(url[:begin] + re.sub(r":.*@", ":***@", url[begin:], count=1, flags=re.DOTALL))
+
+
+def _without_parameters(url: str) -> str:
+    def hidden(parameter: re.Match[str]) -> str:
+        return f"{parameter[1]}=***" if _SECRET.search(unquote_plus(parameter[1])) else parameter[0]
+
+    return _PARAMETER.sub(hidden, url)
