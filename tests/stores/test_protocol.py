@@ -291,6 +291,13 @@ def test_a_window_takes_its_initial_tokens_into_account(store: Any) -> None:
         assert store.window("ada", 40, initial) == ring.get(token_limit=40, initial_token_count=initial)
 
 
+def test_a_window_may_have_more_tokens_than_the_greatest_limit(store: Any) -> None:
+    for key, records in (("words", conversation(30, seed=7)), ("blank", [user(" "), user(""), user("\n")])):
+        store.append(key, records)
+        for initial in (-1, -5, -(2**63)):
+            assert store.window(key, 2**63 - 1, initial) == records
+
+
 def test_a_window_refuses_what_is_no_limit(store: Any) -> None:
     store.append("ada", conversation(3))
     for key in ("ada", "nobody"):
@@ -500,6 +507,20 @@ def test_a_counter_has_a_name(store_url: str) -> None:
         open_store(store_url, counter_name="words")
     with pytest.raises(ValueError, match="unknown encoding"):
         open_store(store_url, counter="cl100k")
+    for name in ("", None):
+        with pytest.raises(ValueError, match="needs a counter_name"):
+            open_store(store_url, counter=str.split, counter_name=name)
+    for refused, message in (
+        ("a\0b", "counter_name has a NUL character: 'a\\x00b'"),
+        ("a\ud800", "counter_name has a surrogate without a partner: 'a\\ud800'"),
+        ("n" * 1025, f"counter_name must have at most 1024 bytes of UTF-8, got 1025: '{'n' * 40}'..."),
+    ):
+        with pytest.raises(ValueError) as raised:  # noqa: PT011
+            open_store(store_url, counter=str.split, counter_name=refused)
+        assert str(raised.value) == message
+    for other in (5, 0, b"words", ["words"]):
+        with pytest.raises(TypeError, match=rf"^counter_name must be a str, got {type(other).__name__}$"):
+            open_store(store_url, counter=str.split, counter_name=other)  # type: ignore[arg-type]
 
 
 def test_a_session_of_another_counter(durable_url: str, opened: Callable[..., Any]) -> None:
@@ -535,9 +556,13 @@ def test_a_session_of_another_counter(durable_url: str, opened: Callable[..., An
 def test_an_empty_session_has_a_counter_too(durable_url: str, opened: Callable[..., Any]) -> None:
     first, second = opened(durable_url), opened(durable_url, counter=str.split, counter_name="words")
     first.replace("ada", [])
-    with pytest.raises(CounterMismatchError):
-        second.append("ada", [user("hello")])
+    for name in ("append", "window", "token_count"):
+        with pytest.raises(CounterMismatchError):
+            METHODS[name](second, "ada")
+    assert second.all("ada") == []
+    assert second.length("ada") == 0
     second.recount("ada")
+    assert_is(second, "ada", [], str.split)
     second.append("ada", [user("hello")])
     assert_is(second, "ada", [user("hello")], str.split)
 

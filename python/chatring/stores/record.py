@@ -7,6 +7,7 @@ from typing import NamedTuple
 # Bytes of UTF-8 that a key may have: an index of PostgreSQL holds at most 2,704 bytes a row.
 _LONGEST_KEY = 1024
 _LONGEST_ROLE = 128
+_LONGEST_COUNTER_NAME = 1024
 
 
 class Record(NamedTuple):
@@ -57,6 +58,15 @@ def check_key(key: object) -> str:
         ValueError: if it has more than 1,024 bytes of UTF-8, a NUL character or a surrogate without a partner.
     """
     return _check_name(key, "a session's key", _LONGEST_KEY)
+
+
+def check_counter_name(name: object) -> str:
+    """Return `name`, if a counter can be known by it.
+
+    Raises:
+        TypeError, ValueError: as of `check_key`.
+    """
+    return _check_name(name, "counter_name", _LONGEST_COUNTER_NAME)
 
 
 def _check_name(name: object, what: str, longest: int) -> str:

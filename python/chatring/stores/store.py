@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from chatring._core import MessageRing, TokenCounter
-from chatring.stores.record import Record
+from chatring.stores.record import Record, check_counter_name
 
 
 class Store(ABC):
@@ -22,7 +22,9 @@ class Store(ABC):
             session, to tell whether a session was counted with this counter.
 
     Raises:
-        ValueError: if a counter that needs a name has none, or the name is an encoding's.
+        TypeError: if the name is not a str.
+        ValueError: if a counter that needs a name has none, or the name is an encoding's, has more than 1,024 bytes of
+            UTF-8, a NUL character or a surrogate without a partner.
     """
 
     def __init__(self, counter: Any = "cl100k_base", counter_name: str | None = None) -> None:
@@ -31,9 +33,9 @@ class Store(ABC):
             if counter_name not in (None, self.counter.name):
                 raise ValueError(f"counter_name is for callables; this counter is known as {self.counter.name!r}")
             counter_name = self.counter.name
-        elif not counter_name:
+        elif counter_name is None or counter_name == "":
             raise ValueError(f"{self.counter!r} needs a counter_name, by which its sessions are known again")
-        elif counter_name in TokenCounter.encodings():
+        elif check_counter_name(counter_name) in TokenCounter.encodings():
             raise ValueError(f"counter_name {counter_name!r} is the name of an encoding, which counts otherwise")
         self.counter_name = counter_name
 
