@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,9 @@ from chatring.stores.sql_database import Cursor
 
 # Records read at first to find the last one that is not blank.
 _FIRST_LOOK_BACK = 4
+# Bytes of messages that go to PostgreSQL at once, which takes 1 GiB at most. Those of a message besides its contents.
+_PART_BYTES = 2**26
+_ROW_BYTES = 64
 
 
 @dataclass
@@ -148,11 +151,25 @@ def encoded(text: str) -> bytes:
 
 def _add_messages(cursor: Cursor, session_id: int, **columns: list[Any]) -> None:
     if cursor.dialect == "postgresql":
-        # PostgreSQL cannot tell of which type a list of nothing but None is.
-        lists = {name: None if all(value is None for value in values) else values for name, values in columns.items()}
-        cursor.run(sql.ADD_MESSAGES, session_id=session_id, **lists)
+        for part in _parts(*(columns[name] for name in ("role", "text", "payload"))):
+            lists = {name: values[part] for name, values in columns.items()}
+            # PostgreSQL cannot tell of which type a list of nothing but None is.
+            typed = {name: None if all(value is None for value in values) else values for name, values in lists.items()}
+            cursor.run(sql.ADD_MESSAGES, session_id=session_id, **typed)
     else:
         rows = zip(*columns.values(), strict=True)
         cursor.run_many(
             sql.ADD_MESSAGE, [{"session_id": session_id, **dict(zip(columns, row, strict=True))} for row in rows]
         )
+
+
+def _parts(*contents: list[Any]) -> Iterator[slice]:
+    """Return the places of rows with these contents in parts of some `_PART_BYTES`, or of one larger row."""
+    first = size = 0
+    for place, row in enumerate(zip(*contents, strict=True)):
+        added = _ROW_BYTES + sum(len(value) for value in row if value is not None)
+        if size and size + added > _PART_BYTES:
+            yield slice(first, place)
+            first, size = place, 0
+        size += added
+    yield slice(first, None)
