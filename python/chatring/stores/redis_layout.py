@@ -65,8 +65,8 @@ def packed(records: Iterable[Record]) -> list[bytes]:
     return rows
 
 
-def unpacked(rows: bytes) -> list[Record]:
-    """Return the records of rows, which follow each other.
+def unpacked(count: int, rows: bytes) -> list[Record]:
+    """Return the records of `count` rows, which follow each other.
 
     Raises:
         ForeignDataError: if they are not as `packed` makes them.
@@ -88,6 +88,6 @@ def unpacked(rows: bytes) -> list[Record]:
             records.append(make(Record, (rows[role_at:text_at].decode(), text, payload)))
     except (error, UnicodeDecodeError) as cause:
         raise ForeignDataError("a record was not written by chatring") from cause
-    if at != end:
+    if at != end or len(records) != count:
         raise ForeignDataError("a record was not written by chatring: its sizes are wrong")
     return records

@@ -46,8 +46,12 @@ local SESSION, RECORDS, STARTS = KEYS[1], KEYS[2], KEYS[3]
 -- Lua puts so many values on its stack at once; its limit is 8,000.
 local CHUNK = 4000
 
--- Returns rows from a place on, as one string: the client reads it in half the time that it takes for a list.
-local function range(first) return table.concat(redis.call('LRANGE', RECORDS, first, -1)) end
+-- Returns the number of rows from a place on, and these as one string: the client reads it in half the time that it
+-- takes for a list.
+local function range(first)
+  local rows = redis.call('LRANGE', RECORDS, first, -1)
+  return #rows, table.concat(rows)
+end
 
 local function digits(number) return string.format('%.0f', number) end
 
@@ -104,15 +108,13 @@ end
 
 APPEND = Script(
     """
-local counter, expected, stamp, added = unpack(cjson.decode(ARGV[1]))
+local counter, measured_for, suits_word, suits_empty, stamp, added = unpack(cjson.decode(ARGV[1]))
 local session, problem, is_new = open()
 if problem then return problem end
 if not is_new and session[COUNTER] ~= counter then return {'counter', session[COUNTER]} end
-local is_measured
-if #expected > 1 then is_measured = session[STAMP] == expected
-elseif session[LENGTH] == 0 then is_measured = expected == '1'
-else is_measured = session[CLOSED] end
-if not is_measured then
+local suits
+if session[LENGTH] == 0 then suits = suits_empty else suits = suits_word and session[CLOSED] end
+if not suits and session[STAMP] ~= measured_for then
   local first = math.max(session[LENGTH] - session[BLANK_TAIL] - 1, 0)
   return {'tail', session[STAMP], first, range(first - session[LENGTH])}
 end
@@ -123,10 +125,10 @@ return 1
 """,
     changes=True,
 )
-"""Appends rows: JSON of the counter, stamp of the session they were measured for, new stamp and what they add; rows. In
-the place of the first stamp: 1 if they were measured as what follows a word and would add the same to an empty session,
-0 if they would not. If they must be measured again, it answers with `tail`: the stamp, the place of the last record
-that is not blank, and the rows from there on."""
+"""Appends rows: JSON of the counter, stamp of the session they were measured for (empty if for no certain one), whether
+they add the same after any word, and whether to an empty session, new stamp, and what they add; rows. If they must be
+measured for this session, it answers with `tail`: its stamp, the place of its last record that is not blank, the number
+of rows from there on, and these."""
 
 REPLACE = Script(
     """
@@ -148,11 +150,11 @@ return 1
 WINDOW = Script(
     """
 local counter, allowance = unpack(ARGV)
-local session, problem = open()
+local session, problem, is_new = open()
 if problem then return problem end
+if not is_new and session[COUNTER] ~= counter then return {'counter', session[COUNTER]} end
 local length, blank_tail = session[LENGTH], session[BLANK_TAIL]
-if length == 0 then return {'ok', 0, 0, ''} end
-if session[COUNTER] ~= counter then return {'counter', session[COUNTER]} end
+if length == 0 then return {'ok', 0, 0, 0, ''} end
 local found = redis.call('ZRANGEBYSCORE', STARTS, digits(session[TOTAL] - tonumber(allowance)), '+inf', 'LIMIT', 0, 1)
 local first = tonumber(found[1]) or length - math.max(blank_tail, 1)
 local is_open = not found[1] and blank_tail > 0
@@ -161,7 +163,7 @@ return {'ok', first, is_open and 1 or 0, range(first - length)}
     changes=False,
 )
 """Answers with the place of a window's first row, whether it is only known to be among the blank ones at the end (then
-all of these follow), and the rows: counter, allowance."""
+all of these follow), the number of rows, and these: counter, allowance."""
 
 READ = Script(
     """

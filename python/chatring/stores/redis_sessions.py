@@ -45,7 +45,7 @@ Work: TypeAlias = Generator[Call, Any, _T]
 
 
 class _Session(NamedTuple):
-    """What `READ` answers."""
+    """What `READ` answers. If there is no session, the counter is empty."""
 
     stamp: bytes
     counter: bytes
@@ -65,31 +65,29 @@ class RedisSessions:
         self._url = url
         self._counter = counter
         self._counter_name = counter_name
-        self._counter_json = json.dumps(counter_name)
 
     def append(self, key: str, records: list[Record]) -> Work[None]:
         """See `Store.append`."""
         stamp, rows = _stamp(), packed(records)
-        appended = Appended.after_word(self._counter, records)
-        expected, until = "1" if appended.suits_first else "0", time.monotonic() + _SECONDS
-        if depends_on_word(self._counter, records):
-            expected = "unknown"  # the stamp of no session
+        appended, measured_for, until = Appended.after_word(self._counter, records), "", time.monotonic() + _SECONDS
+        suits_word = not depends_on_word(self._counter, records)
+        suits_empty = suits_word and appended.suits_first
         while True:
-            # By hand: the encoder takes longer than the server for everything.
-            head = f'[{self._counter_json},"{expected}","{stamp}",{self._as_json(appended)}]'
-            refused = yield from self._done(key, scripts.APPEND, head.encode(), *rows)
+            head = self._head(measured_for, suits_word, suits_empty, stamp, self._added(appended))
+            refused = yield from self._done(key, scripts.APPEND, head, *rows)
             if not refused:
                 return
             self._check_time(key, time.monotonic() > until)
-            measured_for, first, earlier = refused
-            expected = measured_for.decode()
-            appended = Appended.after(self._counter, unpacked(earlier), records, first == 0)
+            read_stamp, first, count, earlier = refused
+            measured_for, suits_word, suits_empty = read_stamp.decode(), False, False
+            appended = Appended.after(self._counter, unpacked(count, earlier), records, first == 0)
 
     def window(self, key: str, allowance: int) -> Work[list[Record]]:
         """See `Store.window`."""
-        arguments = (self._counter_name.encode(), b"%d" % min(allowance, _FAR))
-        first, is_open, rows = yield from self._done(key, scripts.WINDOW, *arguments)
-        records = unpacked(rows)
+        allowance = min(allowance, _FAR)
+        arguments = (self._counter_name.encode(), b"%d" % allowance)
+        first, is_open, count, rows = yield from self._done(key, scripts.WINDOW, *arguments)
+        records = unpacked(count, rows)
         return records[_start_among_blank(self._counter, records, first == 0, allowance) :] if is_open else records
 
     def all(self, key: str) -> Work[list[Record]]:
@@ -100,8 +98,8 @@ class RedisSessions:
     def replace(self, key: str, records: list[Record]) -> Work[None]:
         """See `Store.replace`."""
         appended = Appended.after(self._counter, [], records, True)
-        head = f'[{self._counter_json},"{_stamp()}",{self._as_json(appended)}]'
-        yield from self._done(key, scripts.REPLACE, head.encode(), *packed(records))
+        head = self._head(_stamp(), self._added(appended))
+        yield from self._done(key, scripts.REPLACE, head, *packed(records))
 
     def delete(self, key: str) -> Work[bool]:
         """See `Store.delete`."""
@@ -140,7 +138,7 @@ class RedisSessions:
     def token_count(self, key: str) -> Work[int]:
         """See `Store.token_count`."""
         session = yield from self._read(key)
-        if session.length == 0:
+        if not session.counter:
             return 0
         self._check_counter(key, session)
         if session.before:
@@ -195,7 +193,8 @@ class RedisSessions:
 
         Not by a script, which would take many times the memory.
         """
-        return unpacked(b"".join((yield Call(None, keys_of(key), (b"%d" % first, b"-1")))))
+        rows = yield Call(None, keys_of(key), (b"%d" % first, b"-1"))
+        return unpacked(len(rows), b"".join(rows))
 
     def _count_anew(
         self, key: str, session: _Session, place: int, total: int, earlier: list[Record], rest: list[Record]
@@ -214,16 +213,18 @@ class RedisSessions:
         if abs(total + appended.total) > scripts.MOST_TOKENS:
             raise _too_many_tokens()
         kept = [place, place + len(rest) < session.length, total, blanks_at_end(earlier)]
-        stamps = f'"{session.stamp.decode()}","{_stamp()}"'
-        head = f"[{self._counter_json},{stamps},{self._as_json(appended)},{json.dumps(kept)[1:-1]}]"
-        return not (yield from self._done(key, scripts.RECOUNT, head.encode()))
+        head = self._head(session.stamp.decode(), _stamp(), self._added(appended), *kept)
+        return not (yield from self._done(key, scripts.RECOUNT, head))
 
-    def _as_json(self, appended: Appended) -> str:
+    def _head(self, *values: object) -> bytes:
+        return json.dumps([self._counter_name, *values]).encode()
+
+    def _added(self, appended: Appended) -> list[object]:
         # An encoding's tokens are never more than the bytes. A callable may say 2**40 of each text.
         if not self._counter.is_native and any(abs(total) > scripts.MOST_TOKENS for total in appended.sums):
             raise _too_many_tokens()
         starts = [number for start in appended.starts for number in start]
-        return f"[{appended.total},{appended.blank_tail},{'true' if appended.closed else 'false'},{starts}]"
+        return [appended.total, appended.blank_tail, appended.closed, starts]
 
     def _check_counter(self, key: str, session: _Session) -> None:
         if session.counter != self._counter_name.encode():
