@@ -6,6 +6,8 @@
 //! What was counted is kept as a *pin*: the content's own string, None, or a tuple of the parts' strings. As long as it is
 //! kept, no other string can have its address, so comparing identities is enough to see that nothing changed.
 
+use std::borrow::Cow;
+
 use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -117,6 +119,17 @@ pub fn to_text(text: &Bound<'_, PyString>) -> PyResult<String> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// As [`to_text`], but without a copy of an ASCII string, whose own bytes are UTF-8.
+///
+/// # Errors
+/// Only where the interpreter itself fails, for lack of memory.
+pub fn to_cow<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
+    // A subclass may have an idea of its own of what is ASCII.
+    let is_ascii =
+        text.is_exact_instance_of::<PyString>() && text.call_method0(intern!(text.py(), "isascii"))?.is_truthy()?;
+    if is_ascii { text.to_str().map(Cow::Borrowed) } else { to_text(text).map(Cow::Owned) }
 }
 
 fn field<'py>(message: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
