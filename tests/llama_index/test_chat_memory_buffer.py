@@ -257,6 +257,12 @@ class TestWindows:
             memory.get_all()[0].content = "a text that is too long by far"
             assert len(memory.get()) == 1
 
+    def test_a_content_replaced_in_the_class_is_not_counted(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        history = [ChatMessage("a") for _ in range(3)]
+        monkeypatch.setattr(ChatMessage, "content", property(lambda message: "ten words " * 5))
+        ours, theirs = (each.from_defaults(history, token_limit=10, tokenizer_fn=str.split) for each in BOTH)
+        assert (len(ours.get()), len(theirs.get())) == (3, 1)
+
     def test_a_tokenizer_that_raises_leaves_the_history(self) -> None:
         def fail(text: str) -> list[str]:
             raise KeyError(text)

@@ -2,10 +2,12 @@
 
 import asyncio
 import copy
+import datetime
 import functools
 import gc
 import itertools
 import json
+import math
 import pickle
 import subprocess
 import sys
@@ -260,9 +262,29 @@ class TestRoundTrip:
         class Noted(ChatMessage):
             note: str = "n"
 
+        class NotedBlock(TextBlock):
+            note: str = "n"
+
         chat_store.add_message(KEY, Noted(blocks=[TextBlock(text="Hello.")]))
-        assert chat_store.get_messages(KEY) == said("Hello.")
+        chat_store.add_message(KEY, ChatMessage([NotedBlock(text="Hello.")]))
+        assert chat_store.get_messages(KEY) == said("Hello.", "Hello.")
+        assert type(chat_store.get_messages(KEY)[1].blocks[0]) is TextBlock
         assert json.loads(chat_store.store.all(KEY)[0].payload or b"")["note"] == "n"
+
+    def test_values_come_back_as_their_json(self, chat_store: StoreChatStore) -> None:
+        values = {"nan": math.nan, "inf": -math.inf, "bytes": b"\xff", "tuple": (1, 2), "set": {1}, "key": {3: 4}}
+        values |= {"date": datetime.date(2026, 1, 31), "model": TextBlock(text="a")}
+        chat_store.add_message(KEY, ChatMessage("a", additional_kwargs=values))
+        assert chat_store.get_messages(KEY)[0].additional_kwargs == {
+            "nan": None,
+            "inf": None,
+            "bytes": "/w==",
+            "tuple": [1, 2],
+            "set": [1],
+            "key": {"3": 4},
+            "date": "2026-01-31",
+            "model": {"block_type": "text", "text": "a"},
+        }
 
     def test_records_of_other_programs(self, chat_store: StoreChatStore) -> None:
         openai = b'{"role": "user", "content": "Hello?"}'
