@@ -21,7 +21,7 @@ from chatring._core import MessageRing, TokenCounter
 from chatring.conversation import Conversation, ConversationError, concatenate, read_conversations
 from chatring.migration import CHATRING, LLAMA_INDEX, is_url, migrate, open_existing, open_source
 from chatring.report import MigrationReport, StatsReport, WindowReport, show_search, show_windows
-from chatring.stores import MemoryStore, Store, StoreError, open_store
+from chatring.stores import Store, StoreError, open_store
 from chatring.stores.url import without_secrets
 from chatring.terminal import one_line
 
@@ -99,6 +99,9 @@ def window(
     The window begins with the first message, or one whose role is neither assistant nor tool; if none of these fits, it
     is the last message alone. A file with several conversations gives one row for each, unless --conversation or
     --concatenate says otherwise.
+
+    --json prints one object for each row. Its messages are those of the file as they are; of a store's session they
+    have the role and the content, without what else is stored with them.
     """
     counter = _counter(encoding, model)
     _check_limits(token_limit, initial_token_count)
@@ -201,12 +204,14 @@ def migrate_sessions(
     left as it is.
     """
     counter = _counter(encoding, model)
-    with contextlib.ExitStack() as opened, _refusals():
+    with contextlib.ExitStack() as opened, _refusals(), _resumable():
         if not is_url(target_url):
-            raise _Refusal(f"TO must be the URL of a store, such as sqlite:///chat.db; got {target_url}")
+            raise _Refusal(
+                f"TO must be the URL of a store, such as sqlite:///chat.db; got {without_secrets(target_url)}"
+            )
         target = open_store(target_url, counter=counter)
-        if isinstance(target, MemoryStore):
-            raise _Refusal(f"{target_url} would be gone when the command ends")
+        if target.is_in_memory:
+            raise _Refusal(f"{without_secrets(target_url)} would be gone when the command ends")
         opened.callback(target.close)
         if source_location == target_url:  # one store has nothing to copy from itself
             layout = layout or LLAMA_INDEX
@@ -265,9 +270,9 @@ def _read(file: str, progress: Progress) -> list[Conversation]:
             # By blocks, because telling progress of each line takes longer than reading it.
             return read_conversations(chain.from_iterable(iter(lambda: stream.readlines(_BLOCK), [])))
     except OSError as error:
-        raise _Refusal(f"{file}: {error.strerror}") from error
+        raise _Refusal(f"{without_secrets(file)}: {error.strerror}") from error
     except ConversationError as error:
-        raise _Refusal(f"{'standard input' if file == '-' else file}: {error}") from error
+        raise _Refusal(f"{'standard input' if file == '-' else without_secrets(file)}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -283,7 +288,16 @@ def _refusals() -> Iterator[None]:
     except (StoreError, ValueError) as error:
         raise _Refusal(error) from error
     except OSError as error:
-        raise _Refusal(f"{error.filename}: {error.strerror}") from error
+        raise _Refusal(f"{without_secrets(str(error.filename))}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Interrupted: what has been copied stays, and the same command goes on from there.", err=True)
+        raise
 
 
 @contextlib.contextmanager

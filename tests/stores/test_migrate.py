@@ -331,6 +331,31 @@ class TestFromOurs:
         report(sqlite_url, target, "--overwrite")
         assert_records(target, RECORDS)
 
+    def test_a_store_under_two_urls_is_counted_anew_in_its_place(self, tmp_path: Path) -> None:
+        path = tmp_path / "chat.db"
+        long = [Record("user", f"message {n}") for n in range(2_500)]
+        fill(f"sqlite:///{path}", {"long": long})
+        source, target = f"sqlite:///{path}", f"sqlite:///{path.parent}/./{path.name}"
+        with closing(open_store(target, counter="o200k_base")) as store, closing(open_source(source)) as found:
+
+            def lost(*_: object) -> None:
+                raise AssertionError("a message left its place")
+
+            store.replace = store.delete = store.pop = lost  # type: ignore[assignment, method-assign]
+            done = migrate(found, found.lengths(), store, overwrite=True)
+            assert (list(done.copied), done.already_there, done.failed) == (["long"], {}, {})
+            assert store.all("long") == long
+            assert store.token_count("long") == done.copied["long"][1]
+            assert migrate(found, found.lengths(), store, overwrite=True).already_there == done.copied
+
+    def test_a_beginning_under_another_counter_is_counted_and_completed(self, sqlite_url: str, tmp_path: Path) -> None:
+        target = f"sqlite:///{tmp_path / 'target.db'}"
+        fill(sqlite_url, RECORDS)
+        with closing(open_store(target, counter="o200k_base")) as store:
+            store.append("a", RECORDS["a"][:2])
+        report(sqlite_url, target, "--overwrite")
+        assert_records(target, RECORDS)
+
     def test_other_messages_are_left_alone(self, sqlite_url: str, tmp_path: Path) -> None:
         target = f"sqlite:///{tmp_path / 'target.db'}"
         theirs = {"a": [Record("user", "other")], "ü }{%": [*RECORDS["ü }{%"], Record("user", "newer")]}
@@ -399,6 +424,23 @@ class TestResumed:
         assert told["copied"]["sessions"] + told["already_there"]["sessions"] == 8
         assert_records(target, sessions)
 
+    @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+    def test_an_interrupt_says_how_to_go_on(self, sqlite_url: str, tmp_path: Path) -> None:
+        source = f"sqlite:///{tmp_path / 'source.db'}"
+        fill(source, {"long": self.LONG})
+        program = (
+            "import os, signal; from chatring.stores.sql import SQLStore; from chatring.cli import chatring\n"
+            "append = SQLStore.append\n"
+            "def interrupted(*arguments): append(*arguments); os.kill(os.getpid(), signal.SIGINT)\n"
+            "SQLStore.append = interrupted; chatring()"
+        )
+        done = python("-c", program, "migrate", source, sqlite_url)
+        told = "Interrupted: what has been copied stays, and the same command goes on from there."
+        assert (done.returncode, done.stdout, done.stderr.decode().split("\n")) == (1, b"", [told, "", "Aborted!", ""])
+        assert_records(sqlite_url, {"long": self.LONG[:2_000]})
+        assert report(source, sqlite_url)["copied"]["sessions"] == 1
+        assert_records(sqlite_url, {"long": self.LONG})
+
     def test_a_writer_in_between_is_noticed(self, target: str, file: Path) -> None:
         with closing(open_store(target)) as store, closing(open_source(str(file))) as source:
 
@@ -417,7 +459,14 @@ class TestRefusals:
         assert refusal("migrate", file, "chat.db") == (
             "Error: TO must be the URL of a store, such as sqlite:///chat.db; got chat.db\n"
         )
-        assert refusal("migrate", file, "memory://") == "Error: memory:// would be gone when the command ends\n"
+        for url in (
+            "memory://",
+            "sqlite://",
+            "sqlite:///:memory:",
+            "sqlite:///file:a?mode=memory&uri=true",
+            "sqlite:///file:/a?vfs=memdb&uri=true",
+        ):
+            assert refusal("migrate", file, url) == f"Error: {url} would be gone when the command ends\n"
         assert refusal("migrate", file, "mysql://u:hunter2@h/d").startswith(
             "Error: 'mysql://u:***@h/d' is no store's URL"
         )
@@ -473,6 +522,30 @@ class TestRefusals:
         for layout in ("chatring", "llama-index"):
             report(their_redis, sqlite_url, "--layout", layout)
         assert_all_there(sqlite_url)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "postgresql:/ada:hunter2@localhost/x",
+            "postgresql:ada:hunter2@localhost/x",
+            "postgresql://ada@corp:hunter2@127.0.0.1:1/x",
+            "mysql://ada@corp:hunter2@h/x",
+            "memory://ada:hunter2@h",
+            "sqlite://ada:hunter2@h/x",
+            "redis://ada@corp:hunter2@127.0.0.1:1/0",
+            "redis://h?pwd=hunter2",
+            "redis:/h?password=hunter2",
+        ],
+    )
+    def test_no_password_is_shown(self, url: str, file: Path, sqlite_url: str) -> None:
+        for told in (
+            refusal("migrate", url, sqlite_url),
+            refusal("migrate", file, url),
+            refusal("window", url, "--token-limit", 3),
+            refusal("window", url, "a", "--token-limit", 3),
+            refusal("stats", url),
+        ):
+            assert "hunter2" not in told
 
     @pytest.mark.parametrize("url", ["postgresql://u:hunter2@127.0.0.1:1/d", "redis://u:hunter2@127.0.0.1:1/0"])
     def test_servers_that_are_not_there(self, url: str, file: Path, sqlite_url: str) -> None:

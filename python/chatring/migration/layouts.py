@@ -42,7 +42,7 @@ class ChatStoreFile:
         from chatring.llama_index import RingChatStore
 
         if not os.path.exists(path):
-            raise SourceError(f"{path}: no such file")
+            raise SourceError(f"{without_secrets(path)}: no such file")
         self.name = path
         self._store = RingChatStore.from_persist_path(path)
 
@@ -120,7 +120,7 @@ class RedisLists:
         from chatring.stores.redis_errors import store_error
 
         try:
-            yield self._server._connected()
+            yield self._server.client()
         except (RedisError, RedisClusterException, OSError) as error:
             raise store_error(error, self.name, may_have_changed=False) from error
 

@@ -9,7 +9,7 @@ from typing import Any
 from chatring.migration.database import engine_of, sql_errors
 from chatring.migration.layouts import ChatStoreFile, PostgresArrays, RedisLists
 from chatring.migration.source import CHATRING, LLAMA_INDEX, Source, SourceError, StoreSource
-from chatring.stores import MemoryStore, Store, open_store
+from chatring.stores import Store, open_store
 from chatring.stores.url import without_secrets
 
 
@@ -85,8 +85,8 @@ def _theirs(url: str, table: str | None) -> Source | None:
 
 def _is_in_use(store: Store, url: str) -> bool:
     """Whether a store of ours has been used at a URL. Nothing is changed there, as the store itself would."""
-    if isinstance(store, MemoryStore):
-        raise SourceError(f"{url} is a new store in this process: it has no sessions")
+    if store.is_in_memory:
+        raise SourceError(f"{without_secrets(url)} is a new store in this process: it has no sessions")
     if url.startswith(("redis", "valkey")):
         return bool(store.keys())
     engine = engine_of(url)

@@ -37,6 +37,9 @@ def migrate(
     A session that is in the target already, or its beginning, is taken as copied so far: nothing is copied twice, and
     after an interruption the same call goes on. One session at a time is held in memory.
 
+    A session that is replaced is so in one step, but long ones by their beginning: what follows is appended, and until
+    then is in the source alone.
+
     Args:
         source: what to copy.
         lengths: what `source.lengths()` returned: the sessions to copy.
@@ -55,12 +58,10 @@ def migrate(
         try:
             records = source.records(key)
             counts = len(records), _tokens(records, target.counter)
-            batches, replaces = _plan(key, records, target, key in present, overwrite)
-            for number, batch in enumerate(batches):
-                if replaces and number == 0:
-                    target.replace(key, batch)
-                else:
-                    target.append(key, batch)
+            batches, put_first = _plan(key, records, target, key in present, overwrite)
+            for batch in batches:
+                put_first(key, batch)
+                put_first = target.append
                 advanced(len(batch))
                 left -= len(batch)
             (done.copied if batches else done.already_there)[key] = counts
@@ -73,21 +74,28 @@ def migrate(
 
 def _plan(
     key: str, records: list[Record], target: Store, is_present: bool, overwrite: bool
-) -> tuple[list[list[Record]], bool]:
-    """Return the records to copy, in batches, and whether the first batch takes the place of what is there."""
+) -> tuple[list[list[Record]], Callable[[str, list[Record]], None]]:
+    """Return the records to copy, in batches, and how the first batch gets there; the others are appended."""
     if not is_present:
         # A session without records cannot be begun by appending.
-        return (_batches(records), False) if records else ([[]], True)
+        return _batches(records) or [[]], target.append if records else target.replace
     kept = target.all(key)
     if records[: len(kept)] != kept:
-        reason = "the target has other messages under this key; --overwrite replaces them"
-    elif _has_other_counter(target, key):
-        reason = "the target has counted this session with another counter; --overwrite counts it anew"
-    else:
-        return _batches(records[len(kept) :]), False
+        if not overwrite:
+            raise ValueError("the target has other messages under this key; --overwrite replaces them")
+        return _batches(records) or [[]], target.replace
+    missing = _batches(records[len(kept) :])
+    if not _has_other_counter(target, key):
+        return missing, target.append
     if not overwrite:
-        raise ValueError(reason)
-    return _batches(records) or [[]], True
+        raise ValueError("the target has counted this session with another counter; --overwrite counts it anew")
+
+    # Its messages stay where they are: they may be the source's own, in a database of which there are two URLs.
+    def count_and_append(key: str, batch: list[Record]) -> None:
+        target.recount(key)
+        target.append(key, batch)
+
+    return missing or [[]], count_and_append
 
 
 def _batches(records: list[Record]) -> list[list[Record]]:

@@ -20,6 +20,11 @@ class MemoryStore(Store):
         # Held by whatever changes a session, so that nothing is put into one that has just left.
         self._lock = threading.RLock()
 
+    @property
+    def is_in_memory(self) -> bool:
+        """As in `Store`."""
+        return True
+
     def append(self, key: str, records: Iterable[Record]) -> None:
         """As in `Store`."""
         check_key(key)

@@ -83,7 +83,7 @@ class RedisServer:
         attempt = _Attempt(self.url)
         while True:
             with attempt:
-                return set(self._connected().scan_iter(match=SESSIONS, count=_KEYS_AT_ONCE))
+                return set(self.client().scan_iter(match=SESSIONS, count=_KEYS_AT_ONCE))
 
     async def asession_keys(self) -> set[bytes]:
         """As `session_keys`."""
@@ -91,6 +91,16 @@ class RedisServer:
         while True:
             with attempt:
                 return {key async for key in self._async_connected().scan_iter(match=SESSIONS, count=_KEYS_AT_ONCE)}
+
+    def client(self) -> Any:
+        """Return the client of redis-py, which connects when it is used. Its errors are redis-py's own."""
+        client = self._client
+        if client is None:
+            with self._lock:
+                client = self._client
+                if client is None:
+                    client = self._client = _client(sync_redis, self._options, self._is_cluster)
+        return client
 
     def close(self) -> None:
         """Close the connections of the sync methods."""
@@ -109,7 +119,7 @@ class RedisServer:
         attempt = _Attempt(self.url, call)
         while True:
             with attempt:
-                client = self._connected()
+                client = self.client()
                 if call.script is None:
                     return client.lrange(call.keys[1], *call.arguments)
                 try:
@@ -153,15 +163,6 @@ class RedisServer:
                     if not self._is_cluster:
                         await client.connection_pool.disconnect(inuse_connections=False)
                     raise
-
-    def _connected(self) -> Any:
-        client = self._client
-        if client is None:
-            with self._lock:
-                client = self._client
-                if client is None:
-                    client = self._client = _client(sync_redis, self._options, self._is_cluster)
-        return client
 
     def _async_connected(self) -> Any:
         loop = asyncio.get_running_loop()

@@ -53,6 +53,11 @@ class SQLStore(Store):
         """The URL, without its secrets."""
         return self._database.url
 
+    @property
+    def is_in_memory(self) -> bool:
+        """As in `Store`."""
+        return self._database.is_in_memory
+
     def append(self, key: str, records: Iterable[Record]) -> None:
         """As in `Store`."""
         checked = _checked(key, records)

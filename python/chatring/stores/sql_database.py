@@ -52,6 +52,8 @@ _POSTGRESQL_SETTINGS = (
     "-c default_transaction_isolation=read\\ committed",
     # The best plan is the same for all values, and making one takes as long as following it.
     "-c plan_cache_mode=force_generic_plan",
+    # The session of a writer whose machine is gone is free in half a minute; the system's own keepalives take hours.
+    "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
 )
 
 
@@ -114,7 +116,7 @@ class Database:
         self._url, self._synchronous, self.url = _parsed(url)
         self.dialect = self._url.get_backend_name()
         self._is_sqlite = self.dialect == "sqlite"
-        self._is_in_memory = self._is_sqlite and _is_in_memory(self._url)
+        self.is_in_memory = self._is_sqlite and _is_in_memory(self._url)
         compiler: Callable[..., Dialect] = self._url.get_dialect()
         self._compiler = compiler(paramstyle="named" if self._is_sqlite else "pyformat")
         self._driver: Any = self._url.get_dialect().import_dbapi()
@@ -156,7 +158,9 @@ class Database:
             engine.dispose()
 
     async def aclose(self) -> None:
-        """Close the connections of `arun` in this event loop."""
+        """Close the connections of `arun` in this event loop; of SQLite those of `run`, which `arun` uses."""
+        if self._is_sqlite and not self.is_in_memory:
+            await asyncio.to_thread(self.close)
         engine = self._async_engines.pop(asyncio.get_running_loop(), None)
         if engine is not None:
             await engine.dispose()
@@ -186,7 +190,7 @@ class Database:
         if self._is_sqlite:
             with contextlib.suppress(self._driver.Error):
                 connection.connection.rollback()  # closed within a transaction, it would keep its locks for a while
-        if not self._is_in_memory:
+        if not self.is_in_memory:
             connection.invalidate()
 
     @property
@@ -270,26 +274,29 @@ class Database:
         }
         if not self._is_sqlite:
             arguments.update({name: value for name, value in _LOST_CONNECTION.items() if name not in given})
+            arguments["client_encoding"] = "utf8"  # the driver's own would be the database's
             arguments["options"] = " ".join((*_POSTGRESQL_SETTINGS, str(given.get("options", ""))))
             arguments["cursor_factory"] = _binary(self._driver.AsyncCursor if is_async else self._driver.Cursor)
         else:
             if "timeout" not in given:
                 arguments["timeout"] = _LOCK_SECONDS
-            if self._is_in_memory:
+            if self.is_in_memory:
                 # One connection, for one thread at a time: another connection would have a database of its own.
                 arguments["check_same_thread"] = False
                 settings.update(poolclass=QueuePool, pool_size=1, max_overflow=0)
         return settings
 
     def _configure_sqlite(self, connection: sqlite3.Connection, _: object) -> None:
-        deadline = time.monotonic() + _LOCK_SECONDS
+        deadline = time.monotonic() + float(str(self._url.query.get("timeout", _LOCK_SECONDS)))
         while True:
             try:
                 connection.execute("PRAGMA journal_mode = WAL")
                 break
-            except sqlite3.OperationalError:
+            except sqlite3.OperationalError as error:
+                if "readonly" in str(error):  # what is there can be read
+                    break
                 # Of several that change it at once, SQLite lets all but one fail without waiting.
-                if time.monotonic() > deadline:
+                if "locked" not in str(error) or time.monotonic() >= deadline:
                     raise
                 time.sleep(0.01)
         connection.execute(f"PRAGMA synchronous = {self._synchronous}")
@@ -331,7 +338,7 @@ def _parsed(url: str) -> tuple[URL, str, str]:
     if not parsed.drivername.startswith("sqlite"):
         return parsed.set(drivername="postgresql+psycopg"), "", redacted(url, _CREDENTIALS)
     shown = without_secrets(url)
-    if parsed.host or parsed.username is not None:
+    if parsed.host or parsed.port is not None or parsed.username is not None:
         raise ValueError(f"{shown!r} has a host, which SQLite has not; a file follows three slashes: sqlite:///chat.db")
     known = {"synchronous", "uri", *_SQLITE_PARAMETERS}
     if parsed.query.get("uri"):
@@ -341,7 +348,12 @@ def _parsed(url: str) -> tuple[URL, str, str]:
     synchronous = str(parsed.query.get("synchronous", "FULL")).upper()
     if synchronous not in _SYNCHRONOUS:
         raise ValueError(f"synchronous must be one of {', '.join(_SYNCHRONOUS)}, got {synchronous!r}")
-    return parsed.difference_update_query(["synchronous"]), synchronous, url
+    parsed = parsed.difference_update_query(["synchronous"])
+    try:
+        parsed.get_dialect()().create_connect_args(parsed)
+    except (exc.ArgumentError, TypeError, ValueError) as error:
+        raise ValueError(f"{shown!r} is no URL of SQLite: {error}") from None
+    return parsed, synchronous, url
 
 
 def _is_in_memory(url: URL) -> bool:

@@ -39,6 +39,11 @@ class Store(ABC):
             raise ValueError(f"counter_name {counter_name!r} is the name of an encoding, which counts otherwise")
         self.counter_name = counter_name
 
+    @property
+    def is_in_memory(self) -> bool:
+        """Whether the sessions are in this process's memory, and gone when it ends."""
+        return False
+
     @abstractmethod
     def append(self, key: str, records: Iterable[Record]) -> None:
         """Add records to the end of a session, which begins now if there is none: all of them or none.
