@@ -645,6 +645,22 @@ class TestProcess:
             assert process.stderr.read() == b""
         assert process.returncode == 1
 
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device of Linux")
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ("window", EXAMPLE, "--token-limit", 300),
+            ("window", EXAMPLE, "--token-limit", 300, "--json"),
+            ("stats", EXAMPLE),
+            ("--help",),
+        ],
+    )
+    def test_output_that_nobody_takes(self, arguments: tuple[object, ...]) -> None:
+        with open("/dev/full", "wb") as full:
+            command = [sys.executable, "-m", "chatring", *map(str, arguments)]
+            done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE)
+        assert (done.returncode, done.stderr) == (2, b"Error: standard output: No space left on device\n")
+
     @pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
     def test_interrupt(self, tmp_path: Path) -> None:
         program = (
