@@ -113,6 +113,9 @@ def test_a_url_is_shown_as_it_is_but_for_its_secrets(url: str, shown: str) -> No
         ),
         ("sqlite:///chat.db?mode=ro", "'sqlite:///chat.db?mode=ro' has parameters that SQLite has not: mode"),
         ("sqlite://chat.db", "'sqlite://chat.db' has a host, which SQLite has not; a file follows three slashes"),
+        ("sqlite://:5/chat.db", "'sqlite://:5/chat.db' has a host, which SQLite has not"),
+        ("sqlite:///chat.db?timeout=soon", "'sqlite:///chat.db?timeout=soon' is no URL of SQLite: could not convert"),
+        ("sqlite:///chat.db?timeout=1&timeout=2", "'sqlite:///chat.db?timeout=1&timeout=2' is no URL of SQLite: float"),
         ("sqlite://a:s3cret@/chat.db", "'sqlite://a:***@/chat.db' has a host, which SQLite has not"),
         ("sqlite:///chat.db?synchronous=maybe", "synchronous must be one of OFF, NORMAL, FULL, EXTRA, got 'MAYBE'"),
     ],
@@ -148,13 +151,17 @@ def test_sqlite_writes_ahead_and_syncs(
     store.close()
 
 
+# Of the server, for clients whose machine is gone.
+KEEPALIVES = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+
+
 def test_settings_of_a_url_come_after_the_stores(
     postgres_url: str, on_connect: Callable[[Callable[[Any], None]], None]
 ) -> None:
     settings: dict[str, str] = {}
 
     def read(connection: Any) -> None:
-        for name in ("lock_timeout", "work_mem", "default_transaction_isolation", "plan_cache_mode"):
+        for name in ("lock_timeout", "work_mem", "default_transaction_isolation", "plan_cache_mode", *KEEPALIVES):
             settings[name] = connection.execute(f"SHOW {name}").fetchall()[0][0]
         connection.rollback()
 
@@ -166,6 +173,7 @@ def test_settings_of_a_url_come_after_the_stores(
         "work_mem": "8MB",
         "default_transaction_isolation": "read committed",
         "plan_cache_mode": "force_generic_plan",
+        **KEEPALIVES,
     }
     store.close()
 
@@ -412,6 +420,36 @@ def test_a_store_is_used_in_one_loop_after_the_other(sql_url: str) -> None:
         thread.join()
     assert store.length("ada") == 18
     store.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
+def test_aclose_closes_a_file(sqlite_url: str) -> None:
+    def opened() -> list[Path]:
+        files = [file.resolve() for file in Path("/proc/self/fd").iterdir()]
+        return [file for file in files if file.name.startswith("chat.db")]
+
+    async def use() -> None:
+        store = open_store(sqlite_url)
+        await asyncio.gather(*(store.aappend("ada", [ONE]) for _ in range(4)))
+        assert opened() != []
+        await store.aclose()
+        assert opened() == []
+        assert await store.alength("ada") == 4
+        await store.aclose()
+        assert opened() == []
+
+    asyncio.run(use())
+
+
+def test_aclose_keeps_a_database_in_memory() -> None:
+    async def use() -> None:
+        store = open_store("sqlite://")
+        await store.aappend("ada", [ONE])
+        await store.aclose()
+        assert await store.aall("ada") == [ONE]
+        store.close()
+
+    asyncio.run(use())
 
 
 def test_connections_of_a_loop_that_is_gone_are_closed(postgres_url: str) -> None:

@@ -439,6 +439,56 @@ def test_what_postgresql_reports(postgres_url: str, state: str) -> None:
     store.close()
 
 
+def test_an_error_shows_no_row(postgres_url: str) -> None:
+    store = open_store(postgres_url)
+    fill(store)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("ALTER TABLE chatring_message ADD CHECK (role <> 's3cret')")
+    for records in ([Record("s3cret", "one")], [ONE, Record("s3cret", "one")]):
+        with pytest.raises(ForeignDataError) as raised:
+            store.append("ada", records)
+        assert "s3cret" in str(raised.value.__cause__)  # PostgreSQL tells of the row
+        assert "s3cret" not in str(raised.value)
+        assert "violates check constraint" in str(raised.value)
+    store.close()
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+def test_a_database_in_another_encoding(postgres_server: PostgresServer, encoding: str) -> None:
+    name = f"in_{encoding.lower()}"
+    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
+        options = f"ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
+        connection.execute(f"CREATE DATABASE {name} {options}".encode())
+    store = open_store(postgres_server.database_url(name))
+    fill(store)
+    assert_unchanged(store)
+    asyncio.run(append_once(store))
+    store.append("caf\xe9", [Record("caf\xe9", "世界", b"\xff")])
+    assert store.all("caf\xe9") == [Record("caf\xe9", "世界", b"\xff")]
+    if encoding == "SQL_ASCII":  # holds any bytes
+        store.append("世界", [Record("世界", "one")])
+        assert store.all("世界") == [Record("世界", "one")]
+        assert sorted(store.keys()) == ["ada", "caf\xe9", "new", "open", "世界"]
+    else:
+        for call in (
+            lambda: store.append("世界", [ONE]),
+            lambda: store.append("ada", [Record("世界", "one")]),
+            lambda: store.append("ada", [Record("世界", "one"), ONE]),
+            lambda: store.window("世界", 10),
+        ):
+            with pytest.raises(StoreError) as raised:
+                call()
+            assert_error(raised.value, StoreError, psycopg.DataError, "make a database with ENCODING 'UTF8': character")
+        assert store.all("ada") == SESSIONS["ada"]
+    store.close()
+
+
+async def append_once(store: Store) -> None:
+    await store.aappend("new", [ONE])
+    assert await store.aall("new") == [ONE]
+    await store.aclose()
+
+
 # Data that are not ours.
 
 
@@ -583,3 +633,32 @@ def test_a_database_to_read_only(sqlite_url: str) -> None:
     assert_unchanged(writer)
     reader.close()
     writer.close()
+
+
+def test_a_file_to_read_only_that_has_no_write_ahead_log(sqlite_url: str) -> None:
+    writer = open_store(sqlite_url)
+    fill(writer)
+    writer.close()
+    path = sqlite_url.removeprefix("sqlite:///")
+    connection = sqlite3.connect(path)
+    assert connection.execute("PRAGMA journal_mode = DELETE").fetchall() == [("delete",)]
+    connection.close()
+    reader = open_store(f"sqlite:///file:{path}?mode=ro&uri=true")
+    assert {key: reader.all(key) for key in SESSIONS} == SESSIONS
+    reader.close()
+
+
+def test_the_first_use_waits_no_longer_than_the_url_says(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sqlite_url.removeprefix("sqlite:///")
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("CREATE TABLE others (id)")
+    holder.execute("BEGIN EXCLUSIVE")
+    waits: list[float] = []
+    monkeypatch.setattr(time, "sleep", waits.append)
+    store = open_store(f"{sqlite_url}?timeout=0")
+    with pytest.raises(StoreTimeoutError) as raised:
+        store.keys()
+    assert_error(raised.value, StoreTimeoutError, sqlite3.OperationalError, "database is locked")
+    assert waits == []
+    holder.close()
+    store.close()

@@ -14,6 +14,9 @@ from chatring.stores.errors import (
     StoreUnavailableError,
 )
 
+# SQLSTATEs: a key, role or counter's name has a character that the database's encoding has not.
+_ENCODING = ("22021", "22P05")
+
 # By SQLSTATE, or its first two characters: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRESQL = {
     "08": StoreUnavailableError,
@@ -29,6 +32,7 @@ _POSTGRESQL = {
     "57014": StoreTimeoutError,  # canceled, as by statement_timeout
     "53": StoreFullError,
     "22": ForeignDataError,
+    **dict.fromkeys(_ENCODING, StoreError),
     "23": ForeignDataError,
     "42": ForeignDataError,
     "42501": StoreError,  # insufficient privilege
@@ -80,7 +84,12 @@ def store_error(error: Exception, url: str) -> StoreError:
     # SQLAlchemy's own words would add the statement.
     reported = error.orig if isinstance(error, exc.StatementError) and error.orig is not None else error
     kind = _kind(reported)
-    return kind(f"{url} {_ADVICE[kind]}: {' '.join(str(reported).split())}")
+    advice = _ADVICE[kind]
+    if getattr(reported, "sqlstate", None) in _ENCODING:
+        advice = "cannot hold a key, role or counter's name in its encoding; make a database with ENCODING 'UTF8'"
+    # Not PostgreSQL's detail, which may be a row.
+    words: str = getattr(getattr(reported, "diag", None), "message_primary", None) or str(reported)
+    return kind(f"{url} {advice}: {' '.join(words.split())}")
 
 
 def _kind(error: BaseException) -> type[StoreError]:
