@@ -14,7 +14,8 @@ from chatring.stores.redis import RedisStore
 from chatring.stores.redis_layout import keys_of
 from redis.crc import key_slot
 
-from stores.servers import ValkeyServer, has_valkey
+from stores.servers import PASSWORD, ValkeyServer, has_valkey
+from stores.test_redis_faults import READING, WRITING
 
 SLOTS = 16_384
 SESSIONS = [f"session {number}" for number in range(30)]
@@ -123,6 +124,20 @@ def test_a_server_that_forgot_the_scripts(nodes: list[ClusterNode], url: str, co
                 client.script_flush()
         call("append", session, [Record("user", session)])
     assert call("window", SESSIONS[7], 10) == [Record("user", SESSIONS[7])]
+
+
+def test_what_a_user_needs(nodes: list[ClusterNode], url: str, connect: Callable[[str], Any]) -> None:
+    rules = f"reset on >{PASSWORD} ~chatring:* {READING} {WRITING} +cluster +command".split()
+    for node in nodes:
+        with node.client() as client:
+            run: Any = client.execute_command  # which has no types
+            run("ACL", "SETUSER", "bob", *rules)
+    call = connect(url.replace("redis://:", "redis://bob:"))
+    for session in SESSIONS:
+        call("append", session, [Record("user", session), Record("tool", "")])
+        assert call("pop", session) == Record("tool", "")
+        assert call("window", session, 10) == [Record("user", session)]
+    assert sorted(call("keys")) == sorted(SESSIONS)
 
 
 def test_a_url_that_does_not_say_that_it_is_a_cluster(nodes: list[ClusterNode], connect: Callable[[str], Any]) -> None:

@@ -283,6 +283,59 @@ def snapshot(client: redis.Redis) -> dict[bytes, object]:
     return {key: client.dump(key) for key in client.scan_iter()}
 
 
+READING = "+@scripting +scan +get +llen +lrange +zcard +zrange +zrangebyscore +zscore"
+WRITING = "+set +del +rpush +lset +lrem +zadd +zremrangebyrank"
+
+
+@pytest.fixture
+def limited(valkey_server: ValkeyServer, valkey_url: str, client: redis.Redis) -> Iterator[Callable[[str], str]]:
+    """Make a user who may do no more than this, and return the URL."""
+
+    def made(rules: str) -> str:
+        run: Any = client.execute_command  # which has no types
+        run("ACL", "SETUSER", "bob", "reset", "on", f">{PASSWORD}", "~chatring:*", *rules.split())
+        return valkey_url.replace("redis://:", "redis://bob:")
+
+    yield made
+    client.acl_deluser("bob")
+
+
+def test_what_a_user_needs(limited: Callable[[str], str], valkey_url: str, connect: Callable[[str], Call]) -> None:
+    own, reader = connect(valkey_url), connect(limited(READING))
+    own("append", "ada", [HELLO, BYE])
+    assert reader("keys") == ["ada"]
+    for method, *arguments in READS:
+        assert reader(method, "ada", *arguments) == own(method, "ada", *arguments)
+    for method, *arguments in CHANGES:
+        with pytest.raises(StoreError, match=r" refused: "):
+            reader(method, "ada", *arguments)
+    writer = connect(limited(f"{READING} {WRITING}"))
+    for method, *arguments in CHANGES:
+        writer(method, "ada", *arguments)
+    assert writer("keys") == []
+
+
+@pytest.mark.parametrize("command", WRITING.replace("+", "").split())
+def test_a_change_of_which_a_part_is_not_allowed(
+    limited: Callable[[str], str], valkey_url: str, client: redis.Redis, connect: Callable[[str], Call], command: str
+) -> None:
+    own, call = connect(valkey_url), connect(limited(f"+@all -{command}"))
+    refused = 0
+    for method, *arguments in CHANGES:
+        own("replace", "ada", [HELLO, BYE])
+        before, message = snapshot(client), None
+        try:
+            call(method, "ada", *arguments)
+        except StoreError as error:
+            message = str(error)
+        if message is not None:
+            assert f"may not call {command.upper()} on chatring:{{ada}}:" in message or method == "delete"
+            assert snapshot(client) == before
+            refused += 1
+        own("all", "ada")
+    assert refused > 0
+
+
 @pytest.mark.parametrize("place", [0, 1, 2])
 @pytest.mark.parametrize("fault", ["another type", "gone", "something else"])
 def test_what_is_not_ours_is_left_alone(

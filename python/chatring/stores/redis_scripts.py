@@ -10,7 +10,8 @@ A session has three keys with the same hash tag, so that they are in one slot of
   every earlier `before` there is none, so the order of the scores is that of the places, without ties.
 
 The server runs one script at a time. No command fails after one that changed something: types are looked at first, and
-a server that is out of memory refuses only the first change.
+what the user may do (unless the server is Redis 6, which cannot tell); and a server that is out of memory refuses only
+the first change.
 """
 
 from __future__ import annotations
@@ -60,8 +61,14 @@ local COUNTER, LENGTH, TOTAL, REACH, KNOWN, BLANK_TAIL, CLOSED, STAMP = 2, 3, 4,
 
 local function new() return {VERSION, '', 0, 0, false, 0, 0, true, 'none'} end
 
--- Returns the session, or nil and what to answer; and whether there is none yet.
-local function open()
+-- What may be called with these keys, for `open`.
+local SET, DEL = {'SET', SESSION, ''}, {'DEL', RECORDS, STARTS}
+local RPUSH, LSET, LREM = {'RPUSH', RECORDS, ''}, {'LSET', RECORDS, '0', ''}, {'LREM', RECORDS, '0', ''}
+local ZADD, ZREMRANGEBYRANK = {'ZADD', STARTS, '0', '0'}, {'ZREMRANGEBYRANK', STARTS, '0', '0'}
+
+-- Returns the session, or nil and what to answer; and whether there is none yet. Its arguments are what will be called,
+-- which the user must be allowed as a whole.
+local function open(...)
   local packed, length, known = redis.call('GET', SESSION), redis.call('LLEN', RECORDS), redis.call('ZCARD', STARTS)
   local is_ours, session = true, nil
   if packed then is_ours, session = pcall(cmsgpack.unpack, packed) else session = new() end
@@ -69,6 +76,11 @@ local function open()
   if session[1] > VERSION then return nil, {'version', digits(session[1])} end
   -- A part may have been evicted.
   if #session ~= 9 or session[LENGTH] ~= length or session[KNOWN] ~= known then return nil, {'foreign'} end
+  for _, command in ipairs({...}) do
+    if redis.acl_check_cmd and not redis.acl_check_cmd(unpack(command)) then
+      return nil, redis.error_reply('NOPERM this user may not call ' .. command[1] .. ' on ' .. command[2])
+    end
+  end
   return session, nil, not packed
 end
 
@@ -109,7 +121,7 @@ end
 APPEND = Script(
     """
 local counter, measured_for, suits_word, suits_empty, stamp, added = unpack(cjson.decode(ARGV[1]))
-local session, problem, is_new = open()
+local session, problem, is_new = open(RPUSH, ZADD, SET)
 if problem then return problem end
 if not is_new and session[COUNTER] ~= counter then return {'counter', session[COUNTER]} end
 local suits
@@ -133,7 +145,7 @@ of rows from there on, and these."""
 REPLACE = Script(
     """
 local counter, stamp, added = unpack(cjson.decode(ARGV[1]))
-local _, problem = open()
+local _, problem = open(SET, DEL, RPUSH, ZADD)
 if problem then return problem end
 -- First a command that is refused when memory is full, as DEL is not.
 local session = new()
@@ -179,7 +191,7 @@ return {'ok', session[STAMP], session[COUNTER], session[LENGTH], session[TOTAL],
 RECOUNT = Script(
     """
 local counter, expected, stamp, added, place, is_removed, total, blank_tail = unpack(cjson.decode(ARGV[1]))
-local session, problem = open()
+local session, problem = open(ZREMRANGEBYRANK, LSET, LREM, ZADD, SET)
 if problem then return problem end
 if session[STAMP] ~= expected then return {'changed'} end
 local length = session[LENGTH]
