@@ -189,9 +189,9 @@ def test_pop_empties_a_session(store: Any) -> None:
 def test_pop_refuses_an_index_that_is_not_there(store: Any) -> None:
     store.append("ada", conversation(3))
     for index in (3, -4, 2**70, -(2**70)):
-        with pytest.raises(IndexError, match=rf"^index {index} is out of range for a ring of 3 messages$"):
+        with pytest.raises(IndexError, match=rf"^index {index} is out of range for a session of 3 messages$"):
             store.pop("ada", index)
-    with pytest.raises(IndexError, match=r"^index -1 is out of range for a ring of 0 messages$"):
+    with pytest.raises(IndexError, match=r"^index -1 is out of range for a session of 0 messages$"):
         store.pop("bob")
     assert_is(store, "ada", conversation(3))
     assert store.keys() == ["ada"]

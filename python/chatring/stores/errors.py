@@ -2,21 +2,26 @@
 
 
 class StoreError(Exception):
-    """A store could not do what it was asked; nothing of it was done, unless the subclass says otherwise."""
+    """A store could not do what it was asked.
+
+    Nothing of it was done, unless the connection was lost or the server did not answer: then a change is in the store as
+    a whole or not at all.
+    """
 
 
 class StoreUnavailableError(StoreError, ConnectionError):
     """The server cannot be reached, or the connection was lost.
 
-    A change under way when the connection was lost is in the store as a whole or not at all; read the session to know.
-    The next call connects anew.
+    Or it refuses the password, or has no such database. A change under way when the connection was lost is in the store
+    as a whole or not at all; read the session to know. The next call connects anew.
     """
 
 
 class StoreTimeoutError(StoreError, TimeoutError):
     """Another writer held the session, or the server did not answer, for longer than the store waits.
 
-    A change that Redis did not answer is in the store as a whole or not at all; read the session to know.
+    SQLite and PostgreSQL have done nothing. A change that Redis did not answer is in the store as a whole or not at all;
+    read the session to know.
     """
 
 

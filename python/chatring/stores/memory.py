@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 import threading
 from collections.abc import Iterable
 from typing import Any
 
 from chatring._core import MessageRing
 from chatring.stores.record import Record, check_key, check_records
-from chatring.stores.store import Store, check_limits
+from chatring.stores.store import Store, check_limits, place_of
 
 
 class MemoryStore(Store):
@@ -62,8 +63,10 @@ class MemoryStore(Store):
 
     def pop(self, key: str, index: int = -1) -> Record:
         """As in `Store`."""
+        index = operator.index(index)
         with self._lock:
-            return (self._ring(key) or MessageRing[Record]()).delete(index)
+            ring = self._ring(key) or MessageRing[Record]()
+            return ring.delete(place_of(index, len(ring)))
 
     def keys(self) -> list[str]:
         """As in `Store`."""

@@ -21,6 +21,7 @@ from chatring.stores.errors import (
 )
 from chatring.stores.record import Record
 from chatring.stores.redis_layout import keys_of, packed, unpacked
+from chatring.stores.store import place_of
 
 _T = TypeVar("_T")
 
@@ -112,9 +113,7 @@ class RedisSessions:
         look_back, until = _FIRST_LOOK_BACK, time.monotonic() + _SECONDS
         while True:
             session = yield from self._read(key)
-            place = index + session.length if index < 0 else index
-            if not 0 <= place < session.length:
-                raise IndexError(f"index {index} is out of range for a ring of {session.length} messages")
+            place = place_of(index, session.length)
             self._check_counter(key, session)
             first = max(place - look_back, 0)
             # If the session is not the one of the stamp by now, nothing will come of them.

@@ -13,7 +13,7 @@ from chatring.stores.errors import CounterMismatchError
 from chatring.stores.record import Record, check_key, check_records
 from chatring.stores.sql_database import Access, Cursor, Database
 from chatring.stores.sql_session import Session, encoded, records_of
-from chatring.stores.store import Store, check_limits
+from chatring.stores.store import Store, check_limits, place_of
 
 _T = TypeVar("_T")
 _Work = Callable[[Cursor], _T]
@@ -199,26 +199,33 @@ class SQLStore(Store):
         values = {"key": key, "counter": self.counter_name, "allowance": allowance}
 
         def read(cursor: Cursor) -> list[Record]:
-            records = records_of(cursor.fetch(sql.WINDOW, **values))
+            records = _whole(key, cursor.fetch(sql.WINDOW, **values))
             if not records:
-                self._check_counter_of(cursor, key)
+                self._check_empty(cursor, key)
                 return []
             if not all(_is_blank(record.text) for record in records):
                 return records
             # No start before the blank messages at the end fits. Whether the first of them is the history's first must
             # be read with them; read always, it would make every window slower.
             rows = cursor.fetch(sql.NUMBERED_WINDOW, **values)
-            records = records_of(row[:3] for row in rows)
+            records = _whole(key, [row[:4] for row in rows])
             if not all(_is_blank(record.text) for record in records):  # another writer's work
                 return records
-            from_first = bool(rows) and rows[0][3] == 0
+            from_first = bool(rows) and rows[0][4] == 0
             return records[_start_among_blank(self.counter, records, from_first, allowance) :]
 
         return read
 
     def _all(self, key: str) -> _Work[list[Record]]:
         check_key(key)
-        return lambda cursor: records_of(cursor.fetch(sql.ALL, key=key))
+
+        def read(cursor: Cursor) -> list[Record]:
+            records = _whole(key, cursor.fetch(sql.ALL, key=key))
+            if not records:
+                self._check_end(cursor, key)
+            return records
+
+        return read
 
     def _replace(self, key: str, records: Iterable[Record]) -> _Work[None]:
         checked = _checked(key, records)
@@ -250,10 +257,8 @@ class SQLStore(Store):
 
         def change(cursor: Cursor) -> Record:
             session = Session.lock(cursor, key)
-            length = session.length if session is not None else 0
-            place = index + length if index < 0 else index
-            if session is None or not 0 <= place < length:
-                raise IndexError(f"index {index} is out of range for a ring of {length} messages")
+            place = place_of(index, session.length if session is not None else 0)
+            assert session is not None  # or it would have no place
             self._check_counter(key, session.counter)
             popped, *rest = session.records_from(cursor, place)
             session.cut(cursor, place)

@@ -162,6 +162,18 @@ class Store(ABC):
         """Close the connections of the async methods."""
 
 
+def place_of(index: int, length: int) -> int:
+    """Return the place of the record at an index, which counts from the newest if negative.
+
+    Raises:
+        IndexError: if a session of this length has no such record.
+    """
+    place = index + length if index < 0 else index
+    if not 0 <= place < length:
+        raise IndexError(f"index {index} is out of range for a session of {length} messages")
+    return place
+
+
 def check_limits(token_limit: int, initial_token_count: int) -> int:
     """Return the tokens that a window may have.
 
