@@ -4,8 +4,8 @@
 class StoreError(Exception):
     """A store could not do what it was asked.
 
-    Nothing of it was done, unless the connection was lost or the server did not answer: then a change is in the store as
-    a whole or not at all.
+    Nothing of it was done, unless the connection was lost or the server did not answer: then a change is in the store
+    as a whole or not at all.
     """
 
 
@@ -20,8 +20,8 @@ class StoreUnavailableError(StoreError, ConnectionError):
 class StoreTimeoutError(StoreError, TimeoutError):
     """Another writer held the session, or the server did not answer, for longer than the store waits.
 
-    SQLite and PostgreSQL have done nothing. A change that Redis did not answer is in the store as a whole or not at all;
-    read the session to know.
+    SQLite and PostgreSQL have done nothing. A change that Redis did not answer is in the store as a whole or not at
+    all; read the session to know.
     """
 
 
