@@ -413,8 +413,11 @@ def test_a_password_is_in_no_message_and_no_log(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     for url, message in (
-        (valkey_server.url.replace(PASSWORD, "wrong-pass-w0rd"), "invalid username-password pair"),
-        (f"redis://127.0.0.1:{valkey_server.port}/0", "Authentication required"),
+        (
+            valkey_server.url.replace(PASSWORD, "wrong-pass-w0rd"),
+            "refused the connection: invalid username-password pair",
+        ),
+        (f"redis://127.0.0.1:{valkey_server.port}/0", "refused the connection: Authentication required"),
         (f"redis://:wrong-pass-w0rd@127.0.0.1:{valkey_server.port}/99", "invalid username-password pair"),
         (f"redis://127.0.0.1:{valkey_server.port}/0?password=wrong-pass-w0rd", "invalid username-password pair"),
         ("redis://somebody:wrong-pass-w0rd@127.0.0.1:1/0", "refused|Connect call failed"),

@@ -191,6 +191,7 @@ def test_a_password_that_is_wrong(postgres_url: str) -> None:
     with pytest.raises(StoreUnavailableError) as raised:
         store.keys()
     assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "password authentication failed")
+    assert "refused the connection: " in str(raised.value)
     assert "wr0ng" not in "".join(traceback.format_exception(raised.value))
 
 
@@ -199,6 +200,7 @@ def test_a_database_that_is_not_there(postgres_server: PostgresServer) -> None:
     with pytest.raises(StoreUnavailableError) as raised:
         store.keys()
     assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, 'database "nowhere" does not exist')
+    assert "refused the connection: " in str(raised.value)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -406,6 +408,8 @@ REPORTED = {
     "53100": StoreFullError,  # disk full
     "53200": StoreFullError,  # out of memory
     "53300": StoreUnavailableError,
+    "28P01": StoreUnavailableError,  # as a pooler reports it
+    "3D000": StoreUnavailableError,
     "57P01": StoreUnavailableError,
     "57P03": StoreUnavailableError,
     "08006": StoreUnavailableError,

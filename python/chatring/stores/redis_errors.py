@@ -68,7 +68,7 @@ def store_error(error: Exception, url: str, *, may_have_changed: bool) -> StoreE
     if isinstance(error, exceptions.MovedError) or str(error).startswith("MOVED "):
         return StoreError(f"{url} is a node of a cluster; add cluster=true to the URL: redis://host/?cluster=true")
     kind = _kind(error)
-    advice = _ADVICE[kind]
+    advice = "refused the connection" if isinstance(error, exceptions.AuthenticationError) else _ADVICE[kind]
     if may_have_changed and (is_lost(error) or kind is StoreTimeoutError):
         advice += "; a change under way is stored as a whole or not at all, read the session to know"
     return kind(f"{url} {advice}: {' '.join(str(error).split())}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 
 from sqlalchemy import exc
@@ -26,6 +27,8 @@ _POSTGRESQL = {
     "57P05": StoreUnavailableError,  # idle for too long
     "25P03": StoreUnavailableError,  # idle in a transaction for too long, and disconnected
     "53300": StoreUnavailableError,  # too many connections
+    "28": StoreUnavailableError,  # wrong user or password
+    "3D000": StoreUnavailableError,  # no such database
     "40001": StoreTimeoutError,
     "40P01": StoreTimeoutError,  # deadlock
     "55P03": StoreTimeoutError,  # lock not available
@@ -74,6 +77,10 @@ _ADVICE = {
 }
 
 
+# How libpq passes on what a server said instead of connecting, in whatever language: a severity and two spaces.
+_REFUSED = re.compile(r"failed: \w+:  ")
+
+
 def store_error(error: Exception, url: str) -> StoreError:
     """Return the error to raise from `error`, of SQLAlchemy or of a driver, which the database at `url` caused.
 
@@ -87,6 +94,8 @@ def store_error(error: Exception, url: str) -> StoreError:
     advice = _ADVICE[kind]
     if getattr(reported, "sqlstate", None) in _ENCODING:
         advice = "cannot hold a key, role or counter's name in its encoding; make a database with ENCODING 'UTF8'"
+    elif kind is StoreUnavailableError and _is_refused(reported):
+        advice = "refused the connection"
     # Not PostgreSQL's detail, which may be a row.
     words: str = getattr(getattr(reported, "diag", None), "message_primary", None) or str(reported)
     return kind(f"{url} {advice}: {' '.join(words.split())}")
@@ -108,3 +117,11 @@ def _kind(error: BaseException) -> type[StoreError]:
         # libpq has no SQLSTATE for a server that is not there, or a connection that broke.
         return StoreUnavailableError if type(error).__name__ == "OperationalError" else StoreError
     return _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2]) or StoreError
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Return whether the server answered, and refused the password, the database or another connection."""
+    state: str | None = getattr(error, "sqlstate", None)
+    if state is None:  # libpq does not tell
+        return _REFUSED.search(str(error)) is not None
+    return state.startswith(("28", "3D", "53300", "57P03"))
