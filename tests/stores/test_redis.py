@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 from chatring import MessageRing
-from chatring.stores import ForeignDataError, Record, StoreError
+from chatring.stores import ForeignDataError, Record, StoreError, redis_server
 from chatring.stores import redis_layout as layout
 from chatring.stores import redis_scripts as scripts
 from chatring.stores.redis import RedisStore
@@ -209,24 +210,59 @@ def test_writers_of_open_ends_and_removers_keep_order_and_sums(store: RedisStore
         assert store.window("ada", limit) == ring.get(token_limit=limit)
 
 
-def test_a_child_process_has_connections_of_its_own(store: RedisStore) -> None:
-    store.append("ada", [HELLO])
-    with warnings.catch_warnings():  # from Python 3.12 on, if a thread is left of any other test
+def fork(work: Callable[[], bool]) -> int:
+    """Return the id of a child process, whose status is 0 if it did the work, and this was what it should be."""
+    with warnings.catch_warnings():  # from Python 3.12 on, if there is another thread
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
         code = 1
         try:
-            for number in range(50):
-                store.append("child", [Record("user", f"child {number}")])
-            code = 0 if store.length("child") == 50 else 2
+            signal.alarm(30)  # if it hangs
+            code = 0 if work() else 2
         finally:
             os._exit(code)
+    return child
+
+
+def test_a_child_process_has_connections_of_its_own(store: RedisStore) -> None:
+    def work() -> bool:
+        for number in range(50):
+            store.append("child", [Record("user", f"child {number}")])
+        return store.length("child") == 50
+
+    store.append("ada", [HELLO])
+    child = fork(work)
     for number in range(50):
         store.append("parent", [Record("user", f"parent {number}")])
     assert os.waitpid(child, 0)[1] == 0
     for session in ("child", "parent"):
         assert store.all(session) == [Record("user", f"{session} {number}") for number in range(50)]
+
+
+def test_a_process_may_fork_while_another_thread_connects(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, is_making, go_on = redis_server._client, threading.Event(), threading.Event()
+
+    def slowly(*arguments: Any) -> Any:
+        is_making.set()
+        go_on.wait()
+        return make(*arguments)
+
+    def work() -> bool:
+        monkeypatch.undo()
+        store.append("ada", [HELLO])
+        return store.all("ada") == [HELLO]
+
+    monkeypatch.setattr(redis_server, "_client", slowly)
+    thread = threading.Thread(target=store.keys)
+    thread.start()
+    is_making.wait()
+    try:
+        assert os.waitpid(fork(work), 0)[1] == 0
+    finally:
+        go_on.set()
+        thread.join()
+    assert store.all("ada") == [HELLO]
 
 
 def test_each_event_loop_has_connections_of_its_own(store: RedisStore) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
-import threading
 from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import redis as sync_redis
 from redis import asyncio as async_redis
 from redis.asyncio.connection import parse_url as parse_async_url
+from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.connection import parse_url
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError
@@ -48,13 +49,12 @@ class RedisServer:
     """
 
     def __init__(self, url: str) -> None:
-        self._options, self._is_cluster = _parsed(url, parse_url, sync_redis.Connection)
-        self._async_options, _ = _parsed(url, parse_async_url, async_redis.Connection)
+        self._options, self._is_cluster = _parsed(url, parse_url, sync_redis.Connection, Retry)
+        self._async_options, _ = _parsed(url, parse_async_url, async_redis.Connection, AsyncRetry)
         self.url = redacted(url, _CREDENTIALS)
-        # Held while a client is made. Clients are safe to use from many threads, and see by themselves that the process
-        # is another one after a fork.
-        self._lock = threading.Lock()
-        self._client: Any = None
+        # By process: a client that a fork inherited is the parent's, which may have held its locks just then. Made
+        # without a lock for the same reason. Clients are safe to use from many threads.
+        self._clients: dict[int, Any] = {}
         # An async connection belongs to the loop that opened it.
         self._async_clients: dict[asyncio.AbstractEventLoop, Any] = {}
 
@@ -94,18 +94,18 @@ class RedisServer:
 
     def client(self) -> Any:
         """Return the client of redis-py, which connects when it is used. Its errors are redis-py's own."""
-        client = self._client
+        process = os.getpid()
+        client = self._clients.get(process)
         if client is None:
-            with self._lock:
-                client = self._client
-                if client is None:
-                    client = self._client = _client(sync_redis, self._options, self._is_cluster)
+            made = _client(sync_redis, self._options, self._is_cluster)
+            client = self._clients.setdefault(process, made)
+            if client is not made:  # another thread was quicker
+                made.close()
         return client
 
     def close(self) -> None:
         """Close the connections of the sync methods."""
-        with self._lock:
-            client, self._client = self._client, None
+        client = self._clients.pop(os.getpid(), None)
         if client is not None:
             client.close()
 
@@ -128,7 +128,7 @@ class RedisServer:
                     return client.eval(call.script.source, len(call.keys), *call.keys, *call.arguments)
                 except ReadOnlyError:
                     # The name may by now belong to another server, which takes changes.
-                    self._client = None
+                    self._clients.pop(os.getpid(), None)
                     raise
 
     def _evaluate(self, client: Any, sha: str, call: Call) -> Any:
@@ -196,7 +196,7 @@ class _Attempt:
         return True
 
 
-def _parsed(url: str, parse: Any, connection: Any) -> tuple[dict[str, Any], bool]:
+def _parsed(url: str, parse: Any, connection: Any, retry: Any) -> tuple[dict[str, Any], bool]:
     """Return what redis-py is to connect with, and whether to a cluster."""
     scheme, _, rest = url.partition("://")
     try:
@@ -216,7 +216,7 @@ def _parsed(url: str, parse: Any, connection: Any) -> tuple[dict[str, Any], bool
             "socket_connect_timeout": _SECONDS,
             **options,
             "decode_responses": False,
-            "retry": Retry(NoBackoff(), 0),
+            "retry": retry(NoBackoff(), 0),
         }
         of_pool = ("connection_class", "max_connections", "timeout")
         of_connection = {name: value for name, value in options.items() if name not in of_pool}
