@@ -183,7 +183,11 @@ def stats(file: str, session: str | None, encoding: str | None, model: str | Non
     "--layout", type=click.Choice([CHATRING, LLAMA_INDEX]), help="Whose sessions FROM has.  [default: find out]"
 )
 @click.option("--table", metavar="NAME", help="The table of LlamaIndex's PostgresChatStore.  [default: the only one]")
-@click.option("--overwrite", is_flag=True, help="Replace sessions that TO has with other messages.")
+@click.option(
+    "--overwrite",
+    is_flag=True,
+    help="Replace sessions that TO has with other messages, and count anew those under another counter.",
+)
 @_counting
 def migrate_sessions(
     source_location: str,

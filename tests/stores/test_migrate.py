@@ -348,6 +348,20 @@ class TestFromOurs:
             assert store.token_count("long") == done.copied["long"][1]
             assert migrate(found, found.lengths(), store, overwrite=True).already_there == done.copied
 
+    def test_a_session_is_replaced_in_one_step(self, target: str, tmp_path: Path) -> None:
+        source = f"sqlite:///{tmp_path / 'source.db'}"
+        long = [Record("user", f"message {n}") for n in range(2_500)]
+        fill(source, {"long": long})
+        fill(target, {"long": [Record("user", "other")]})
+        with closing(open_store(target)) as store, closing(open_source(source)) as found:
+            seen: list[int] = []
+            done = migrate(
+                found, found.lengths(), store, overwrite=True, advanced=lambda _: seen.append(store.length("long"))
+            )
+            assert (list(done.copied), done.failed) == (["long"], {})
+        assert set(seen) == {2_500}
+        assert_records(target, {"long": long})
+
     def test_a_beginning_under_another_counter_is_counted_and_completed(self, sqlite_url: str, tmp_path: Path) -> None:
         target = f"sqlite:///{tmp_path / 'target.db'}"
         fill(sqlite_url, RECORDS)

@@ -37,9 +37,6 @@ def migrate(
     A session that is in the target already, or its beginning, is taken as copied so far: nothing is copied twice, and
     after an interruption the same call goes on. One session at a time is held in memory.
 
-    A session that is replaced is so in one step, but long ones by their beginning: what follows is appended, and until
-    then is in the source alone.
-
     Args:
         source: what to copy.
         lengths: what `source.lengths()` returned: the sessions to copy.
@@ -83,7 +80,8 @@ def _plan(
     if records[: len(kept)] != kept:
         if not overwrite:
             raise ValueError("the target has other messages under this key; --overwrite replaces them")
-        return _batches(records) or [[]], target.replace
+        # All at once: an interruption leaves what was there, or all that takes its place.
+        return [records], target.replace
     missing = _batches(records[len(kept) :])
     if not _has_other_counter(target, key):
         return missing, target.append

@@ -13,7 +13,7 @@ from chatring.stores.store import Store, check_limits
 
 
 class RedisStore(Store):
-    """Sessions in Redis or Valkey, each change and each read one script that the server runs as one step.
+    """Sessions in Redis or Valkey, each change and each window one script that the server runs as one step.
 
     A change is never sent twice: a connection that broke while it was under way is a `StoreUnavailableError`. The
     server must not evict keys (`maxmemory-policy noeviction`); a session of which a part is gone is a
