@@ -588,6 +588,26 @@ def test_messages_that_are_missing(store: Store, run: Callable[[str], None]) -> 
     assert_unchanged(store)
 
 
+@pytest.mark.parametrize("missing", ["seq = 0", "seq = 1", "seq = 3", "seq >= 0"])
+def test_reads_of_messages_that_are_missing(store: Store, run: Callable[[str], None], missing: str) -> None:
+    run(
+        f"DELETE FROM chatring_message WHERE {missing} "
+        "AND session_id = (SELECT id FROM chatring_session WHERE key = 'ada')"
+    )
+    reads: list[Callable[[], object]] = [lambda: store.all("ada")]
+    if missing == "seq = 3":
+        reads.append(lambda: store.window("ada", 1))
+    if missing == "seq >= 0":
+        reads += [lambda: store.window("ada", 1), lambda: store.window("ada", 100), lambda: store.token_count("ada")]
+    for read in reads:
+        with pytest.raises(
+            ForeignDataError, match=r"^session 'ada' lacks messages that chatring wrote, or has others$"
+        ):
+            read()
+    store.replace("ada", SESSIONS["ada"])
+    assert_unchanged(store)
+
+
 def test_sqlite_refuses_values_that_are_not_ours(sqlite_url: str) -> None:
     store = open_store(sqlite_url)
     fill(store)
@@ -602,6 +622,19 @@ def test_sqlite_refuses_values_that_are_not_ours(sqlite_url: str) -> None:
     ):
         with pytest.raises(sqlite3.IntegrityError, match="CHECK constraint failed"):
             connection.execute(f"UPDATE chatring_message SET {change}")
+    for change in (
+        "key = X'00'",
+        "counter = X'00'",
+        "length = 'many'",
+        "length = -1",
+        "total = 'many'",
+        "reach = 1.5",
+        "blank_tail = -1",
+        "blank_tail = 5",
+        "closed = 'yes'",
+    ):
+        with pytest.raises(sqlite3.IntegrityError, match="CHECK constraint failed"):
+            connection.execute(f"UPDATE chatring_session SET {change}")
     connection.execute("PRAGMA ignore_check_constraints = ON")
     connection.execute("UPDATE chatring_message SET text = 'mine'")
     connection.close()

@@ -12,7 +12,7 @@ from chatring.stores.appended import Appended, depends_on_word
 from chatring.stores.errors import CounterMismatchError
 from chatring.stores.record import Record, check_key, check_records
 from chatring.stores.sql_database import Access, Cursor, Database
-from chatring.stores.sql_session import Session, encoded, records_of
+from chatring.stores.sql_session import Session, check_whole, encoded, records_of
 from chatring.stores.store import Store, check_limits, place_of
 
 _T = TypeVar("_T")
@@ -199,33 +199,28 @@ class SQLStore(Store):
         values = {"key": key, "counter": self.counter_name, "allowance": allowance}
 
         def read(cursor: Cursor) -> list[Record]:
-            records = _whole(key, cursor.fetch(sql.WINDOW, **values))
+            records = records_of(cursor.fetch(sql.WINDOW, **values))
             if not records:
-                self._check_empty(cursor, key)
+                for counter, ends in cursor.fetch(sql.COUNTER_AND_END, key=key):
+                    self._check_counter(key, counter)
+                    check_whole(key, ends)
                 return []
             if not all(_is_blank(record.text) for record in records):
                 return records
             # No start before the blank messages at the end fits. Whether the first of them is the history's first must
             # be read with them; read always, it would make every window slower.
             rows = cursor.fetch(sql.NUMBERED_WINDOW, **values)
-            records = _whole(key, [row[:4] for row in rows])
+            records = records_of([row[:3] for row in rows])
             if not all(_is_blank(record.text) for record in records):  # another writer's work
                 return records
-            from_first = bool(rows) and rows[0][4] == 0
+            from_first = bool(rows) and rows[0][3] == 0
             return records[_start_among_blank(self.counter, records, from_first, allowance) :]
 
         return read
 
     def _all(self, key: str) -> _Work[list[Record]]:
         check_key(key)
-
-        def read(cursor: Cursor) -> list[Record]:
-            records = _whole(key, cursor.fetch(sql.ALL, key=key))
-            if not records:
-                self._check_end(cursor, key)
-            return records
-
-        return read
+        return lambda cursor: _all_records(cursor, key)
 
     def _replace(self, key: str, records: Iterable[Record]) -> _Work[None]:
         checked = _checked(key, records)
@@ -289,7 +284,7 @@ class SQLStore(Store):
             counter, length, tokens = rows[0]
             self._check_counter(key, counter)
             if tokens is None and length:  # all messages are blank
-                records = records_of(cursor.fetch(sql.ALL, key=key))
+                records = _all_records(cursor, key)
                 tokens = self.counter.count(" ".join(record.text for record in records))
             return tokens or 0
 
@@ -318,10 +313,6 @@ class SQLStore(Store):
                 f"open it with that counter, or call recount({key!r})"
             )
 
-    def _check_counter_of(self, cursor: Cursor, key: str) -> None:
-        for counter, _ in cursor.fetch(sql.COUNTER_AND_LENGTH, key=key):
-            self._check_counter(key, counter)
-
     def _read(self, work: _Work[_T]) -> _T:
         return self._database.run(Access.STATEMENTS, work)
 
@@ -338,3 +329,13 @@ class SQLStore(Store):
 def _checked(key: str, records: Iterable[Record]) -> list[Record]:
     check_key(key)
     return check_records(records)
+
+
+def _all_records(cursor: Cursor, key: str) -> list[Record]:
+    rows = cursor.fetch(sql.ALL, key=key)
+    if rows:
+        check_whole(key, rows[0][3] == len(rows))
+    else:
+        for _, ends in cursor.fetch(sql.COUNTER_AND_END, key=key):
+            check_whole(key, ends)
+    return records_of([row[:3] for row in rows])

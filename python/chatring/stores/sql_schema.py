@@ -25,6 +25,16 @@ _Identity = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows 
 
 schema = Table("chatring_schema", TABLES, Column("version", Integer, nullable=False))
 
+# A session of three messages, counted with cl100k_base:
+#
+#   seq  role       text                tokens  total  before
+#     0  user       Where is my order?       5      5       0
+#     1  assistant  On its way.              4      9    NULL  no window begins with it
+#     2  user       Thanks!                  2     11       9
+#
+# The session's `length` is 3, its `total` 11, its `reach` 9. A window from message 2 on has 11 - 9 tokens, one from
+# message 0 on 11 - 0. With a limit of 6, `before` must be at least 11 - 6: the smallest such is 9, of message 2.
+
 session = Table(
     "chatring_session",
     TABLES,
@@ -42,6 +52,12 @@ session = Table(
     Column("blank_tail", BigInteger, nullable=False),
     # Whether the last text ends in a character that is not whitespace, so that what comes next can be counted alone.
     Column("closed", Boolean, nullable=False),
+    # SQLite would store anything anywhere, and whoever reads would have to look.
+    CheckConstraint(
+        "typeof(key) = 'text' AND typeof(counter) = 'text' "
+        "AND typeof(length) = 'integer' AND typeof(total) = 'integer' AND typeof(reach) IN ('integer', 'null') "
+        "AND typeof(blank_tail) = 'integer' AND blank_tail BETWEEN 0 AND length AND closed IN (0, 1)"
+    ).ddl_if(dialect="sqlite"),
 )
 
 message = Table(
@@ -58,7 +74,7 @@ message = Table(
     # For a message that a window may begin with: the tokens of a window that does are the session's `total` less this.
     # NULL also if an earlier one's is larger: that one's window has fewer tokens and begins earlier.
     Column("before", BigInteger),
-    # SQLite would store anything anywhere, and whoever reads would have to look.
+    # As of the session.
     CheckConstraint(
         "typeof(role) = 'text' AND typeof(text) = 'blob' AND typeof(payload) IN ('blob', 'null') "
         "AND typeof(total) = 'integer' AND typeof(before) IN ('integer', 'null')"

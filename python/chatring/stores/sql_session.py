@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +57,7 @@ class Session:
         count = _FIRST_LOOK_BACK
         while length:
             rows = cursor.fetch(sql.NEWEST, id=self.id, length=length, count=count)[::-1]
-            records = self._whole(records_of(row[:3] for row in rows), min(count, length))
+            records = self._whole(records_of([row[:3] for row in rows]), min(count, length))
             self.total, self.blank_tail = rows[-1][3], blanks_at_end(records)
             self.closed = not _is_blank(records[-1].text[-1:])
             if self.blank_tail < len(records) or len(records) < count:
@@ -122,18 +122,26 @@ class Session:
         )
 
     def _whole(self, records: list[Record], length: int) -> list[Record]:
-        if len(records) != length:
-            raise ForeignDataError(f"session {self.key!r} lacks messages that chatring wrote, or has others")
+        check_whole(self.key, len(records) == length)
         return records
 
 
-def records_of(rows: Iterable[tuple[Any, ...]]) -> list[Record]:
+def check_whole(key: str, is_whole: bool) -> None:
+    """Refuse a session that somebody else took messages from, or gave some.
+
+    Raises:
+        ForeignDataError: if it is not whole.
+    """
+    if not is_whole:
+        raise ForeignDataError(f"session {key!r} lacks messages that chatring wrote, or has others")
+
+
+def records_of(rows: list[tuple[Any, ...]]) -> list[Record]:
     """Return the records of rows that have the columns role, text and payload.
 
     Raises:
         ForeignDataError: if one is not as chatring writes them.
     """
-    rows = list(rows)
     make = tuple.__new__  # half the time of Record()
     try:
         try:

@@ -54,7 +54,7 @@ WINDOW = (
 NUMBERED_WINDOW = WINDOW.add_columns(message.c.seq)
 
 ALL = (
-    select(*_RECORD)
+    select(*_RECORD, session.c.length)
     .join(session, (session.c.id == message.c.session_id) & (message.c.seq < session.c.length))
     .where(_KEY)
     .order_by(message.c.seq)
@@ -68,6 +68,16 @@ NEWEST = (
 )
 KEYS = select(session.c.key)
 COUNTER_AND_LENGTH = select(session.c.counter, session.c.length).where(_KEY)
+COUNTER_AND_END = select(
+    session.c.counter,
+    (session.c.length == 0)
+    | select(message.c.seq)
+    .where(message.c.session_id == session.c.id, message.c.seq == session.c.length - 1)
+    .correlate(session)
+    .exists(),
+).where(_KEY)
+"""The counter, and whether the last message is there, if there must be one."""
+
 COUNTER_LENGTH_AND_TOKENS = (
     select(session.c.counter, session.c.length, session.c.total - message.c.before)
     .outerjoin(message, (message.c.session_id == session.c.id) & (message.c.seq == 0))
