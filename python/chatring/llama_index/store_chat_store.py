@@ -278,6 +278,8 @@ class StoreChatStore(BaseChatStore):
 
     def _check_lasting(self) -> None:
         """Refuse to save where messages are that are nowhere but in this object."""
+        if self._store.is_in_memory:
+            raise ValueError(f"{self.url} is in this process's memory and cannot be saved: use a file")
 
 
 class SQLChatStore(StoreChatStore):
@@ -332,14 +334,6 @@ class SQLChatStore(StoreChatStore):
         user, database = quote(user, safe=""), quote(database, safe="")
         secret = "" if password is None else f":{quote(password, safe='')}"
         return cls(f"postgresql://{user}{secret}@{host}:{port}/{database}", **kwargs)
-
-    def _check_lasting(self) -> None:
-        from sqlalchemy import make_url
-
-        url = make_url(self.url)
-        is_in_memory = url.database in (None, "", ":memory:") or url.query.get("mode") == "memory"
-        if is_in_memory and url.get_backend_name() == "sqlite":
-            raise ValueError(f"{self.url} is in this process's memory and cannot be saved: use a file")
 
 
 class RedisChatStore(StoreChatStore):
