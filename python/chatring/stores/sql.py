@@ -153,7 +153,10 @@ class SQLStore(Store):
         await self._achange(self._recount(key))
 
     async def aclose(self) -> None:
-        """Close the connections that async methods opened in this event loop."""
+        """Close the connections that async methods opened in this event loop; on SQLite, as `close`.
+
+        What is in memory stays.
+        """
         await self._database.aclose()
 
     # What each method does, once it has a connection: the same for sync and async ones.
