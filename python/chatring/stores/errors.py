@@ -18,7 +18,7 @@ class StoreUnavailableError(StoreError, ConnectionError):
 
 
 class StoreTimeoutError(StoreError, TimeoutError):
-    """Another writer held the session, all connections were in use, or Redis did not answer, for longer than the store waits.
+    """Another writer held the session, all connections were in use, or Redis did not answer, for too long.
 
     SQLite and PostgreSQL have done nothing. A change that Redis did not answer is in the store as a whole or not at
     all; read the session to know.
