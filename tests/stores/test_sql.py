@@ -101,6 +101,7 @@ def test_a_url_is_shown_as_it_is_but_for_its_secrets(url: str, shown: str) -> No
             "'sqlite+aiosqlite:///chat.db' names neither SQLite nor PostgreSQL with psycopg",
         ),
         ("postgresql+asyncpg://a:s3cret@h/d", "'postgresql+asyncpg://a:***@h/d' names neither SQLite nor PostgreSQL"),
+        ("postgresql+psycopg_async://h/d", "'postgresql+psycopg_async://h/d' names neither SQLite nor PostgreSQL"),
         ("postgresql://a:s3cret@h:port/d", "'postgresql://a:***@h:port/d' is no URL of a database"),
         ("postgresql://a:s3@cret@h/d", "'postgresql://a:***@h/d' has a password with an @; write %40 in its place"),
         ("postgresql://a:s3@cret/d@h/d", "'postgresql://a:***@h/d' has a password with an @"),

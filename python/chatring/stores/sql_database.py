@@ -38,7 +38,7 @@ _LOST_CONNECTION = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
-_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg_async")
+_DRIVERS = ("sqlite", "sqlite+pysqlite", "postgres", "postgresql", "postgresql+psycopg")
 # As SQLAlchemy finds them: the user ends at the first colon, the password at the next @.
 _CREDENTIALS = re.compile(r"(?<=://)([^:/]*)(:[^@]*)?@")
 # Values of PRAGMA synchronous: https://www.sqlite.org/pragma.html#pragma_synchronous
