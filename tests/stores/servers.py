@@ -10,6 +10,7 @@ import contextlib
 import importlib.util
 import os
 import pwd
+import select
 import shutil
 import signal
 import socket
@@ -41,6 +42,8 @@ class Server(ABC):
         self.folder = Path(tempfile.mkdtemp(prefix="chatring-"))
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
+        # A pipe that the server and all processes that it starts have the other end of.
+        self._alive: int | None = None
 
     @property
     @abstractmethod
@@ -54,10 +57,8 @@ class Server(ABC):
             if time.monotonic() > deadline:
                 self.kill()
                 raise TimeoutError(f"no answer in {_START_SECONDS} s; the log ends with {self.log()[-2_000:]}")
-            # A server that was killed may leave processes behind which for a moment keep a new one from starting.
             if self._process is None or self._process.poll() is not None:
-                with (self.folder / "log").open("ab") as log:
-                    self._process = subprocess.Popen(self._command(), stdout=log, stderr=log, **self._identity())
+                self._run()
             time.sleep(0.02)
 
     def stop(self) -> None:
@@ -98,6 +99,24 @@ class Server(ABC):
         """Return the arguments for `subprocess` that say as whom the server runs."""
         return {}
 
+    def _run(self) -> None:
+        self._wait_for_all()
+        self._alive, others = os.pipe()
+        try:
+            with (self.folder / "log").open("ab") as log:
+                self._process = subprocess.Popen(
+                    self._command(), stdout=log, stderr=log, pass_fds=(others,), **self._identity()
+                )
+        finally:
+            os.close(others)
+
+    def _wait_for_all(self) -> None:
+        """Wait for the end of the processes that a killed server leaves behind: for a moment they still answer."""
+        if self._alive is not None:
+            select.select([self._alive], [], [], _STOP_SECONDS)  # until nobody has the other end
+            os.close(self._alive)
+            self._alive = None
+
     def _end(self, how: signal.Signals) -> None:
         process, self._process = self._process, None
         if process is None:
@@ -108,6 +127,7 @@ class Server(ABC):
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        self._wait_for_all()
 
 
 class PostgresServer(Server):
