@@ -423,11 +423,36 @@ def test_a_store_is_used_in_one_loop_after_the_other(sql_url: str) -> None:
     store.close()
 
 
+def test_a_connection_that_was_in_use_when_its_store_was_closed(
+    sql_url: str, on_connect: Callable[[Callable[[Any], None]], None]
+) -> None:
+    connections: list[Any] = []
+    on_connect(connections.append)
+    counts: list[str] = []
+
+    def count(text: str) -> list[str]:
+        if text == "two":
+            counts.append(text)
+            store.close()  # as another thread does
+        return text.split()
+
+    store = open_store(sql_url, counter=count, counter_name="words")
+    store.append("ada", [Record("user", "one"), Record("user", "two\n")])
+    counts.clear()
+    store.append("ada", [Record("user", "two")])  # is counted within the transaction
+    assert counts != []
+    for connection in connections:
+        with pytest.raises((sqlite3.ProgrammingError, psycopg.OperationalError), match="closed"):
+            connection.cursor().execute("SELECT 1")
+    assert store.length("ada") == 3
+    store.close()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
 def test_aclose_closes_a_file(sqlite_url: str) -> None:
     def opened() -> list[Path]:
-        files = [file.resolve() for file in Path("/proc/self/fd").iterdir()]
-        return [file for file in files if file.name.startswith("chat.db")]
+        folder = Path(sqlite_url.removeprefix("sqlite:///")).parent
+        return [file for file in (file.resolve() for file in Path("/proc/self/fd").iterdir()) if file.parent == folder]
 
     async def use() -> None:
         store = open_store(sqlite_url)

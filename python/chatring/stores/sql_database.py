@@ -135,11 +135,15 @@ class Database:
             StoreError: for an error of the database.
             Exception: whatever `work` raises, unchanged; a transaction is rolled back.
         """
+        engine = self._engine()
         try:
-            with self._engine().connect() as connection:
+            with engine.connect() as connection:
                 return self._run_on(connection, access, work)
         except (exc.SQLAlchemyError, self._driver.Error) as error:
             raise store_error(error, self.url) from (getattr(error, "orig", None) or error)
+        finally:
+            if self._engines.get(os.getpid()) is not engine:  # closed in the meantime, but not this connection
+                engine.pool.dispose()
 
     async def arun(self, access: Access, work: Callable[[Cursor], _T]) -> _T:
         """As `run`. A transaction that is cancelled is done as a whole or not at all; on SQLite perhaps afterwards."""
@@ -155,7 +159,7 @@ class Database:
         """Close the connections of `run` in this process. The next call opens new ones; what was in memory is gone."""
         engine = self._engines.pop(os.getpid(), None)
         if engine is not None:
-            engine.dispose()
+            engine.pool.dispose()
 
     async def aclose(self) -> None:
         """Close the connections of `arun` in this event loop; of SQLite those of `run`, which `arun` uses."""
