@@ -229,6 +229,9 @@ class MessageRing(Generic[_M]):
             Exception: whatever the counter or a message's property raises, unchanged. The history stays as it was.
         """
 
+    def _window(self, allowance: int, counter: TokenCounter, /) -> list[_M]:
+        """As `get` with the token limit `allowance`, which may be 0."""
+
     def get_all(self) -> list[_M]:
         """Return a new list of all messages, oldest first."""
 

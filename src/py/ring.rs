@@ -118,6 +118,17 @@ impl MessageRing {
         PyList::new(py, self.window(py, limit, initial, counter, verify)?.messages)
     }
 
+    /// For the adapter of LlamaIndex: by position, which takes half the time of names, and with an allowance that may be 0.
+    #[pyo3(signature = (allowance, counter, /))]
+    fn _window<'py>(
+        &self,
+        py: Python<'py>,
+        allowance: i64,
+        counter: &Bound<'py, TokenCounter>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        PyList::new(py, self.history.window(Request { counter, allowance, verify: true })?.messages)
+    }
+
     fn get_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         PyList::new(py, self.history.messages(py))
     }

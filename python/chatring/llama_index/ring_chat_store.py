@@ -95,13 +95,17 @@ class RingChatStore(BaseChatStore):
 
     def add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
         """Add a message to a session: at its end, or before index `idx` as `list.insert` does."""
-        if idx is None:
+        fields = self.__dict__
+        if idx is not None:
+            with self._lock:
+                messages = self.get_messages(key)
+                messages.insert(idx, message)
+                self.set_messages(key, messages)
+        elif fields["max_messages"] is fields["max_sessions"] is None and isinstance(message, ChatMessage):
+            with fields["_lock"]:  # nothing can leave
+                (fields["_rings"].get(key) or self._open(key, [])).put(message)
+        else:
             self.add_messages(key, [message])
-            return
-        with self._lock:
-            messages = self.get_messages(key)
-            messages.insert(idx, message)
-            self.set_messages(key, messages)
 
     def add_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Add messages to the end of a session: all of them, or none if one is no message."""
