@@ -44,6 +44,7 @@ def use_rings(lines: list[dict[str, Any]], make: Callable[[dict[str, Any]], Any]
             ring.get()
             ring.get(verify=False)
             ring.get(token_limit=limit, initial_token_count=1, counter=ring.counter)
+            ring._window(limit, ring.counter)
         for line in lines * 10:  # the counts grow with the conversation
             ring.put(make(line))
             ring.get()
