@@ -1,6 +1,7 @@
 //! The engine, free of Python: a ring of messages, prefix sums of their tokens, and the search for a window.
 
 pub mod appended;
+pub mod batch;
 pub mod count;
 pub mod encoding;
 pub mod error;

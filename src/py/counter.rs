@@ -1,8 +1,6 @@
 //! `TokenCounter`: text to number of tokens, natively or through a Python callable.
 
-use std::borrow::Cow;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
@@ -11,6 +9,7 @@ use pyo3::types::{PyCFunction, PyDict, PyList, PyString, PyType};
 use pyo3::{PyTypeInfo, intern};
 
 use super::message::{to_cow, to_text, type_name};
+use crate::core::batch::Workers;
 use crate::core::count::Counter;
 use crate::core::encoding::Encoding;
 
@@ -228,7 +227,8 @@ impl TokenCounter {
             Counting::Native(encoding) => {
                 // With the GIL, so as little as possible: a copy of every text would take a tenth of one core's time.
                 let texts: Vec<_> = texts.iter().map(to_cow).collect::<PyResult<_>>()?;
-                py.detach(|| count_on_all_cores(encoding, &texts))
+                let workers = Workers::for_bytes(texts.iter().map(|text| text.len()).sum());
+                py.detach(|| workers.count(encoding, &texts))
             }
         };
         PyList::new(py, counts)
@@ -275,39 +275,6 @@ impl TokenCounter {
             }
         }
     }
-}
-
-/// Counts every text, each thread taking the next one that nobody has.
-///
-/// Threads are started anew for each batch: a pool kept between calls would be dead in a forked child, where the first
-/// batch would then wait for ever.
-fn count_on_all_cores(encoding: &Encoding, texts: &[Cow<'_, str>]) -> Vec<i64> {
-    let bytes: usize = texts.iter().map(|text| text.len()).sum();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(bytes / DETACH_BYTES).max(1);
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let mut counted = Vec::new();
-        // A few at a time, so that short texts do not all wait for the same counter.
-        while let first = next.fetch_add(16, Ordering::Relaxed)
-            && first < texts.len()
-        {
-            let share = &texts[first..texts.len().min(first + 16)];
-            counted.push((first, share.iter().map(|text| encoding.tokens(text)).collect::<Vec<_>>()));
-        }
-        counted
-    };
-    let mut shares = std::thread::scope(|scope| {
-        // Fewer threads where no more can be had.
-        let start = |_| std::thread::Builder::new().spawn_scoped(scope, work).ok();
-        let others: Vec<_> = (1..threads).map_while(start).collect();
-        let mut shares = work();
-        for other in others {
-            shares.extend(other.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        }
-        shares
-    });
-    shares.sort_unstable_by_key(|(first, _)| *first);
-    shares.into_iter().flat_map(|(_, counts)| counts).collect()
 }
 
 /// The name of a `tiktoken.Encoding`; `None` for any other object. Imports nothing.
