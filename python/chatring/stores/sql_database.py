@@ -247,12 +247,12 @@ class Database:
         return engine
 
     def _async_engine(self) -> AsyncEngine:
-        # Here, because it needs greenlet, which SQLite does without.
-        from sqlalchemy.ext.asyncio import create_async_engine
-
         loop = asyncio.get_running_loop()
         engine = self._async_engines.get(loop)
         if engine is None:
+            # Here, because it needs greenlet, which SQLite does without.
+            from sqlalchemy.ext.asyncio import create_async_engine
+
             for other in list(self._async_engines):
                 if other.is_closed():  # without aclose: its connections close when they are collected
                     self._async_engines.pop(other, None)
