@@ -680,6 +680,29 @@ class TestProcess:
         assert process.returncode == 1
 
 
+def run_on_terminal(arguments: list[str]) -> tuple[str, bytes]:
+    """Run Python; return standard output, and what a terminal gets on standard error."""
+    import pty
+
+    controller, terminal = pty.openpty()
+    done = subprocess.run(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=terminal,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "PYTHONUTF8": "1"},
+        timeout=60,
+        check=True,
+    )
+    # Something to read in any case: on some systems reading from an empty terminal would wait or fail.
+    os.write(terminal, b"END")
+    seen = b""
+    while not seen.endswith(b"END"):
+        seen += os.read(controller, 65536)
+    os.close(controller)
+    os.close(terminal)
+    return done.stdout.decode(), seen.removesuffix(b"END")
+
+
 class TestProgress:
     """On a terminal only, and for large files only: standard error is a pseudo-terminal here."""
 
@@ -687,28 +710,8 @@ class TestProgress:
 
     @staticmethod
     def told(path: Path, *, large_file: int) -> tuple[str, bytes]:
-        """Return standard output, and what a terminal gets on standard error."""
-        import pty
-
         program = f"import chatring.cli as c; c._LARGE_FILE = {large_file}; c.chatring()"
-        controller, terminal = pty.openpty()
-        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100", "PYTHONUTF8": "1"}
-        done = subprocess.run(
-            [sys.executable, "-c", program, "stats", str(path), "--json"],
-            stdout=subprocess.PIPE,
-            stderr=terminal,
-            env=environment,
-            timeout=60,
-            check=True,
-        )
-        # Something to read in any case: on some systems reading from an empty terminal would wait or fail.
-        os.write(terminal, b"END")
-        seen = b""
-        while not seen.endswith(b"END"):
-            seen += os.read(controller, 65536)
-        os.close(controller)
-        os.close(terminal)
-        return done.stdout.decode(), seen.removesuffix(b"END")
+        return run_on_terminal(["-c", program, "stats", str(path), "--json"])
 
     def test_of_a_large_file(self, talks: Path) -> None:
         shown, told = self.told(talks, large_file=1)

@@ -1,10 +1,13 @@
 """The servers, once for all tests of the stores, and the URLs of empty stores on them."""
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
+from chatring.stores.redis import RedisStore
 
 from stores.servers import PostgresServer, ValkeyServer, has_valkey
 
@@ -62,3 +65,23 @@ def store_url(request: pytest.FixtureRequest) -> str:
         {"sqlite": "sqlite_url", "postgresql": "postgres_url", "valkey": "valkey_url"}[backend]
     )
     return url
+
+
+@pytest.fixture(params=["sync", "async"])
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Callable[..., Any]]]:
+    """Open a `RedisStore`; its methods are called by the names of the sync ones."""
+    loop = asyncio.new_event_loop()
+    stores: list[RedisStore] = []
+
+    def opened(url: str) -> Callable[..., Any]:
+        store = RedisStore(url)
+        stores.append(store)
+        if request.param == "sync":
+            return lambda method, *arguments: getattr(store, method)(*arguments)
+        return lambda method, *arguments: loop.run_until_complete(getattr(store, f"a{method}")(*arguments))
+
+    yield opened
+    for store in stores:
+        store.close()
+        loop.run_until_complete(store.aclose())
+    loop.close()

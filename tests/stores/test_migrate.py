@@ -24,7 +24,7 @@ from llama_index.core.base.llms.types import ImageBlock, ToolCallBlock
 from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.storage.chat_store.postgres import PostgresChatStore
 from llama_index.storage.chat_store.redis import RedisChatStore as LlamaIndexRedisChatStore
-from test_cli import EXAMPLE, output, python, refusal, run
+from test_cli import EXAMPLE, output, python, refusal, run, run_on_terminal
 
 from stores.servers import PASSWORD, PostgresServer, ValkeyServer
 from stores.test_redis_cluster import ClusterNode, nodes, wait_until_it_serves
@@ -602,24 +602,8 @@ def test_tables(file: Path, sqlite_url: str) -> None:
 
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals of POSIX")
 def test_progress_on_a_terminal(file: Path, sqlite_url: str) -> None:
-    import pty
-
-    controller, terminal = pty.openpty()
-    done = subprocess.run(
-        [sys.executable, "-m", "chatring", "migrate", str(file), sqlite_url, "--json"],
-        stdout=subprocess.PIPE,
-        stderr=terminal,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "PYTHONUTF8": "1"},
-        timeout=60,
-        check=True,
-    )
-    os.write(terminal, b"END")
-    seen = b""
-    while not seen.endswith(b"END"):
-        seen += os.read(controller, 65536)
-    os.close(controller)
-    os.close(terminal)
-    assert json.loads(done.stdout)["copied"]["sessions"] == 3
+    stdout, seen = run_on_terminal(["-m", "chatring", "migrate", str(file), sqlite_url, "--json"])
+    assert json.loads(stdout)["copied"]["sessions"] == 3
     assert b"copying" in seen
     assert b"109/109" in seen
     assert b"messages" in seen

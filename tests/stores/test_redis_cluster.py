@@ -1,6 +1,5 @@
 """`RedisStore` on a cluster of three servers."""
 
-import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ import pytest
 import redis
 from chatring import MessageRing
 from chatring.stores import Record, StoreError, StoreUnavailableError
-from chatring.stores.redis import RedisStore
 from chatring.stores.redis_layout import keys_of
 from redis.crc import key_slot
 
@@ -66,26 +64,6 @@ def url(nodes: list[ClusterNode]) -> str:
         with node.client() as client:
             client.flushall()
     return f"{nodes[0].url}?cluster=true"
-
-
-@pytest.fixture(params=["sync", "async"])
-def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Callable[..., Any]]]:
-    """Open a store; its methods are called by the names of the sync ones."""
-    loop = asyncio.new_event_loop()
-    stores: list[RedisStore] = []
-
-    def opened(url: str) -> Callable[..., Any]:
-        store = RedisStore(url)
-        stores.append(store)
-        if request.param == "sync":
-            return lambda method, *arguments: getattr(store, method)(*arguments)
-        return lambda method, *arguments: loop.run_until_complete(getattr(store, f"a{method}")(*arguments))
-
-    yield opened
-    for store in stores:
-        store.close()
-        loop.run_until_complete(store.aclose())
-    loop.close()
 
 
 def test_sessions_on_all_servers(nodes: list[ClusterNode], url: str, connect: Callable[[str], Any]) -> None:

@@ -1,6 +1,5 @@
 """What `RedisStore` says and leaves behind when the server or the connection fails, or its data are not its own."""
 
-import asyncio
 import contextlib
 import logging
 import re
@@ -21,7 +20,6 @@ from chatring.stores import (
     StoreUnavailableError,
     open_store,
 )
-from chatring.stores.redis import RedisStore
 from chatring.stores.redis_layout import keys_of
 
 from stores.servers import PASSWORD, ValkeyServer, has_valkey
@@ -46,26 +44,6 @@ def server() -> Iterator[ValkeyServer]:
 def client(valkey_server: ValkeyServer) -> Iterator[redis.Redis]:
     with valkey_server.client() as client:
         yield client
-
-
-@pytest.fixture(params=["sync", "async"])
-def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Call]]:
-    """Open a store; its methods are called by the names of the sync ones."""
-    loop = asyncio.new_event_loop()
-    stores: list[RedisStore] = []
-
-    def opened(url: str) -> Call:
-        store = RedisStore(url)
-        stores.append(store)
-        if request.param == "sync":
-            return lambda method, *arguments: getattr(store, method)(*arguments)
-        return lambda method, *arguments: loop.run_until_complete(getattr(store, f"a{method}")(*arguments))
-
-    yield opened
-    for store in stores:
-        store.close()
-        loop.run_until_complete(store.aclose())
-    loop.close()
 
 
 class Proxy:
