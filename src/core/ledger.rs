@@ -1,14 +1,16 @@
-//! The prefix sums of one history under one counter.
+//! The prefix sums of one history under one policy.
 
 use std::collections::VecDeque;
 
-use super::joint::{Measure, Opening};
-use super::ring::grow;
+use super::deque::grow;
+use super::joined::SLACK;
 
-/// The prefix sums of a run of successive messages, and for each legal start among them the prefix sum before it.
+/// The prefix sums of a run of successive messages, and for each start among them the prefix sum *before* it: a window from
+/// there on has as many tokens as the sum at its end exceeds it.
 ///
 /// The run can be extended at both ends, which is how it is filled: from the newest message backwards, and later by the
-/// messages that came after. Its origin floats: only differences of sums mean anything, so they may wrap.
+/// messages that came after. Its origin floats: only differences of sums mean anything, so they may wrap. It ends with a
+/// whole segment: see [`joined`](super::joined).
 ///
 /// `P` is what the owner keeps beside each message to tell later whether it is still what was counted. Methods that forget
 /// messages hand it back, since dropping it may run foreign code.
@@ -19,16 +21,16 @@ pub struct Ledger<P> {
     /// The prefix sum before it.
     base: i64,
     counted: VecDeque<Counted<P>>,
-    /// The legal starts that can be an answer: `before` grows strictly. See [`Ledger::earliest_fit`].
+    /// The starts that can be an answer: `before` grows strictly. See [`Ledger::earliest_fit`].
     starts: VecDeque<Start>,
-    /// The other legal starts: an older one has at least their `before`. Few, and close to the one that hides them.
+    /// The other starts: an older one has at least their `before`. Few, and close to the one that hides them.
     hidden: VecDeque<Start>,
-    /// The legal starts whose opening is not known: blank messages that had nothing but blank ones after them.
-    open: VecDeque<OpenStart>,
-    /// Positions of the counted messages that are blank.
+    /// Positions of the counted messages that are blank. They add nothing: their segment's word adds what it adds.
     blanks: VecDeque<u64>,
-    /// The first counted message as a start, if it opens the history without being a legal start by its role.
-    front: Option<Start>,
+    /// Long runs of blank messages among which windows may begin.
+    runs: VecDeque<Run>,
+    /// Whether the last counted text is known to end in a character that is not whitespace.
+    closed: bool,
 }
 
 /// One counted message.
@@ -39,7 +41,6 @@ struct Counted<P> {
     pin: P,
 }
 
-/// A legal start: a window from `position` on has as many tokens as the sum at its end exceeds `before`.
 #[derive(Debug, Clone, Copy)]
 struct Start {
     position: u64,
@@ -53,21 +54,26 @@ impl Start {
     }
 }
 
-/// A legal start of which it is not known yet what its window costs.
-#[derive(Debug, Clone, Copy)]
-struct OpenStart {
-    position: u64,
-    /// Whether its role lets a window begin with it; if not, it is the history's first message.
-    may_start: bool,
+/// A long run of blank messages: what windows cost that begin with one of them was not counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Run {
+    /// Position of the first that may begin a window.
+    pub first: u64,
+    /// Position of the word after them.
+    pub word: u64,
 }
 
 /// A measured message with what the ledger keeps beside it.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<P> {
-    /// What the accounting rule says of it.
-    pub measure: Measure,
-    /// Whether its role lets a window begin with it; if not, only `measure.opening` of the history's first message counts.
-    pub may_start: bool,
+    /// Tokens that it adds to those before it.
+    pub step: i64,
+    /// If a window may begin with it: the tokens from it up to its segment's word.
+    pub opening: Option<i64>,
+    /// Whether it is blank.
+    pub blank: bool,
+    /// Of a word: how many messages before it its long run of blank starts begins.
+    pub run: Option<u64>,
     /// What to keep.
     pub pin: P,
 }
@@ -77,7 +83,7 @@ pub struct Entry<P> {
 pub struct Fit {
     /// Position of the first message.
     pub start: u64,
-    /// Tokens of the window's texts joined by one space; `None` for a last message that exceeds the allowance.
+    /// Its tokens; `None` for a last message that exceeds the allowance and whose tokens are not known.
     pub tokens: Option<i64>,
 }
 
@@ -89,9 +95,9 @@ impl<P> Default for Ledger<P> {
             counted: VecDeque::new(),
             starts: VecDeque::new(),
             hidden: VecDeque::new(),
-            open: VecDeque::new(),
             blanks: VecDeque::new(),
-            front: None,
+            runs: VecDeque::new(),
+            closed: false,
         }
     }
 }
@@ -115,20 +121,20 @@ impl<P> Ledger<P> {
         self.counted.is_empty()
     }
 
-    /// Whether the message at `position` is counted and blank.
+    /// Whether the last counted text is known to end in a character that is not whitespace.
     #[must_use]
-    pub fn is_blank(&self, position: u64) -> bool {
-        self.blanks.binary_search(&position).is_ok()
+    pub fn is_closed(&self) -> bool {
+        self.closed
     }
 
-    /// Where the blank messages at the end of what is counted begin.
+    /// Position of the word that ends the segment of the message at `position`, which is counted.
     #[must_use]
-    pub fn blank_tail(&self) -> u64 {
-        let mut tail = self.end();
-        while tail > self.first && self.is_blank(tail - 1) {
-            tail -= 1;
+    pub fn word_after(&self, position: u64) -> u64 {
+        let mut word = position;
+        while self.blanks.binary_search(&word).is_ok() {
+            word += 1;
         }
-        tail
+        word
     }
 
     /// What was kept beside the counted messages from `start` on, oldest first.
@@ -147,44 +153,55 @@ impl<P> Ledger<P> {
             counted: counted.collect(),
             starts: self.starts.clone(),
             hidden: self.hidden.clone(),
-            open: self.open.clone(),
             blanks: self.blanks.clone(),
-            front: self.front,
+            runs: self.runs.clone(),
+            closed: self.closed,
         }
     }
 
-    /// Tokens of all steps counted. No window that begins before the counted messages is smaller, but for
-    /// [`window::SLACK`](super::window::SLACK).
+    /// Tokens of all that is counted, less those of a first segment of which messages were forgotten. No window that begins
+    /// before it is smaller, but for [`SLACK`].
     #[must_use]
     pub fn tokens(&self) -> i64 {
-        self.sum_before(self.end()).wrapping_sub(self.base)
+        self.last_sum().wrapping_sub(self.base)
     }
 
-    /// Whether the history's `first` message was counted as a legal start.
+    /// Tokens of the counted messages from `position` on.
     #[must_use]
-    pub fn has_start_at(&self, first: u64) -> bool {
-        let known = self.front.iter().chain(self.starts.front()).any(|start| start.position == first);
-        known || self.open.front().is_some_and(|open| open.position == first)
+    pub fn tokens_from(&self, position: u64) -> i64 {
+        self.last_sum().wrapping_sub(self.sum_before(position))
     }
 
-    /// The legal starts of which it is not known what their windows cost, oldest first.
-    pub fn open_starts(&self) -> impl Iterator<Item = u64> {
-        self.open.iter().map(|open| open.position)
+    /// Whether a window may begin with the first counted message, as far as the ledger knows.
+    #[must_use]
+    pub fn begins_with_a_start(&self) -> bool {
+        self.starts.front().is_some_and(|start| start.position == self.first)
+            || self.runs.front().is_some_and(|run| run.first == self.first)
     }
 
-    /// The earliest legal start whose window, up to the last counted message, has at most `allowance` tokens.
+    /// The earliest start whose window, up to the last counted message, has at most `allowance` tokens; starts in long runs
+    /// are left out.
     ///
     /// A window can cost less than one that begins later (a text alone may be more tokens than after a space). So `starts`
     /// keeps only those whose `before` exceeds that of every older one: no other can be the earliest, for any allowance,
-    /// and among these the search is binary. Logarithmic in the number of legal starts.
+    /// and among these the search is binary. Logarithmic in the number of starts.
     #[must_use]
     pub fn earliest_fit(&self, allowance: i64) -> Option<Fit> {
-        let sum = self.sum_before(self.end());
+        let sum = self.last_sum();
         let tokens = |start: &Start| sum.wrapping_sub(start.before);
-        let front = self.front.as_ref().filter(|front| tokens(front) <= allowance);
-        let first_fit = || self.starts.get(self.starts.partition_point(|start| tokens(start) > allowance));
-        let start = front.or_else(first_fit)?;
+        let start = self.starts.get(self.starts.partition_point(|start| tokens(start) > allowance))?;
         Some(Fit { start: start.position, tokens: Some(tokens(start)) })
+    }
+
+    /// The long runs before `position` with a start that may fit `allowance` as in [`earliest_fit`](Self::earliest_fit),
+    /// oldest first.
+    #[must_use]
+    pub fn runs_that_may_fit(&self, position: u64, allowance: i64) -> Vec<Run> {
+        let older = self.runs.partition_point(|run| run.first < position);
+        let runs = self.runs.range(..older).rev().copied();
+        let mut runs: Vec<Run> = runs.take_while(|run| self.tokens_from(run.word + 1) <= allowance + SLACK).collect();
+        runs.reverse();
+        runs
     }
 
     /// Adds messages before the counted ones, the newest of them first. Those of an empty ledger end before `end`.
@@ -193,60 +210,88 @@ impl<P> Ledger<P> {
             self.first = end;
         }
         grow(&mut self.counted, entries.len());
-        let openings = openings(self.first - entries.len() as u64, entries.iter().rev());
-        for Entry { measure, pin, .. } in entries {
+        let mut word_sum = self.base;
+        for Entry { step, opening, blank, run, pin } in entries {
             self.counted.push_front(Counted { sum: self.base, pin });
-            self.base = self.base.wrapping_sub(measure.step);
             self.first -= 1;
-            if measure.blank {
+            if blank {
                 self.blanks.push_front(self.first);
+            } else {
+                word_sum = self.base;
             }
-        }
-        for (start, opening) in openings.into_iter().rev() {
-            self.settle(start, opening);
+            self.base = self.base.wrapping_sub(step);
+            if let Some(opening) = opening {
+                self.insert_start(Start { position: self.first, before: word_sum.wrapping_sub(opening) });
+            }
+            if let Some(length) = run {
+                self.runs.push_front(Run { first: self.first - length, word: self.first });
+            }
         }
     }
 
     /// Adds messages after the counted ones, the newest of them first.
     pub fn extend_newer(&mut self, entries: Vec<Entry<P>>) {
         grow(&mut self.counted, entries.len());
-        let openings = openings(self.end(), entries.iter().rev());
-        for Entry { measure, pin, .. } in entries.into_iter().rev() {
-            if measure.blank {
-                self.blanks.push_back(self.end());
-            }
-            let sum = self.sum_before(self.end()).wrapping_add(measure.step);
+        // The starts of a segment are known with its word.
+        let mut blank_starts = Vec::new();
+        for Entry { step, opening, blank, run, pin } in entries.into_iter().rev() {
+            let position = self.end();
+            let sum = self.last_sum().wrapping_add(step);
             self.counted.push_back(Counted { sum, pin });
-        }
-        for (start, opening) in openings {
-            self.settle(start, opening);
+            if let Some(length) = run {
+                self.runs.push_back(Run { first: position - length, word: position });
+            }
+            if blank {
+                self.blanks.push_back(position);
+                blank_starts.extend(opening.map(|opening| (position, opening)));
+            } else {
+                for (position, opening) in blank_starts.drain(..).chain(opening.map(|opening| (position, opening))) {
+                    self.insert_start(Start { position, before: sum.wrapping_sub(opening) });
+                }
+            }
         }
     }
 
-    /// Notes the openings of legal starts that were open, of which each has a position.
-    pub fn settle_open(&mut self, openings: Vec<(u64, Opening)>) {
-        for (position, opening) in openings {
-            if let Some(index) = self.open.iter().position(|open| open.position == position)
-                && let Some(open) = self.open.remove(index)
-            {
-                self.settle(open, opening);
-            }
-        }
+    /// Notes whether the last counted text ends in a character that is not whitespace.
+    pub fn set_closed(&mut self, closed: bool) {
+        self.closed = closed;
+    }
+
+    /// Notes that a window may begin with the first counted message, and the tokens from it up to its segment's word.
+    pub fn add_first_start(&mut self, opening: i64) {
+        let before = self.sum_before(self.word_after(self.first) + 1).wrapping_sub(opening);
+        self.insert_start(Start { position: self.first, before });
+    }
+
+    /// Forgets everything, and hands back what was kept.
+    pub fn forget_all(&mut self, forgotten: &mut Vec<P>) {
+        let all = std::mem::take(self);
+        forgotten.extend(all.counted.into_iter().map(|counted| counted.pin));
     }
 
     /// Forgets the messages before `position`, and hands back what was kept beside them.
     pub fn forget_before(&mut self, position: u64, forgotten: &mut Vec<P>) {
+        if position <= self.first {
+            return;
+        }
         while self.first < position
             && let Some(counted) = self.counted.pop_front()
         {
             self.first += 1;
             self.base = counted.sum;
-            self.front = None;
             forgotten.push(counted.pin);
         }
+        let last_forgotten_is_blank = self.blanks.iter().take_while(|&&blank| blank < position).last() == Some(&(position - 1));
         drop_while(&mut self.blanks, |&blank| blank < position);
-        drop_while(&mut self.open, |open| open.position < position);
+        if last_forgotten_is_blank && !self.counted.is_empty() {
+            // What is left of that segment adds less than its step says; how much is not known.
+            self.base = self.sum_before(self.word_after(self.first) + 1);
+        }
         drop_while(&mut self.hidden, |start| start.position < position);
+        drop_while(&mut self.runs, |run| run.word <= position);
+        if let Some(run) = self.runs.front_mut() {
+            run.first = run.first.max(position);
+        }
         if drop_while(&mut self.starts, |start| start.position < position) {
             // What only those had hidden can be an answer again.
             let next = self.starts.front().map_or(u64::MAX, |start| start.position);
@@ -257,57 +302,36 @@ impl<P> Ledger<P> {
         }
     }
 
-    /// Forgets the messages up to `position` and those whose steps were counted after it, since that message changed or
-    /// left; hands back what was kept beside them.
+    /// Forgets the messages up to and with the segment of the one at `position`, and hands back what was kept beside them.
     pub fn forget_through(&mut self, position: u64, forgotten: &mut Vec<P>) {
-        // Only the next message's step depends on this one, but a blank message hands that on to the one after it.
-        let mut next = (position + 1).max(self.first);
-        while self.is_blank(next) {
-            next += 1;
+        if position >= self.first {
+            self.forget_before(self.word_after(position) + 1, forgotten);
         }
-        self.forget_before(next + 1, forgotten);
     }
 
-    /// Forgets the messages from `position` on, and hands back what was kept beside them.
+    /// Forgets the segment of the message at `position` and all after it, and hands back what was kept beside them.
     pub fn forget_from(&mut self, position: u64, forgotten: &mut Vec<P>) {
-        let keep = position.clamp(self.first, self.end());
+        if position >= self.end() {
+            return;
+        }
+        let mut keep = position.max(self.first);
+        while keep > self.first && self.blanks.binary_search(&(keep - 1)).is_ok() {
+            keep -= 1;
+        }
         forgotten.extend(self.counted.drain((keep - self.first) as usize..).map(|counted| counted.pin));
         self.blanks.truncate(self.blanks.partition_point(|&blank| blank < keep));
-        // What windows cost that begin with the blank messages now last depends again on what follows.
-        let tail = self.blank_tail();
-        let tail_of = |starts: &VecDeque<Start>| starts.partition_point(|start| start.position < tail);
-        let by_role = self.starts.split_off(tail_of(&self.starts));
-        let hidden = self.hidden.split_off(tail_of(&self.hidden));
-        let front = self.front.take_if(|start| start.position >= tail);
-        let reopened =
-            by_role.into_iter().chain(hidden).map(|start| (start, true)).chain(front.map(|start| (start, false)));
-        self.open.extend(reopened.map(|(Start { position, .. }, may_start)| OpenStart { position, may_start }));
-        self.open.make_contiguous().sort_unstable_by_key(|open| open.position);
-        self.open.truncate(self.open.partition_point(|open| open.position < keep));
+        self.starts.truncate(self.starts.partition_point(|start| start.position < keep));
+        self.hidden.truncate(self.hidden.partition_point(|start| start.position < keep));
+        self.runs.truncate(self.runs.partition_point(|run| run.word < keep));
+        self.closed = false;
     }
 
-    /// Notes what is known of a legal start.
-    fn settle(&mut self, start: OpenStart, opening: Opening) {
-        match opening {
-            Opening::NotAStart => {}
-            Opening::Open => {
-                let index = self.open.partition_point(|open| open.position < start.position);
-                self.open.insert(index, start);
-            }
-            Opening::Tokens(tokens) => {
-                let mut head = start.position;
-                while self.is_blank(head) {
-                    head += 1;
-                }
-                let before = self.sum_before(head + 1).wrapping_sub(tokens);
-                let known = Start { position: start.position, before };
-                if start.may_start {
-                    self.insert_start(known);
-                } else {
-                    self.front = Some(known);
-                }
-            }
-        }
+    /// Notes that every counted message has another position: `by` more.
+    pub fn renumber(&mut self, by: i64) {
+        self.first = self.first.wrapping_add_signed(by);
+        let starts = self.starts.iter_mut().chain(&mut self.hidden).map(|start| &mut start.position);
+        let runs = self.runs.iter_mut().flat_map(|run| [&mut run.first, &mut run.word]);
+        starts.chain(&mut self.blanks).chain(runs).for_each(|position| *position = position.wrapping_add_signed(by));
     }
 
     /// Adds a start to those that can be an answer, or to the hidden ones, and hides those that it makes impossible.
@@ -328,39 +352,17 @@ impl<P> Ledger<P> {
         self.hidden.insert(index, start);
     }
 
-    /// Forgets what depends on the message at `position`, which left the history: those before it moved up by one position.
-    /// Keeps the longer side. Hands back what was kept beside the others.
-    pub fn forget_removed(&mut self, position: u64, forgotten: &mut Vec<P>) {
-        let older = position.saturating_sub(self.first);
-        let newer = self.end().saturating_sub(position);
-        if older < newer {
-            self.forget_through(position, forgotten);
-            return;
-        }
-        self.forget_from(position, forgotten);
-        self.first += 1;
-        let starts = self.starts.iter_mut().chain(&mut self.hidden).chain(&mut self.front);
-        starts.for_each(|start| start.position += 1);
-        self.open.iter_mut().for_each(|open| open.position += 1);
-        self.blanks.iter_mut().for_each(|blank| *blank += 1);
+    fn last_sum(&self) -> i64 {
+        self.counted.back().map_or(self.base, |counted| counted.sum)
     }
 
-    /// The prefix sum of the messages before `position`.
+    /// The prefix sum before the message at `position`; where nothing is counted, the nearest sum there is.
     fn sum_before(&self, position: u64) -> i64 {
-        match (position - self.first).checked_sub(1) {
+        match position.saturating_sub(self.first).checked_sub(1) {
             None => self.base,
-            Some(index) => self.counted[index as usize].sum,
+            Some(index) => self.counted.get(index as usize).map_or(self.last_sum(), |counted| counted.sum),
         }
     }
-}
-
-/// The openings of `entries`, oldest first, which stand at `first` and after it.
-fn openings<'a, P: 'a>(first: u64, entries: impl Iterator<Item = &'a Entry<P>>) -> Vec<(OpenStart, Opening)> {
-    (first..)
-        .zip(entries)
-        .filter(|(_, entry)| entry.measure.opening != Opening::NotAStart)
-        .map(|(position, entry)| (OpenStart { position, may_start: entry.may_start }, entry.measure.opening))
-        .collect()
 }
 
 /// Drops items from the front while `condition` holds; tells whether there was one.
@@ -370,4 +372,101 @@ fn drop_while<T>(items: &mut VecDeque<T>, condition: impl Fn(&T) -> bool) -> boo
         items.pop_front();
     }
     items.len() < kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Entry, Ledger, Run};
+
+    /// A message that is a start of its own: (tokens after what stands before, tokens alone).
+    fn start(step: i64, opening: i64) -> Entry<i64> {
+        Entry { step, opening: Some(opening), blank: false, run: None, pin: step }
+    }
+
+    /// A message with which no window begins.
+    fn reply(step: i64) -> Entry<i64> {
+        Entry { step, opening: None, blank: false, run: None, pin: step }
+    }
+
+    fn blank(opening: Option<i64>) -> Entry<i64> {
+        Entry { step: 0, opening, blank: true, run: None, pin: 0 }
+    }
+
+    fn filled(end: u64, oldest_first: Vec<Entry<i64>>) -> Ledger<i64> {
+        let mut ledger = Ledger::default();
+        ledger.extend_older(end, oldest_first.into_iter().rev().collect());
+        ledger
+    }
+
+    /// The start of the window for every allowance from 0 on.
+    fn fits(ledger: &Ledger<i64>, most: i64) -> Vec<Option<u64>> {
+        (0..=most).map(|allowance| ledger.earliest_fit(allowance).map(|fit| fit.start)).collect()
+    }
+
+    #[test]
+    fn both_ways_to_extend_give_the_same() {
+        let entries = vec![start(3, 2), reply(4), blank(Some(7)), blank(None), start(5, 6), reply(1), start(2, 2)];
+        let older = filled(17, entries.clone());
+        let mut newer = filled(12, entries[..2].to_vec());
+        newer.extend_newer(entries[2..].iter().rev().cloned().collect());
+        assert_eq!((older.first(), older.end(), older.tokens()), (10, 17, 15));
+        assert_eq!((newer.first(), newer.end(), newer.tokens()), (10, 17, 15));
+        assert_eq!(fits(&older, 20), fits(&newer, 20));
+        // The blank start costs 10, the one after it 9; the first one 14.
+        assert_eq!(older.earliest_fit(14).map(|fit| fit.start), Some(10));
+        assert_eq!(older.earliest_fit(13).map(|fit| fit.start), Some(12));
+        assert_eq!(older.earliest_fit(9).map(|fit| fit.start), Some(14));
+        assert_eq!(older.earliest_fit(1), None);
+    }
+
+    #[test]
+    fn a_start_that_an_older_one_beats_comes_back_when_that_leaves() {
+        // The second costs 5, the first 4: a text alone may be more tokens than after a space.
+        let mut ledger = filled(2, vec![start(3, 1), start(3, 5)]);
+        assert_eq!(fits(&ledger, 5), [None, None, None, None, Some(0), Some(0)]);
+        ledger.forget_before(1, &mut Vec::new());
+        assert_eq!(fits(&ledger, 5), [None, None, None, None, None, Some(1)]);
+    }
+
+    #[test]
+    fn forgetting_hands_back_the_pins_and_keeps_whole_segments() {
+        let entries = vec![start(1, 1), start(2, 2), blank(Some(3)), start(3, 3), start(4, 4)];
+        let mut forgotten = Vec::new();
+        let mut ledger = filled(5, entries.clone());
+        ledger.forget_from(3, &mut forgotten);
+        assert_eq!((forgotten.as_slice(), ledger.end(), ledger.tokens()), ([0, 3, 4].as_slice(), 2, 3));
+        forgotten.clear();
+        let mut ledger = filled(5, entries);
+        ledger.forget_through(2, &mut forgotten);
+        assert_eq!((forgotten.as_slice(), ledger.first(), ledger.tokens()), ([1, 2, 0, 3].as_slice(), 4, 4));
+        ledger.forget_all(&mut forgotten);
+        assert!(ledger.is_empty() && ledger.earliest_fit(i64::MAX).is_none());
+        assert_eq!(forgotten.len(), 5);
+    }
+
+    #[test]
+    fn positions_move_together() {
+        let mut ledger = filled(5, vec![start(1, 1), blank(Some(5)), start(2, 2), start(3, 9), reply(4)]);
+        ledger.renumber(5);
+        assert_eq!((ledger.first(), ledger.end(), ledger.word_after(6)), (5, 10, 7));
+        ledger.renumber(-5);
+        assert_eq!((ledger.first(), ledger.end(), ledger.word_after(1)), (0, 5, 2));
+        assert_eq!(ledger.earliest_fit(10).map(|fit| fit.start), Some(0));
+        ledger.renumber(10);
+        assert_eq!((ledger.first(), ledger.word_after(11)), (10, 12));
+    }
+
+    #[test]
+    fn long_runs_are_offered_where_they_may_fit() {
+        let word = Entry { run: Some(2), ..start(3, 3) };
+        let mut ledger = filled(5, vec![blank(None), blank(None), word, reply(4), start(5, 5)]);
+        assert_eq!(ledger.runs_that_may_fit(5, 9), [Run { first: 0, word: 2 }]);
+        assert_eq!(ledger.runs_that_may_fit(5, 0), []);
+        assert_eq!(ledger.runs_that_may_fit(0, 9), []);
+        ledger.forget_before(1, &mut Vec::new());
+        assert_eq!(ledger.runs_that_may_fit(5, 9), [Run { first: 1, word: 2 }]);
+        assert!(ledger.begins_with_a_start());
+        ledger.forget_before(2, &mut Vec::new());
+        assert_eq!(ledger.runs_that_may_fit(5, 9), []);
+    }
 }

@@ -1,12 +1,11 @@
-//! The engine, free of Python: a ring of messages, prefix sums of their tokens, and the search for a window.
+//! The engine, free of Python: histories of messages, prefix sums of their tokens, and the search for a window.
 
-pub mod appended;
-pub mod batch;
+pub mod append;
 pub mod count;
-pub mod encoding;
+pub mod deque;
 pub mod error;
-pub mod joint;
+pub mod history;
+pub mod item;
+pub mod joined;
 pub mod ledger;
-pub mod ring;
-pub mod role;
-pub mod window;
+pub mod query;

@@ -1,12 +1,12 @@
 //! A ledger kept elsewhere, such as in a database: what appending messages adds to it.
 //!
-//! The sums are those of [`Ledger`](super::ledger::Ledger): `S(j)` is the sum of all steps up to message `j`, and a window
-//! that begins with message `i` has `S(last) - before(i)` tokens. Whoever keeps the ledger stores `S` of the last message, and
-//! `before` of every legal start. A window's start is then the first one whose `before` is at least `S(last)` less the
+//! The sums are those of the accounting rule in [`joined`](super::joined), up to and with each message: `S(j)`. A window
+//! that begins with message `i` has `S(last) - before(i)` tokens. Whoever keeps the ledger stores `S` of the last message,
+//! and `before` of every legal start. A window's start is then the first one with a `before` of at least `S(last)` less the
 //! allowance, which is an index search once starts are left out that do not exceed every `before` in front of them.
 
 use super::count::Counter;
-use super::joint::{Opening, Text, measure, opening_of_blank};
+use super::joined::{Before, Text, ends_in_word, measure, opening, tail};
 
 /// What messages add to the ledger they are appended to.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,42 +31,50 @@ pub struct Appended {
 /// # Errors
 /// Those of the counter.
 pub fn append<C: Counter>(counter: &C, earlier: Vec<Text>, texts: Vec<Text>) -> Result<Appended, C::Error> {
-    // A word in the place of what is not shown. It is in no window, so that what it is makes no difference; nor does the
-    // step of a history's first message, from which all sums are counted.
-    let mut all = if earlier.is_empty() { vec![Text::new(".".to_owned(), false)] } else { earlier };
-    let first = all.len();
+    let appended = earlier.len();
+    let mut all = earlier;
     all.extend(texts);
-    let mut sums = Vec::with_capacity(all.len() - first);
-    let mut sum = 0;
-    let mut openings = Vec::new();
-    for index in 0..all.len() {
-        if index >= first {
-            let measure = measure(counter, &all, index)?;
-            sum += measure.step;
-            sums.push(sum);
-            openings.push((index, measure.opening));
-        } else if all[index].may_start && all[index].blank {
-            openings.push((index, opening_of_blank(counter, &all[index..])?));
-        }
-    }
+    // Where nothing is shown, or the history's first texts are, a word may be thought of: it is in no window, so that what
+    // it is makes no difference.
+    let mut before = Before::Word;
+    let (mut segment, mut sum) = (0, 0);
+    let mut sums = Vec::with_capacity(all.len());
     let mut starts = Vec::new();
-    for (index, opening) in openings {
-        if let Opening::Tokens(tokens) = opening
-            && let Some(head) = (index.max(first)..all.len()).find(|&at| !all[at].blank)
-        {
-            starts.push((index as i64 - first as i64, sums[head - first] - tokens));
+    for (index, text) in all.iter().enumerate() {
+        if text.blank {
+            sums.push(sum + tail(counter, before, &all[segment..=index])?);
+            continue;
         }
+        let measured = measure(counter, before, &all[segment..=index])?;
+        sum += measured.step;
+        sums.push(sum);
+        let known = measured.blank_openings.iter().map(|&(start, tokens)| (segment + start, tokens));
+        let mut known: Vec<(usize, i64)> = known.chain(measured.opening.map(|tokens| (index, tokens))).collect();
+        if let Some(first) = measured.run {
+            for start in (segment + first..index).filter(|&start| all[start].may_start) {
+                known.push((start, opening(counter, &all[start..=index])?));
+            }
+            known.sort_unstable();
+        }
+        // A start is settled by its segment's word; those of segments that were there before are known.
+        if index >= appended {
+            starts.extend(known.into_iter().map(|(start, tokens)| (start as i64 - appended as i64, sum - tokens)));
+        }
+        (segment, before) = (index + 1, Before::after(&text.text));
     }
+    let origin = appended.checked_sub(1).map_or(0, |last| sums[last]);
     let blank_tail = all.iter().rev().take_while(|text| text.blank).count();
-    let closed = all.last().is_none_or(|last| last.text.ends_with(|end: char| !end.is_whitespace()));
+    let closed = all.last().is_none_or(|last| ends_in_word(&last.text));
+    starts.iter_mut().for_each(|(_, before)| *before -= origin);
+    let sums = sums.split_off(appended).into_iter().map(|sum| sum - origin).collect();
     Ok(Appended { sums, starts, blank_tail, closed })
 }
 
 #[cfg(test)]
 mod tests {
     use super::{Appended, append};
-    use crate::core::joint::tests::{Words, texts};
-    use crate::core::joint::{Text, count_joined};
+    use crate::core::joined::tests::{Words, texts};
+    use crate::core::joined::{Text, opening};
 
     fn appended(earlier: &[Text], texts: &[Text]) -> Appended {
         let Ok(appended) = append(&Words, earlier.to_vec(), texts.to_vec());
@@ -113,7 +121,7 @@ mod tests {
                 (done, tail, closed) = (end, part.blank_tail, part.closed);
             }
             for (index, before) in before.iter().enumerate() {
-                let Ok(tokens) = count_joined(&Words, &history[index..]);
+                let Ok(tokens) = opening(&Words, &history[index..]);
                 let open = history[index..].iter().all(|text| text.blank);
                 assert_eq!(before.map(|before| total - before), (!open).then_some(tokens), "{contents:?} from {index}");
             }

@@ -1,28 +1,37 @@
-//! A ring buffer whose positions outlive eviction.
+//! A ring buffer with positions that outlive eviction.
 
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 
+/// Which items have other positions after one between them was taken out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Renumbered {
+    /// Those before it: each is one more.
+    Older,
+    /// Those after it: each is one less.
+    Newer,
+}
+
 /// A queue of items, each at a position: a sequence number that grows by one with every push and never shifts when the
-/// oldest items leave. Growing by default; with a `bound`, a push into a full ring hands back the oldest item.
+/// oldest items leave. Growing by default; with a `bound`, a push into a full one hands back the oldest item.
 #[derive(Debug, Clone)]
-pub struct Ring<T> {
+pub struct Deque<T> {
     items: VecDeque<T>,
     first: u64,
     bound: Option<NonZeroUsize>,
 }
 
-impl<T> Ring<T> {
-    /// An empty ring that holds at most `bound` items, or any number.
+impl<T> Deque<T> {
+    /// An empty deque that holds at most `bound` items, or any number.
     #[must_use]
     pub fn new(bound: Option<NonZeroUsize>) -> Self {
         Self { items: VecDeque::new(), first: 0, bound }
     }
 
-    /// An empty ring like this one: as large, and its first item gets the position of this one's oldest.
+    /// An empty deque like this one: as large, and its first item gets the position of this one's oldest.
     #[must_use]
-    pub fn empty_like<U>(&self) -> Ring<U> {
-        Ring { items: VecDeque::with_capacity(self.items.len()), first: self.first, bound: self.bound }
+    pub fn empty_like<U>(&self) -> Deque<U> {
+        Deque { items: VecDeque::with_capacity(self.items.len()), first: self.first, bound: self.bound }
     }
 
     /// The position of the oldest item; equal to [`end`](Self::end) when there is none.
@@ -49,7 +58,7 @@ impl<T> Ring<T> {
         self.items.is_empty()
     }
 
-    /// The most items that this ring holds, `None` for any number.
+    /// The most items that this holds, `None` for any number.
     #[must_use]
     pub fn bound(&self) -> Option<NonZeroUsize> {
         self.bound
@@ -59,6 +68,11 @@ impl<T> Ring<T> {
     #[must_use]
     pub fn get(&self, position: u64) -> Option<&T> {
         self.items.get(usize::try_from(position.checked_sub(self.first)?).ok()?)
+    }
+
+    /// The item at `position`, to be changed.
+    pub fn get_mut(&mut self, position: u64) -> Option<&mut T> {
+        self.items.get_mut(usize::try_from(position.checked_sub(self.first)?).ok()?)
     }
 
     /// The items from `start` to the newest, oldest first. Positions before the oldest are skipped.
@@ -90,7 +104,7 @@ impl<T> Ring<T> {
 
     /// Makes room for `more` items, as far as the bound allows.
     pub fn reserve(&mut self, more: usize) {
-        let room = self.bound.map_or(more, |bound| more.min(bound.get() - self.items.len()));
+        let room = self.bound.map_or(more, |bound| more.min(bound.get().saturating_sub(self.items.len())));
         grow(&mut self.items, room);
     }
 
@@ -99,12 +113,13 @@ impl<T> Ring<T> {
         self.items.pop_back()
     }
 
-    /// Takes out the item at `position`; the items before it move up by one position, those after it stay.
-    pub fn remove(&mut self, position: u64) -> Option<T> {
+    /// Takes out the item at `position`, and tells on which side of it the other items got new positions: the shorter one.
+    pub fn remove(&mut self, position: u64) -> Option<(T, Renumbered)> {
         let index = usize::try_from(position.checked_sub(self.first)?).ok()?;
-        let removed = self.items.remove(index);
-        self.first += u64::from(removed.is_some());
-        removed
+        let side = if 2 * index < self.items.len() { Renumbered::Older } else { Renumbered::Newer };
+        let removed = self.items.remove(index)?;
+        self.first += u64::from(side == Renumbered::Older);
+        Some((removed, side))
     }
 
     /// Takes out everything. The next item gets the position `first`.
@@ -124,16 +139,16 @@ pub(crate) fn grow<T>(items: &mut VecDeque<T>, more: usize) {
 
 #[cfg(test)]
 mod tests {
-    use super::Ring;
+    use super::{Deque, Renumbered};
     use std::num::NonZeroUsize;
 
-    fn contents(ring: &Ring<u32>) -> Vec<u32> {
+    fn contents(ring: &Deque<u32>) -> Vec<u32> {
         ring.iter().copied().collect()
     }
 
     #[test]
     fn a_growing_ring_keeps_everything() {
-        let mut ring = Ring::new(None);
+        let mut ring = Deque::new(None);
         assert!((0..1000).all(|item| ring.push(item).is_none()));
         assert_eq!((ring.first(), ring.end(), ring.len()), (0, 1000, 1000));
         assert_eq!(ring.since(997).copied().collect::<Vec<_>>(), [997, 998, 999]);
@@ -141,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_bounded_ring_hands_back_the_oldest_and_keeps_positions() {
-        let mut ring = Ring::new(NonZeroUsize::new(3));
+        let mut ring = Deque::new(NonZeroUsize::new(3));
         let evicted: Vec<_> = (0..5).map(|item| ring.push(item)).collect();
         assert_eq!(evicted, [None, None, None, Some(0), Some(1)]);
         assert_eq!((ring.first(), ring.end()), (2, 5));
@@ -151,19 +166,21 @@ mod tests {
     }
 
     #[test]
-    fn removal_moves_only_what_is_older() {
-        let mut ring = Ring::new(None);
+    fn removal_renumbers_the_shorter_side() {
+        let mut ring = Deque::new(None);
         assert!((0..5).all(|item| ring.push(item).is_none()));
-        assert_eq!(ring.remove(2), Some(2));
+        assert_eq!(ring.remove(1), Some((1, Renumbered::Older)));
         assert_eq!((ring.first(), ring.end()), (1, 5));
-        assert_eq!((ring.get(1), ring.get(2), ring.get(3)), (Some(&0), Some(&1), Some(&3)));
-        assert_eq!((ring.remove(0), ring.remove(5)), (None, None));
-        assert_eq!(contents(&ring), [0, 1, 3, 4]);
+        assert_eq!((ring.get(1), ring.get(2), ring.get(4)), (Some(&0), Some(&2), Some(&4)));
+        assert_eq!(ring.remove(4), Some((4, Renumbered::Newer)));
+        assert_eq!((ring.first(), ring.end()), (1, 4));
+        assert_eq!((ring.remove(0), ring.remove(4)), (None, None));
+        assert_eq!(contents(&ring), [0, 2, 3]);
     }
 
     #[test]
     fn positions_begin_anew_after_everything_was_taken() {
-        let mut ring = Ring::new(NonZeroUsize::new(3));
+        let mut ring = Deque::new(NonZeroUsize::new(3));
         assert_eq!((0..5).filter_map(|item| ring.push(item)).count(), 2);
         assert_eq!(ring.take(2).len(), 3);
         assert_eq!((ring.first(), ring.end()), (2, 2));

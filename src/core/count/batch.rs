@@ -85,7 +85,7 @@ mod tests {
     use super::{BYTES_A_THREAD, Encoding, Workers};
 
     #[test]
-    fn many_texts_are_counted_as_each_alone() -> Result<(), super::super::error::Error> {
+    fn many_texts_are_counted_as_each_alone() -> Result<(), crate::core::error::Error> {
         let encoding = Encoding::named("cl100k_base")?;
         let texts: Vec<String> = (0..2_000).map(|index| format!("message {index} of {}", index % 7)).collect();
         let alone: Vec<i64> = texts.iter().map(|text| encoding.tokens(text)).collect();

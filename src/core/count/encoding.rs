@@ -6,8 +6,8 @@
 use std::convert::Infallible;
 use std::ops::Range;
 
-use super::count::Counter;
-use super::error::Error;
+use super::Counter;
+use crate::core::error::Error;
 
 /// An encoding: a vocabulary, and the special tokens that count as one token each wherever they stand in a text.
 #[derive(Debug)]
@@ -167,7 +167,8 @@ impl Counter for Encoding {
 #[cfg(test)]
 mod tests {
     use super::{ENCODINGS, Encoding, Error, LONGEST_SPECIAL};
-    use crate::core::joint::{Opening, Text, count_joined, measure};
+    use crate::core::joined::{Before, SLACK, Text, measure, opening, tail};
+    
 
     fn tokens(name: &str, text: &str) -> i64 {
         Encoding::named(name).map_or(-1, |encoding| encoding.tokens(text))
@@ -203,30 +204,53 @@ mod tests {
         }
     }
 
+    /// Whitespace of every kind, and what it may share tokens with.
+    const FRAGMENTS: [&str; 24] = [
+        "", " ", "\n", "ab", "don't ", " x\n\n", "\u{a0}", "世界", "12345", "<|endoftext|>", "\t?!\n", "é\u{301}", "    ", "\t",
+        " \n", "\r\n", "\u{3000}", "\u{2028}\n", "Oklahoma", "}\n", "=====", "👍🏽", "\n\n\n        ", "a b\n ",
+    ];
+
+    fn random_texts(seed: &mut u64) -> Vec<Text> {
+        let mut next = |below: usize| {
+            *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (*seed >> 33) as usize % below
+        };
+        let text = |fragments: Vec<&str>| Text::new(fragments.concat(), true);
+        (0..6).map(|_| text((0..=next(2)).map(|_| FRAGMENTS[next(FRAGMENTS.len())]).collect())).collect()
+    }
+
     #[test]
-    fn totals_are_joined_counts_under_every_encoding() {
-        let fragments =
-            ["", " ", "\n", "ab", "don't ", " x\n\n", "\u{a0}", "世界", "12345", "<|endoftext|>", "\t?!\n", "é\u{301}"];
+    fn sums_are_joined_counts_under_every_encoding() {
         for encoding in ENCODINGS {
             let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-            for _ in 0..300 {
-                let texts: Vec<Text> = (0..6)
-                    .map(|_| {
-                        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                        Text::new(fragments[(seed >> 33) as usize % fragments.len()].to_owned(), true)
-                    })
-                    .collect();
-                let measures: Vec<_> = (0..texts.len())
-                    .map(|index| {
-                        let Ok(measure) = measure(encoding, &texts, index);
-                        measure
-                    })
-                    .collect();
-                for (start, measure) in measures.iter().enumerate() {
-                    let Opening::Tokens(opening) = measure.opening else { continue };
-                    let head = start + texts[start..].iter().take_while(|text| text.blank).count();
-                    let total = opening + measures[head + 1..].iter().map(|measure| measure.step).sum::<i64>();
-                    assert_eq!(Ok(total), count_joined(encoding, &texts[start..]), "{}: {texts:?}", encoding.name);
+            for _ in 0..500 {
+                let texts = random_texts(&mut seed);
+                let (mut before, mut from, mut total) = (Before::Nothing, 0, 0);
+                for (end, text) in texts.iter().enumerate().filter(|(_, text)| !text.blank) {
+                    let Ok(segment) = measure(encoding, before, &texts[from..=end]);
+                    for (index, tokens) in segment.blank_openings {
+                        assert_eq!(Ok(tokens), opening(encoding, &texts[from + index..=end]), "{}: {texts:?}", encoding.name);
+                    }
+                    total += segment.step;
+                    (before, from) = (Before::after(&text.text), end + 1);
+                }
+                let Ok(added) = tail(encoding, before, &texts[from..]);
+                assert_eq!(Ok(total + added), opening(encoding, &texts), "{}: {texts:?}", encoding.name);
+            }
+        }
+    }
+
+    #[test]
+    fn totals_fall_by_far_less_than_the_margin_under_every_encoding() {
+        for encoding in ENCODINGS {
+            let mut seed = 0x9e37_79b9_7f4a_7c15_u64;
+            for _ in 0..1_000 {
+                let texts = random_texts(&mut seed);
+                let mut most = 0;
+                for start in (0..texts.len()).rev() {
+                    let Ok(total) = opening(encoding, &texts[start..]);
+                    assert!(total + SLACK / 2 >= most, "{}: {:?} falls to {total}", encoding.name, &texts[start..]);
+                    most = most.max(total);
                 }
             }
         }

@@ -1,5 +1,8 @@
 //! What turns a text into a number of tokens.
 
+pub mod batch;
+pub mod encoding;
+
 /// A counter: the number of tokens of a text.
 pub trait Counter {
     /// What stops a count.
