@@ -1,6 +1,6 @@
 //! Chat histories for LLM agents, and the last messages of them that fit a token limit.
 //!
-//! - [`core`] is the engine, free of Python: a ring of messages, prefix sums of their tokens, and the search for a window.
+//! - [`core`] is the engine, free of Python: histories of messages, prefix sums of their tokens, and the search for a window.
 //! - `py` is the boundary: the classes that Python sees, reading messages, locking, and errors. Only with the feature
 //!   `python`.
 //!
@@ -18,9 +18,9 @@ mod _core {
     #[pymodule_export]
     use crate::py::counter::TokenCounter;
     #[pymodule_export]
-    use crate::py::message::_read_blocks;
+    use crate::py::format::text::_read_blocks;
     #[pymodule_export]
-    use crate::py::record::{_is_blank, _measure_appended, _start_among_blank};
+    use crate::py::append::{_is_blank, _measure_appended, _start_among_blank};
     #[pymodule_export]
-    use crate::py::ring::MessageRing;
+    use crate::py::message_ring::MessageRing;
 }

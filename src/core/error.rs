@@ -27,6 +27,15 @@ pub enum Error {
         /// What was given.
         limit: i64,
     },
+    /// A window cannot have less than no tokens.
+    #[error("the allowance of a window must be at least 0 tokens, got {allowance}")]
+    Allowance {
+        /// What was given.
+        allowance: i64,
+    },
+    /// LlamaIndex's rule knows one way to read a message.
+    #[error("measure=\"text\" reads a message's role and content and takes no format; use measure=\"message\"")]
+    FormatOfText,
     /// A bounded ring must hold one message.
     #[error("max_messages must be at least 1, got {bound}")]
     MaxMessages {

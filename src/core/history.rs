@@ -127,7 +127,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         Some(message)
     }
 
-    /// Takes out all messages; the next one gets the position `first`. Ledgers stay: see [`forget`](Self::forget).
+    /// Takes out all messages; the next one gets the position `first`. Ledgers stay.
     pub fn take_messages(&mut self, first: u64) -> VecDeque<M> {
         self.generation += 1;
         self.outlines.take(first);
@@ -151,6 +151,18 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.generation += 1;
         if let Some(known) = self.outlines.get_mut(position) {
             *known = outline;
+        }
+    }
+
+    /// Forgets what was counted of the messages from `first` to `last`, since they have changed: the shorter side of the
+    /// ledger.
+    pub fn forget_changed(&mut self, policy: &K, first: u64, last: u64, forgotten: &mut Vec<P>) {
+        if let Some(ledger) = self.ledger_to_change(policy) {
+            if last.saturating_sub(ledger.first()) < ledger.end().saturating_sub(first) {
+                ledger.forget_through(last, forgotten);
+            } else {
+                ledger.forget_from(first, forgotten);
+            }
         }
     }
 
@@ -187,14 +199,20 @@ impl<M, K: PartialEq, P> History<M, K, P> {
 
     /// The same messages and counts, and nothing shared.
     #[must_use]
-    pub fn copied(&self, mut message: impl FnMut(&M) -> M, mut pin: impl FnMut(&P) -> P) -> Self
-    where
-        K: Clone,
-    {
+    pub fn copied(
+        &self,
+        mut message: impl FnMut(&M) -> M,
+        mut policy: impl FnMut(&K) -> K,
+        mut pin: impl FnMut(&P) -> P,
+    ) -> Self {
         let mut messages = self.messages.empty_like();
         self.messages.iter().for_each(|each| drop(messages.push(message(each))));
-        let ledgers =
-            self.ledgers.iter().map(|(policy, ledger)| (policy.clone(), ledger.map_pins(&mut pin))).collect();
-        Self { messages, outlines: self.outlines.clone(), ledgers, generation: self.generation }
+        let ledgers = self.ledgers.iter().map(|(known, ledger)| (policy(known), ledger.map_pins(&mut pin)));
+        Self {
+            messages,
+            outlines: self.outlines.clone(),
+            ledgers: ledgers.collect(),
+            generation: self.generation,
+        }
     }
 }

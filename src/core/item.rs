@@ -24,6 +24,21 @@ pub struct Outline {
     pub may_start: bool,
 }
 
+impl Outline {
+    /// As a number below 16, to be stored.
+    #[must_use]
+    pub fn to_byte(self) -> u8 {
+        self.kind as u8 | u8::from(self.continues) << 2 | u8::from(self.may_start) << 3
+    }
+
+    /// What [`to_byte`](Self::to_byte) made a number of; `None` for any other number.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        let kind = [Kind::System, Kind::User, Kind::Assistant, Kind::Tool][usize::from(byte & 3)];
+        (byte < 16).then_some(Self { kind, continues: byte & 4 != 0, may_start: byte & 8 != 0 })
+    }
+}
+
 /// Whose shape a message has. It decides what the provider adds to the texts: see [`measure`](super::measure).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {

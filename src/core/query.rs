@@ -531,7 +531,21 @@ impl<P> Pass<P> {
 }
 
 impl Content {
-    fn tokens<C: Counter>(&self, counter: &C) -> Result<i64, C::Error> {
+    /// Bytes of the texts to be counted.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Joined(text) => text.len(),
+            Self::Item { texts, .. } => texts.iter().map(String::len).sum(),
+            Self::Measured(_) => 0,
+        }
+    }
+
+    /// Its tokens, on its own.
+    ///
+    /// # Errors
+    /// Those of the counter.
+    pub fn tokens<C: Counter>(&self, counter: &C) -> Result<i64, C::Error> {
         match self {
             Self::Joined(text) => counter.count(text),
             Self::Measured(tokens) => Ok(*tokens),

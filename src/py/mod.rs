@@ -1,9 +1,10 @@
-//! The boundary to Python: one file per class, and what they share. Arguments in, core called, errors out.
+//! The boundary to Python: classes, reading messages, locking, and errors.
 
+pub mod append;
 pub mod counter;
 mod error;
-mod history;
-pub mod message;
-pub mod record;
-pub mod ring;
-mod state;
+pub mod format;
+pub mod message_ring;
+mod policy;
+mod shared_history;
+mod turns;

@@ -3,12 +3,11 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 
-use super::counter::{Counting, DETACH_BYTES, TokenCounter};
-use super::message::to_text;
-use crate::core::appended::{Appended, append};
-use crate::core::joint::{Text, is_blank};
-use crate::core::role::may_start_window;
-use crate::core::window::earliest_blank_fit;
+use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
+use super::format::text::outline_of_role;
+use super::format::to_text;
+use crate::core::append::{Appended, append};
+use crate::core::joined::{Text, first_fit, is_blank};
 
 /// See the stub for what Python sees: the sums, the starts, the length of the blank tail, and whether the end is closed.
 type Measured = (Vec<i64>, Vec<(i64, i64)>, usize, bool);
@@ -31,7 +30,7 @@ pub fn _measure_appended(
         Counting::Native(encoding) => {
             let little = earlier.is_empty() && texts.iter().map(|text| text.text.len()).sum::<usize>() < DETACH_BYTES;
             let work = || append(*encoding, earlier, texts);
-            let Ok(appended) = if little { work() } else { py.detach(work) };
+            let Ok(appended) = if little { work() } else { detach(py, encoding, work) };
             appended
         }
         Counting::Callable(callable) => append(&callable.bind(py), earlier, texts)?,
@@ -56,12 +55,12 @@ pub fn _start_among_blank(
     let last = texts.len().saturating_sub(1) as u64;
     let fit = match counter.get().counting() {
         Counting::Native(encoding) => {
-            let Ok(fit) = py.detach(|| earliest_blank_fit(*encoding, 0, &texts, allowance));
+            let Ok(fit) = detach(py, encoding, || first_fit(*encoding, &texts, allowance));
             fit
         }
-        Counting::Callable(callable) => earliest_blank_fit(&callable.bind(py), 0, &texts, allowance)?,
+        Counting::Callable(callable) => first_fit(&callable.bind(py), &texts, allowance)?,
     };
-    Ok(fit.map_or(last, |fit| fit.start))
+    Ok(fit.map_or(last, |(start, _)| start as u64))
 }
 
 /// Whether `text` has nothing but whitespace, as the accounting rule has it.
@@ -75,7 +74,7 @@ fn read(records: &Bound<'_, PyList>) -> PyResult<Vec<Text>> {
     let read_one = |record: Bound<'_, PyAny>| {
         let record = record.cast_into::<PyTuple>()?;
         let (role, text) = (record.get_item(0)?, record.get_item(1)?);
-        Ok(Text::new(to_text(text.cast()?)?, may_start_window(&to_text(role.cast()?)?)))
+        Ok(Text::new(to_text(text.cast()?)?, outline_of_role(&to_text(role.cast()?)?).may_start))
     };
     records.iter().map(read_one).collect()
 }

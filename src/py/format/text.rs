@@ -1,7 +1,7 @@
-//! Reading messages: their role, their content, and whether the content is still what was counted.
+//! What messages are under `measure="text"`, LlamaIndex's: a role and one text, whatever else they have.
 //!
 //! A message is an object with `role` and `content`, or a mapping with those keys. Its content is a string, None, or a list
-//! of parts of which those with a string `text` count, joined by newlines.
+//! of parts. Those with a string `text` count, joined by newlines.
 //!
 //! What was counted is kept as a *pin*: the content's own string, None, or a tuple of the parts' strings. As long as it is
 //! kept, no other string can have its address, so comparing identities is enough to see that nothing changed.
@@ -14,7 +14,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
 use pyo3::{PyTypeInfo, ffi, intern};
 
-use crate::core::role::may_start_window;
+use crate::core::item::{Kind, Outline};
 
 /// What a message without a string counts as: `str(None)`, as in LlamaIndex.
 const NO_CONTENT: &str = "None";
@@ -32,11 +32,11 @@ pub fn _read_blocks(message: Bound<'_, PyType>, text_block: Bound<'_, PyType>) {
     BLOCKS.get_or_init(py, || (message.unbind(), text_block.unbind()));
 }
 
-/// Whether a window may begin with `message`, by its role. Checks also that it has a content that can be counted.
+/// What the rules know of `message`. Checks also that it has a content that can be counted.
 ///
 /// # Errors
 /// A `TypeError` that names what is missing or wrong; whatever the message's own properties raise.
-pub fn check(message: &Bound<'_, PyAny>) -> PyResult<bool> {
+pub fn outline(message: &Bound<'_, PyAny>) -> PyResult<Outline> {
     let py = message.py();
     let role = field(message, intern!(py, "role"))?;
     if blocks(message)?.is_none() {
@@ -46,8 +46,22 @@ pub fn check(message: &Bound<'_, PyAny>) -> PyResult<bool> {
     let role = role
         .cast::<PyString>()
         .map_err(|_| PyTypeError::new_err(format!("a message's role must be a string, got {}", type_name(&role))))?;
-    // A role that is no Unicode is none that may not start a window.
-    Ok(role.to_str().map_or(true, may_start_window))
+    // A role that is not valid Unicode cannot be `assistant` or `tool`.
+    Ok(role.to_str().map_or_else(|_| outline_of_role(""), outline_of_role))
+}
+
+/// What the rules know of a message of this role.
+///
+/// A window may begin with any role but `assistant` and `tool`, in LlamaIndex's `ChatMemoryBuffer` (`chat_memory_buffer.py`,
+/// 0.14.16 and newer).
+pub fn outline_of_role(role: &str) -> Outline {
+    let kind = match role {
+        "system" | "developer" => Kind::System,
+        "assistant" => Kind::Assistant,
+        "tool" => Kind::Tool,
+        _ => Kind::User,
+    };
+    Outline { kind, continues: false, may_start: !matches!(role, "assistant" | "tool") }
 }
 
 /// The pin of `message`'s content as it is now.

@@ -1,18 +1,21 @@
-//! `MessageRing`: arguments in, [`History`] called, lists out.
+//! `MessageRing`: arguments in, [`SharedHistory`] called, lists out.
 
 use std::num::NonZeroUsize;
+use std::sync::Arc;
 
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyInt, PyIterator, PyList, PySlice, PyString};
+use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyIterator, PyList, PySlice, PyString, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
 use super::counter::TokenCounter;
-use super::history::{History, Window};
-use super::message::{self, type_name};
-use super::state::{Request, Slot};
+use super::format::{Format, type_name};
+use super::policy::{Measure, Policy};
+use super::shared_history::{SharedHistory, Slot, Window};
+use super::turns::Turns;
 use crate::core::error::Error;
+use crate::core::item::Outline;
 
 /// Tokens that a window may have if nobody says otherwise, as in LlamaIndex's `ChatMemoryBuffer`.
 const DEFAULT_TOKEN_LIMIT: i64 = 3000;
@@ -22,13 +25,19 @@ const DEFAULT_TOKEN_LIMIT: i64 = 3000;
 pub struct MessageRing {
     #[pyo3(get)]
     token_limit: i64,
-    #[pyo3(get)]
-    counter: Py<TokenCounter>,
-    history: History,
+    policy: Arc<Policy>,
+    history: SharedHistory,
 }
 
-/// What is pickled beside the arguments: the messages, whether a window may begin with each, and a subclass's attributes.
-type State<'py> = (Bound<'py, PyList>, Vec<bool>, Option<Bound<'py, PyDict>>);
+/// What is pickled beside the arguments: [`STATE_VERSION`], the messages, a byte for the outline of each, and what a
+/// subclass added: the attributes of its dict, and those of its slots.
+type State<'py> = (u32, Bound<'py, PyList>, Bound<'py, PyBytes>, Option<Bound<'py, PyDict>>, Bound<'py, PyDict>);
+
+/// What `__reduce__` returns: what makes the ring, from which arguments, and its state.
+type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, Bound<'py, PyAny>), Bound<'py, PyAny>);
+
+/// Grows when [`State`] changes, so that a state of another release is refused in words.
+const STATE_VERSION: u32 = 1;
 
 impl MessageRing {
     fn window<'py>(
@@ -43,9 +52,32 @@ impl MessageRing {
             return Err(Error::InitialExceedsLimit { initial: initial_token_count, limit: token_limit }.into());
         }
         let other = counter.map(TokenCounter::from_source).transpose()?;
-        let counter = other.as_ref().unwrap_or_else(|| self.counter.bind(py));
+        let other = other.filter(|other| !other.get().counts_like(self.policy.counter.get()));
+        let other = other.map(|counter| Arc::new(self.policy.with_counter(&counter)));
         let allowance = token_limit.saturating_sub(initial_token_count);
-        self.history.window(Request { counter, allowance, verify })
+        self.history.window(py, other.as_ref().unwrap_or(&self.policy), allowance, verify)
+    }
+
+    fn slot(&self, message: Bound<'_, PyAny>) -> PyResult<Slot> {
+        let outline = self.policy.outline(&message)?;
+        Ok((message.unbind(), outline))
+    }
+
+    /// Checks every message before any is stored.
+    fn slots(&self, messages: &Bound<'_, PyAny>) -> PyResult<Vec<Slot>> {
+        if messages.is_instance_of::<PyDict>() || messages.is_instance_of::<PyString>() {
+            return Err(PyTypeError::new_err(format!(
+                "messages must be an iterable of messages, got one {}",
+                type_name(messages)
+            )));
+        }
+        let mut turns = Turns::new(messages.py());
+        let mut slots = Vec::with_capacity(messages.len().unwrap_or_default().min(1 << 20));
+        for message in messages.try_iter()? {
+            slots.push(self.slot(message?)?);
+            turns.item_done();
+        }
+        Ok(slots)
     }
 }
 
@@ -53,14 +85,16 @@ impl MessageRing {
 impl MessageRing {
     #[new]
     #[pyo3(
-        signature = (token_limit = None, counter = None, *, max_messages = None),
-        text_signature = "(token_limit=3000, counter='cl100k_base', *, max_messages=None)"
+        signature = (token_limit = None, counter = None, *, measure = None, max_messages = None, format = None),
+        text_signature = "(token_limit=3000, counter='o200k_base', *, measure='message', max_messages=None, format=None)"
     )]
     fn py_new(
         py: Python<'_>,
         token_limit: Option<&Bound<'_, PyAny>>,
         counter: Option<&Bound<'_, PyAny>>,
+        measure: Option<&Bound<'_, PyAny>>,
         max_messages: Option<&Bound<'_, PyAny>>,
+        format: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let token_limit = token_limit.map_or(Ok(DEFAULT_TOKEN_LIMIT), limit)?;
         let bound = max_messages.map(|bound| integer(bound, "max_messages")).transpose()?;
@@ -72,9 +106,30 @@ impl MessageRing {
             .transpose()?;
         let counter = match counter {
             Some(counter) => TokenCounter::from_source(counter)?,
-            None => TokenCounter::from_source(intern!(py, "cl100k_base").as_any())?,
+            None => TokenCounter::from_source(intern!(py, "o200k_base").as_any())?,
         };
-        Ok(Self { token_limit, counter: counter.unbind(), history: History::new(bound) })
+        let measure = measure.map_or(Ok(Measure::Message), Measure::from_source)?;
+        let format = Format::from_source(format)?;
+        if matches!(measure, Measure::Text) && format.is_given() {
+            return Err(Error::FormatOfText.into());
+        }
+        let policy = Arc::new(Policy { counter: counter.unbind(), measure, format });
+        Ok(Self { token_limit, policy, history: SharedHistory::new(bound) })
+    }
+
+    #[getter]
+    fn counter<'py>(&self, py: Python<'py>) -> Bound<'py, TokenCounter> {
+        self.policy.counter.bind(py).clone()
+    }
+
+    #[getter]
+    fn measure<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        self.policy.measure.source(py)
+    }
+
+    #[getter]
+    fn format<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
+        self.policy.format.source(py)
     }
 
     #[getter]
@@ -84,24 +139,24 @@ impl MessageRing {
 
     #[pyo3(signature = (message, /))]
     fn put(&self, message: Bound<'_, PyAny>) -> PyResult<()> {
-        drop(self.history.put(std::iter::once(slot(message)?)));
+        drop(self.history.put(std::iter::once(self.slot(message)?)));
         Ok(())
     }
 
     #[pyo3(signature = (messages, /))]
     fn put_messages(&self, messages: &Bound<'_, PyAny>) -> PyResult<()> {
-        drop(self.history.put(slots(messages)?.into_iter()));
+        drop(self.history.put(self.slots(messages)?.into_iter()));
         Ok(())
     }
 
     #[pyo3(signature = (messages, /))]
     fn _put_messages<'py>(&self, py: Python<'py>, messages: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.history.put(slots(messages)?.into_iter()))
+        PyList::new(py, self.history.put(self.slots(messages)?.into_iter()))
     }
 
     #[pyo3(signature = (messages, /))]
     fn set(&self, messages: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.history.replace(messages.py(), slots(messages)?)
+        self.history.replace(messages.py(), self.slots(messages)?)
     }
 
     #[pyo3(signature = (*, initial_token_count = None, token_limit = None, counter = None, verify = true))]
@@ -126,7 +181,17 @@ impl MessageRing {
         allowance: i64,
         counter: &Bound<'py, TokenCounter>,
     ) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.history.window(Request { counter, allowance, verify: true })?.messages)
+        if allowance < 0 {
+            return Err(Error::Allowance { allowance }.into());
+        }
+        let other = (!counter.get().counts_like(self.policy.counter.get())).then(|| Arc::new(self.policy.with_counter(counter)));
+        PyList::new(py, self.history.window(py, other.as_ref().unwrap_or(&self.policy), allowance, true)?.messages)
+    }
+
+    #[pyo3(signature = (message, /))]
+    fn count(&self, message: &Bound<'_, PyAny>) -> PyResult<i64> {
+        self.policy.outline(message)?;
+        self.policy.count(message)
     }
 
     fn get_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
@@ -156,7 +221,7 @@ impl MessageRing {
     }
 
     fn recount(&self, py: Python<'_>) -> PyResult<()> {
-        self.history.recount(py)
+        self.history.recount(py, &self.policy)
     }
 
     fn __len__(&self) -> usize {
@@ -191,10 +256,15 @@ impl MessageRing {
     }
 
     fn __repr__(&self) -> String {
-        let name = self.counter.get().name();
+        let name = self.policy.counter.get().name();
+        let measure = match &self.policy.measure {
+            Measure::Text => "\"text\"",
+            Measure::Message => "\"message\"",
+            Measure::Callable(_) => "a callable",
+        };
         let bound = self.history.bound().map_or(String::new(), |bound| format!(", max_messages={bound}"));
         format!(
-            "MessageRing(token_limit={}, counter={name:?}{bound}) of {} messages",
+            "MessageRing(token_limit={}, counter={name:?}, measure={measure}{bound}) of {} messages",
             self.token_limit,
             self.history.len()
         )
@@ -202,46 +272,60 @@ impl MessageRing {
 
     /// A ring of the same messages that starts with the same counts.
     fn __copy__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
-        let (py, this) = (slf.py(), slf.get());
-        let (class, keywords) = (slf.get_type(), PyDict::new(py));
-        keywords.set_item(intern!(py, "max_messages"), this.max_messages())?;
-        let arguments = (&class, this.token_limit, &this.counter);
-        let copy = class.getattr(intern!(py, "__new__"))?.call(arguments, Some(&keywords))?.cast_into::<Self>()?;
-        copy.get().history.become_copy_of(&this.history, py);
-        if let Some(attributes) = slf.getattr_opt(intern!(py, "__dict__"))? {
-            copy.getattr(intern!(py, "__dict__"))?.cast::<PyDict>()?.update(attributes.cast()?)?;
-        }
+        let py = slf.py();
+        let (make, arguments) = making(slf)?;
+        let copy = make.call1(arguments)?.cast_into::<Self>()?;
+        copy.get().history.become_copy_of(&slf.get().history, py);
+        add_attributes(&copy, dict_of(slf)?.as_ref(), &slots_of(slf)?)?;
         Ok(copy)
     }
 
     /// Pickled and deep-copied as its arguments, its messages and what a subclass added; counts are made anew.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let (make, arguments) = making(slf)?;
+        Ok((make, arguments, slf.call_method0(intern!(slf.py(), "__getstate__"))?))
+    }
+
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyDict>)> {
         let keywords = PyDict::new(py);
+        keywords.set_item(intern!(py, "measure"), self.measure(py))?;
         keywords.set_item(intern!(py, "max_messages"), self.max_messages())?;
-        Ok(((self.token_limit, &self.counter).into_bound_py_any(py)?, keywords))
+        keywords.set_item(intern!(py, "format"), self.format(py))?;
+        Ok(((self.token_limit, &self.policy.counter).into_bound_py_any(py)?, keywords))
     }
 
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<State<'py>> {
         let (py, this) = (slf.py(), slf.get());
-        let attributes = slf.getattr_opt(intern!(py, "__dict__"))?.map(Bound::cast_into).transpose()?;
-        let (messages, may_start): (Vec<_>, Vec<_>) = this.history.slots(py).into_iter().unzip();
-        Ok((PyList::new(py, messages)?, may_start, attributes))
+        let (messages, outlines): (Vec<_>, Vec<_>) =
+            this.history.slots(py).into_iter().map(|(message, outline)| (message, outline.to_byte())).unzip();
+        let outlines = PyBytes::new(py, &outlines);
+        Ok((STATE_VERSION, PyList::new(py, messages)?, outlines, dict_of(slf)?, slots_of(slf)?))
     }
 
     // Does not look into the messages: in a cycle they may not have got their own state yet.
     #[pyo3(signature = (state, /))]
-    fn __setstate__(slf: &Bound<'_, Self>, state: State<'_>) -> PyResult<()> {
-        let (messages, may_start, attributes) = state;
-        if let Some(attributes) = attributes {
-            slf.getattr(intern!(slf.py(), "__dict__"))?.cast::<PyDict>()?.update(attributes.as_mapping())?;
+    fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyAny>) -> PyResult<()> {
+        let version = state.cast::<PyTuple>().ok().and_then(|state| state.get_item(0).ok());
+        if !version.is_some_and(|version| version.extract().is_ok_and(|version: u32| version == STATE_VERSION)) {
+            return Err(PyValueError::new_err(format!(
+                "the state of a ring begins with its version, {STATE_VERSION}; this one was made by another release of chatring"
+            )));
         }
-        let slots = messages.iter().map(Bound::unbind).zip(may_start);
+        let (_, messages, outlines, attributes, in_slots): State<'_> = state.extract()?;
+        let outlines: Option<Vec<Outline>> = outlines.as_bytes().iter().map(|&byte| Outline::from_byte(byte)).collect();
+        let Some(outlines) = outlines.filter(|outlines| outlines.len() == messages.len()) else {
+            return Err(PyValueError::new_err(format!(
+                "the state of a ring must have a byte below 16 for each of its {} messages; this one is damaged",
+                messages.len()
+            )));
+        };
+        add_attributes(slf, attributes.as_ref(), &in_slots)?;
+        let slots = messages.iter().map(Bound::unbind).zip(outlines);
         slf.get().history.replace(slf.py(), slots.collect())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
-        visit.call(&self.counter)?;
-        self.history.traverse(visit)
+        self.history.traverse(&self.policy, &visit)
     }
 
     fn __clear__(&self) {
@@ -249,20 +333,45 @@ impl MessageRing {
     }
 }
 
-fn slot(message: Bound<'_, PyAny>) -> PyResult<Slot> {
-    let may_start = message::check(&message)?;
-    Ok((message.unbind(), may_start))
+/// What calls a class's `__new__`, and its arguments: the class, those by position and those by name.
+type Making<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, Bound<'py, PyAny>));
+
+/// What makes an empty ring like this one; a subclass may have other arguments. Not left to `object`, which knows no way
+/// under the pickle protocols 0 and 1.
+fn making<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Making<'py>> {
+    let py = ring.py();
+    let (arguments, keywords) = ring.call_method0(intern!(py, "__getnewargs_ex__"))?.extract()?;
+    let make = py.import("copyreg")?.getattr("__newobj_ex__")?;
+    Ok((make, (ring.get_type(), arguments, keywords)))
 }
 
-/// Checks every message before any is stored.
-fn slots(messages: &Bound<'_, PyAny>) -> PyResult<Vec<Slot>> {
-    if messages.is_instance_of::<PyDict>() || messages.is_instance_of::<PyString>() {
-        return Err(PyTypeError::new_err(format!(
-            "messages must be an iterable of messages, got one {}",
-            type_name(messages)
-        )));
+/// The attributes that a subclass keeps in its dict, if it has one.
+fn dict_of<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Option<Bound<'py, PyDict>>> {
+    Ok(ring.getattr_opt(intern!(ring.py(), "__dict__"))?.map(Bound::cast_into).transpose()?)
+}
+
+/// The attributes that a subclass keeps in its `__slots__`, found as the interpreter's own `object.__reduce_ex__` does.
+fn slots_of<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Bound<'py, PyDict>> {
+    let py = ring.py();
+    let attributes = PyDict::new(py);
+    for name in py.import("copyreg")?.call_method1("_slotnames", (ring.get_type(),))?.try_iter()? {
+        let name = name?.cast_into::<PyString>()?;
+        if let Some(value) = ring.getattr_opt(&name)? {
+            attributes.set_item(name, value)?;
+        }
     }
-    messages.try_iter()?.map(|message| slot(message?)).collect()
+    Ok(attributes)
+}
+
+fn add_attributes(
+    ring: &Bound<'_, MessageRing>,
+    attributes: Option<&Bound<'_, PyDict>>,
+    in_slots: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    if let Some(attributes) = attributes {
+        ring.getattr(intern!(ring.py(), "__dict__"))?.cast::<PyDict>()?.update(attributes.as_mapping())?;
+    }
+    in_slots.iter().try_for_each(|(name, value)| ring.setattr(name.cast::<PyString>()?, value))
 }
 
 fn limit(value: &Bound<'_, PyAny>) -> PyResult<i64> {

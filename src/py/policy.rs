@@ -1,0 +1,219 @@
+//! What is fixed with a history: what counts its texts, what a message counts as, and how messages are read.
+
+use std::convert::Infallible;
+
+use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+use pyo3::intern;
+use pyo3::types::{PyBool, PyString};
+
+use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
+use super::format::{self, Format, type_name};
+use crate::core::count::encoding::Ordinary;
+use crate::core::item::Outline;
+use crate::core::query::{Accounting, Content, Query};
+use std::sync::Arc;
+
+/// What is kept beside a counted message: what was counted of it, by identity.
+pub type Pin = Py<PyAny>;
+
+/// Texts joined with the one being counted from which on the GIL is released.
+const LONG_RUN: usize = 64;
+
+/// What a message counts as.
+pub enum Measure {
+    /// LlamaIndex's rule: its text, joined with the others by one space.
+    Text,
+    /// All that is sent of it.
+    Message,
+    /// What a callable says.
+    Callable(Py<PyAny>),
+}
+
+/// A counter, a measure and a format.
+pub struct Policy {
+    pub counter: Py<TokenCounter>,
+    pub measure: Measure,
+    pub format: Format,
+}
+
+impl PartialEq for Policy {
+    fn eq(&self, other: &Self) -> bool {
+        let same_measure = match (&self.measure, &other.measure) {
+            (Measure::Text, Measure::Text) | (Measure::Message, Measure::Message) => true,
+            (Measure::Callable(one), Measure::Callable(other)) => one.is(other),
+            _ => false,
+        };
+        same_measure && self.counter.get().counts_like(other.counter.get())
+    }
+}
+
+impl Measure {
+    /// The measure of this name, or a callable.
+    pub fn from_source(source: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(name) = source.cast::<PyString>() {
+            return match name.to_str() {
+                Ok("text") => Ok(Self::Text),
+                Ok("message") => Ok(Self::Message),
+                _ => Err(PyValueError::new_err(format!(
+                    "measure must be \"message\", \"text\" or a callable from a message to its tokens; got {}",
+                    name.repr()?
+                ))),
+            };
+        }
+        if source.is_callable() {
+            return Ok(Self::Callable(source.clone().unbind()));
+        }
+        Err(PyTypeError::new_err(format!(
+            "measure must be \"message\", \"text\" or a callable from a message to its tokens; got {}",
+            type_name(source)
+        )))
+    }
+
+    /// What it was made from.
+    pub fn source<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
+        match self {
+            Self::Text => PyString::intern(py, "text").into_any(),
+            Self::Message => PyString::intern(py, "message").into_any(),
+            Self::Callable(callable) => callable.bind(py).clone(),
+        }
+    }
+
+    fn clone_ref(&self, py: Python<'_>) -> Self {
+        match self {
+            Self::Text => Self::Text,
+            Self::Message => Self::Message,
+            Self::Callable(callable) => Self::Callable(callable.clone_ref(py)),
+        }
+    }
+}
+
+impl Policy {
+    /// The same, and not shared.
+    pub fn clone_ref(&self, py: Python<'_>) -> Self {
+        self.with_counter(self.counter.bind(py))
+    }
+
+    /// The same with another counter.
+    pub fn with_counter(&self, counter: &Bound<'_, TokenCounter>) -> Self {
+        let py = counter.py();
+        Self {
+            counter: counter.clone().unbind(),
+            measure: self.measure.clone_ref(py),
+            format: self.format.clone_ref(py),
+        }
+    }
+
+    /// What tokens of messages add up to.
+    pub fn accounting(&self) -> Accounting {
+        if matches!(self.measure, Measure::Text) { Accounting::Joined } else { Accounting::Additive }
+    }
+
+    /// What the rules know of `message`; checks that it can be read.
+    pub fn outline(&self, message: &Bound<'_, PyAny>) -> PyResult<Outline> {
+        match self.measure {
+            Measure::Text => format::text::outline(message),
+            _ => self.format.outline(message),
+        }
+    }
+
+    /// What counts of `message` as it is now, and its pin.
+    pub fn content(&self, message: &Bound<'_, PyAny>) -> PyResult<(Content, Pin)> {
+        let py = message.py();
+        match &self.measure {
+            Measure::Text => {
+                let pin = format::text::pin(message)?;
+                Ok((Content::Joined(format::text::text(&pin)?), pin.unbind()))
+            }
+            Measure::Message => {
+                let reading = self.format.read(message)?;
+                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<_>>()?;
+                Ok((Content::Item { texts, constant: reading.constant() }, reading.pin(py)?))
+            }
+            Measure::Callable(callable) => Ok((Content::Measured(measured(callable.bind(py), message)?), py.None())),
+        }
+    }
+
+    /// Whether what counts of `message` is still what it was when `pin` was made.
+    pub fn still_has(&self, message: &Bound<'_, PyAny>, pin: &Bound<'_, PyAny>) -> PyResult<bool> {
+        match self.measure {
+            Measure::Text => format::text::still_has(message, pin),
+            Measure::Message => self.format.still_has(message, pin),
+            // A callable may look at anything.
+            Measure::Callable(_) => Ok(true),
+        }
+    }
+
+    /// Counts what a query has asked for; without the GIL if it is much.
+    pub fn feed(
+        &self,
+        py: Python<'_>,
+        query: &mut Query<Arc<Self>, Pin>,
+        messages: Vec<(Content, Pin)>,
+    ) -> PyResult<()> {
+        match self.counter.get().counting() {
+            Counting::Native(encoding) => {
+                let encoding = *encoding;
+                let bytes: usize = messages.iter().map(|(content, _)| content.bytes()).sum();
+                let is_little = bytes < DETACH_BYTES && query.held() < LONG_RUN;
+                let feed = |query: &mut Query<_, _>| match self.measure {
+                    Measure::Text => query.feed(encoding, messages),
+                    _ => query.feed(&Ordinary(encoding), messages),
+                };
+                let Ok(()): Result<(), Infallible> =
+                    if is_little { feed(query) } else { detach(py, encoding, || feed(query)) };
+                Ok(())
+            }
+            Counting::Callable(callable) => query.feed(&callable.bind(py), messages),
+        }
+    }
+
+    /// Tokens of one message alone.
+    pub fn count(&self, message: &Bound<'_, PyAny>) -> PyResult<i64> {
+        let py = message.py();
+        let (content, _pin) = self.content(message)?;
+        match (self.counter.get().counting(), &self.measure) {
+            (Counting::Native(encoding), Measure::Text) => {
+                let encoding = *encoding;
+                let Ok(tokens) = if content.bytes() < DETACH_BYTES { content.tokens(encoding) } else { detach(py, encoding, || content.tokens(encoding)) };
+                Ok(tokens)
+            }
+            (Counting::Native(encoding), _) => {
+                let counter = Ordinary(encoding);
+                let Ok(tokens) = if content.bytes() < DETACH_BYTES { content.tokens(&counter) } else { detach(py, encoding, || content.tokens(&counter)) };
+                Ok(tokens)
+            }
+            (Counting::Callable(callable), _) => content.tokens(&callable.bind(py)),
+        }
+    }
+
+    pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.counter)?;
+        if let Measure::Callable(callable) = &self.measure {
+            visit.call(callable)?;
+        }
+        self.format.traverse(visit)
+    }
+}
+
+/// What a callable says that `message` counts as.
+fn measured(callable: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult<i64> {
+    let tokens = callable.call1((message,))?;
+    // Integers of other libraries have an __index__; a bool has one too, but is never meant.
+    let count = if tokens.is_instance_of::<PyBool>() { None } else { tokens.getattr_opt(intern!(tokens.py(), "__index__"))? };
+    let Some(count) = count else {
+        return Err(PyTypeError::new_err(format!(
+            "a measure must return a message's tokens as an integer, got {} ({})",
+            tokens.repr()?,
+            type_name(&tokens)
+        )));
+    };
+    match count.call0()?.extract::<i64>() {
+        Ok(count) if (0..=1 << 40).contains(&count) => Ok(count),
+        _ => Err(PyValueError::new_err(format!(
+            "a measure must return between 0 and 2**40 tokens for a message, got {}",
+            tokens.repr()?
+        ))),
+    }
+}

@@ -1,0 +1,328 @@
+//! A history behind its lock, and the driver of its queries.
+//!
+//! While the lock is held no Python code runs, no Python object is dropped and none is made that the collector tracks:
+//! either could run a finaliser or the collector, those any code, and that code could come back for the lock. So what must
+//! be dropped is taken away, and what must be read or counted is cloned and worked on without the lock.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+
+use pyo3::exceptions::PyRuntimeError;
+use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::prelude::*;
+
+use super::policy::{Pin, Policy};
+use super::turns::Turns;
+use crate::core::history::History;
+use crate::core::item::Outline;
+use crate::core::ledger::Ledger;
+use crate::core::query::{Next, Query};
+
+type Inner = History<Py<PyAny>, Arc<Policy>, Pin>;
+
+/// A message, and what the rules knew of it when it was put.
+pub type Slot = (Py<PyAny>, Outline);
+
+/// What was found.
+pub struct Window {
+    /// The messages, oldest first.
+    pub messages: Vec<Py<PyAny>>,
+    /// Their tokens; `None` if not even the last message fits, and it is not known by how much.
+    pub tokens: Option<i64>,
+}
+
+/// The messages of one ring, and their ledgers.
+pub struct SharedHistory {
+    // A Mutex rather than PyO3's borrow checking: two threads in one ring must both succeed, not one of them raise now
+    // and then.
+    inner: Mutex<Inner>,
+}
+
+impl SharedHistory {
+    /// An empty history of at most `bound` messages, or any number.
+    pub fn new(bound: Option<NonZeroUsize>) -> Self {
+        Self { inner: Mutex::new(History::new(bound)) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing under the lock panics halfway through a change, so a poisoned lock guards a sound history.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds messages, and hands back those that leave a bounded ring, oldest first.
+    pub fn put(&self, slots: impl ExactSizeIterator<Item = Slot>) -> Vec<Py<PyAny>> {
+        let mut forgotten = Vec::new();
+        self.lock().push(slots, &mut forgotten)
+    }
+
+    /// Replaces all messages with `slots`; those that a bounded ring has no room for are dropped, the oldest first.
+    ///
+    /// Counts of messages that stay where they are, or come back there with the same text, are kept: a history read anew
+    /// from elsewhere for every window is counted once. Likewise if only the oldest are missing.
+    pub fn replace(&self, py: Python<'_>, mut slots: Vec<Slot>) -> PyResult<()> {
+        let excess = self.bound().map_or(0, |bound| slots.len().saturating_sub(bound.get()));
+        let left_out: Vec<Slot> = slots.drain(..excess).collect();
+        let seen = {
+            let history = self.lock();
+            let runs = history.ledgers().iter().map(|(policy, ledger)| Run::of(py, &history, policy, ledger));
+            let runs: Vec<Run> = runs.collect();
+            (history.messages().first(), history.generation(), runs)
+        };
+        let (first, generation, runs) = seen;
+        let missing = missing_before(py, &runs, first, &slots)?;
+        // For each ledger, from where on the new messages are not those counted.
+        let mut turns = Turns::new(py);
+        let mut unlike = Vec::with_capacity(runs.len());
+        for run in &runs {
+            let start = run.first.max(first + missing);
+            let counted = run.messages.iter().skip((start - run.first) as usize);
+            let mut same = 0;
+            for ((message, outline), (pin, counted)) in
+                slots.iter().skip((start - first - missing) as usize).zip(counted)
+            {
+                if outline != counted || !run.policy.still_has(message.bind(py), pin.bind(py))? {
+                    break;
+                }
+                same += 1;
+                turns.item_done();
+            }
+            unlike.push(start + same);
+        }
+        let mut forgotten = Vec::new();
+        let mut ledgers = Vec::new();
+        let mut history = self.lock();
+        if history.generation() == generation && history.messages().first() == first {
+            for (ledger, unlike) in history.ledgers_to_change().zip(unlike) {
+                ledger.forget_from(unlike, &mut forgotten);
+                ledger.forget_before(first + missing, &mut forgotten);
+            }
+        } else {
+            ledgers = history.take_ledgers();
+        }
+        let replaced = history.take_messages(first + missing);
+        let evicted = history.push(slots.into_iter(), &mut forgotten);
+        drop(history);
+        drop((replaced, evicted, ledgers, forgotten, left_out));
+        Ok(())
+    }
+
+    /// Takes out the newest message.
+    pub fn pop(&self) -> Option<Py<PyAny>> {
+        let mut forgotten = Vec::new();
+        self.lock().pop(&mut forgotten)
+    }
+
+    /// Takes out the message at `index`, counted from the newest if negative; `Err` has the number of messages.
+    pub fn remove(&self, index: isize) -> Result<Py<PyAny>, usize> {
+        let mut forgotten = Vec::new();
+        let mut history = self.lock();
+        let position = history.position(index)?;
+        history.remove(position, &mut forgotten).ok_or(history.messages().len())
+    }
+
+    /// Takes out all messages.
+    pub fn clear(&self) {
+        let mut history = self.lock();
+        let first = history.messages().first();
+        let taken = (history.take_ledgers(), history.take_messages(first));
+        drop(history);
+        drop(taken);
+    }
+
+    /// The message at `index`, counted from the newest if negative; `Err` has the number of messages.
+    pub fn message(&self, py: Python<'_>, index: isize) -> Result<Py<PyAny>, usize> {
+        let history = self.lock();
+        let message = history.messages().get(history.position(index)?);
+        message.map(|message| message.clone_ref(py)).ok_or(history.messages().len())
+    }
+
+    /// All messages, oldest first.
+    pub fn messages(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
+        self.lock().messages().iter().map(|message| message.clone_ref(py)).collect()
+    }
+
+    /// At most `count` messages from the one at `index` on, oldest first.
+    pub fn messages_at(&self, py: Python<'_>, index: usize, count: usize) -> Vec<Py<PyAny>> {
+        let history = self.lock();
+        let messages = history.messages().since(history.messages().first() + index as u64);
+        messages.take(count).map(|message| message.clone_ref(py)).collect()
+    }
+
+    /// All messages, oldest first, and what the rules know of each.
+    pub fn slots(&self, py: Python<'_>) -> Vec<Slot> {
+        let history = self.lock();
+        let messages = history.messages().iter().map(|message| message.clone_ref(py));
+        messages.zip(history.outlines().iter().copied()).collect()
+    }
+
+    /// The number of messages.
+    pub fn len(&self) -> usize {
+        self.lock().messages().len()
+    }
+
+    /// The most messages that are kept, `None` for any number.
+    pub fn bound(&self) -> Option<NonZeroUsize> {
+        self.lock().messages().bound()
+    }
+
+    /// Forgets every count and reads every outline again.
+    pub fn recount(&self, py: Python<'_>, policy: &Policy) -> PyResult<()> {
+        let mut outlines = Vec::new();
+        let mut turns = Turns::new(py);
+        for message in self.messages(py) {
+            let outline = policy.outline(message.bind(py))?;
+            outlines.push((message, outline));
+            turns.item_done();
+        }
+        let mut history = self.lock();
+        let ledgers = history.take_ledgers();
+        // Messages that were put or left meanwhile are not among those read; the others keep their order.
+        let mut read = outlines.iter().peekable();
+        for position in history.range() {
+            let is_same = |(message, _): &&Slot| history.messages().get(position).is_some_and(|now| now.is(message));
+            if let Some((_, outline)) = read.next_if(is_same).or_else(|| read.clone().find(is_same)) {
+                let outline = *outline;
+                history.set_outline(position, outline);
+            }
+        }
+        drop(history);
+        drop((ledgers, outlines));
+        Ok(())
+    }
+
+    /// The window of the window rule. For an empty history no message and 0 tokens.
+    ///
+    /// If other threads or the counter itself change the history all the while, the answer is the window of the history
+    /// as it was at one moment of the call.
+    pub fn window(&self, py: Python<'_>, policy: &Arc<Policy>, allowance: i64, verify: bool) -> PyResult<Window> {
+        if let Some(window) = self.search(py, policy, allowance, verify)? {
+            return Ok(window);
+        }
+        let moment = Self { inner: Mutex::new(self.copied(py)) };
+        let window = moment.search(py, policy, allowance, false)?;
+        window.ok_or_else(|| PyRuntimeError::new_err("a history that nobody can reach changed during a search"))
+    }
+
+    /// Drives a query; `None` if the history changes all the while.
+    fn search(&self, py: Python<'_>, policy: &Arc<Policy>, allowance: i64, verify: bool) -> PyResult<Option<Window>> {
+        let mut query = Query::new(Arc::clone(policy), policy.accounting(), allowance);
+        let mut turns = Turns::new(py);
+        loop {
+            let mut history = self.lock();
+            match query.next(&mut history) {
+                Next::Read(range) => {
+                    let messages = history.messages().since(range.start);
+                    let messages = messages.take((range.end - range.start) as usize);
+                    let messages: Vec<Py<PyAny>> = messages.map(|message| message.clone_ref(py)).collect();
+                    drop(history);
+                    let contents = messages.iter().map(|message| policy.content(message.bind(py)));
+                    policy.feed(py, &mut query, contents.collect::<PyResult<_>>()?)?;
+                    turns.offer();
+                }
+                Next::Found(None) => return Ok(Some(Window { messages: Vec::new(), tokens: Some(0) })),
+                Next::Found(Some(fit)) => {
+                    let messages = history.messages().since(fit.start).take((query.end() - fit.start) as usize);
+                    let messages: Vec<Py<PyAny>> = messages.map(|message| message.clone_ref(py)).collect();
+                    let ledger = if verify { history.ledger(policy) } else { None };
+                    let pins = ledger.into_iter().filter(|ledger| ledger.first() <= fit.start);
+                    let pins = pins.flat_map(|ledger| ledger.pins_since(fit.start));
+                    let pins: Vec<Pin> = pins.map(|pin| pin.clone_ref(py)).collect();
+                    drop(history);
+                    let mut changed: Option<(u64, u64)> = None;
+                    for ((position, message), pin) in (fit.start..).zip(&messages).zip(&pins) {
+                        if !policy.still_has(message.bind(py), pin.bind(py))? {
+                            changed = Some((changed.map_or(position, |(first, _)| first), position));
+                        }
+                        turns.item_done();
+                    }
+                    let Some((first, last)) = changed else {
+                        return Ok(Some(Window { messages, tokens: fit.tokens }));
+                    };
+                    let mut forgotten = Vec::new();
+                    let mut history = self.lock();
+                    if history.generation() == query.generation() {
+                        history.forget_changed(policy, first, last, &mut forgotten);
+                    }
+                    drop(history);
+                }
+                Next::Changing => return Ok(None),
+            }
+        }
+    }
+
+    /// Takes over the messages and counts of `other`.
+    pub fn become_copy_of(&self, other: &Self, py: Python<'_>) {
+        let copy = other.copied(py);
+        let replaced = std::mem::replace(&mut *self.lock(), copy);
+        drop(replaced);
+    }
+
+    fn copied(&self, py: Python<'_>) -> Inner {
+        self.lock().copied(
+            |message| message.clone_ref(py),
+            |policy| Arc::new(policy.clone_ref(py)),
+            |pin| pin.clone_ref(py),
+        )
+    }
+
+    /// Shows every Python object held to the collector, and those of the ring's own `policy`.
+    pub fn traverse(&self, own: &Arc<Policy>, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
+        let history = match self.inner.try_lock() {
+            Ok(history) => history,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Held by another thread: what is not shown is taken to be in use.
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        for message in history.messages().iter() {
+            visit.call(message)?;
+        }
+        let mut policies = vec![(own, 1)];
+        for (policy, ledger) in history.ledgers() {
+            for pin in ledger.pins_since(0) {
+                visit.call(pin)?;
+            }
+            match policies.iter_mut().find(|(known, _)| Arc::ptr_eq(known, policy)) {
+                Some((_, holders)) => *holders += 1,
+                None => policies.push((policy, 1)),
+            }
+        }
+        for (policy, holders) in policies {
+            // One that a search holds too is in use.
+            if Arc::strong_count(policy) == holders {
+                policy.traverse(visit)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the messages of a ledger were counted as, and what the rules knew of each.
+struct Run {
+    policy: Arc<Policy>,
+    first: u64,
+    messages: Vec<(Pin, Outline)>,
+}
+
+impl Run {
+    fn of(py: Python<'_>, history: &Inner, policy: &Arc<Policy>, ledger: &Ledger<Pin>) -> Self {
+        let first = ledger.first().max(history.messages().first());
+        let pins = ledger.pins_since(first).map(|pin| pin.clone_ref(py));
+        let messages = pins.zip(history.outlines().since(first).copied()).collect();
+        Self { policy: Arc::clone(policy), first, messages }
+    }
+}
+
+/// How many of the oldest messages are missing in `slots`, if what follows the counted messages' first one looks the same.
+fn missing_before(py: Python<'_>, runs: &[Run], first: u64, slots: &[Slot]) -> PyResult<u64> {
+    let Some(run) = runs.last() else { return Ok(0) };
+    let Some((pin, _)) = run.messages.first() else { return Ok(0) };
+    let place = (run.first - first) as usize;
+    for missing in 0..=place {
+        if let Some((message, _)) = slots.get(place - missing)
+            && run.policy.still_has(message.bind(py), pin.bind(py))?
+        {
+            return Ok(missing as u64);
+        }
+    }
+    Ok(0)
+}
