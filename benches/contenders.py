@@ -121,7 +121,7 @@ def _chat_message_twin(token_limit: int) -> Memory:
 
 
 def _ring(token_limit: int) -> Memory:
-    return MessageRing[Any](token_limit)
+    return MessageRing[Any](token_limit, counter="cl100k_base", measure="text")
 
 
 CONTENDERS = {

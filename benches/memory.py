@@ -44,7 +44,7 @@ def hold_list(count: int) -> object:
 def hold_ring(count: int) -> Any:
     from chatring import MessageRing
 
-    ring: MessageRing[Any] = MessageRing()
+    ring: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
     for message in messages(count):
         ring.put(message)
     return ring

@@ -91,7 +91,7 @@ def backends(
         started.append(made)
         _load(made.store, "short", histories.last(SHORT, as_record))
         _load(made.store, "long", histories.last(long, as_record))
-        ring = MessageRing[Record](WINDOW_TOKENS)
+        ring = MessageRing[Record](WINDOW_TOKENS, counter="cl100k_base", measure="text")
         ring.put_messages(histories.last(SHORT, as_record))
         made.window = ring.get()
         assert 100 < len(made.window) < SHORT

@@ -38,7 +38,7 @@ def as_chat_message(line: dict[str, Any]) -> Any:
 def use_rings(lines: list[dict[str, Any]], make: Callable[[dict[str, Any]], Any]) -> None:
     history = [make(line) for line in lines * 50]
     for limit in (300, 3_000, 40_000):
-        ring: MessageRing[Any] = MessageRing(limit)
+        ring: MessageRing[Any] = MessageRing(limit, counter="cl100k_base", measure="text")
         ring.put_messages(history)
         for _ in range(ROUNDS):
             ring.get()
@@ -51,7 +51,7 @@ def use_rings(lines: list[dict[str, Any]], make: Callable[[dict[str, Any]], Any]
         ring.pop()
         ring.token_count()
     for _ in range(ROUNDS // 10):  # nothing is counted yet
-        ring = MessageRing(3_000)
+        ring = MessageRing(3_000, counter="cl100k_base", measure="text")
         ring.put_messages(history)
         ring.get()
 

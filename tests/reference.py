@@ -63,16 +63,21 @@ def summed_total(tokenize: Callable[[str], Sized]) -> Total:
     def count(text: str) -> int:
         return len(tokenize(without_surrogates(text)))
 
-    def step(texts: Sequence[str], j: int) -> int:
-        if has_word(texts[j - 1][-1:]):
-            return count(" " + texts[j]) - count("")
-        k = next((k for k in range(j - 1, -1, -1) if has_word(texts[k])), 0)
-        context = " ".join(texts[k:j])
-        return count(context + " " + texts[j]) - count(context)
+    def added(before: str | None, joined: str) -> int:
+        if before is None:
+            return count(joined)
+        if has_word(before[-1:]):
+            return count(" " + joined) - count("")
+        return count(before + " " + joined) - count(before)
 
     def total(texts: Sequence[str]) -> int:
-        k = next((k for k, text in enumerate(texts) if has_word(text)), len(texts) - 1)
-        return count(" ".join(texts[: k + 1])) + sum(step(texts, j) for j in range(k + 1, len(texts)))
+        tokens, before, segment = 0, None, list[str]()
+        for text in texts:
+            segment.append(text)
+            if has_word(text):
+                tokens += added(before, " ".join(segment))
+                before, segment = text, []
+        return tokens + (added(before, " ".join(segment)) if segment else 0)
 
     return total
 

@@ -133,7 +133,7 @@ class TestWindow:
         assert found == expected_window(example, o200k, 2000)
 
     def test_json_is_what_a_ring_gives(self, example: list[Record]) -> None:
-        ring: MessageRing[Record] = MessageRing(2000, "o200k_base")
+        ring: MessageRing[Record] = MessageRing(2000, "o200k_base", measure="text")
         ring.put_messages(example)
         found = record("window", EXAMPLE, "--token-limit", 2000, "--encoding", "o200k_base")
         assert found["messages"] == ring.get()

@@ -57,7 +57,7 @@ def messages() -> list[Message]:
 @pytest.mark.parametrize("max_messages", [None, 7, 1])
 @pytest.mark.parametrize("counted", [False, True])
 def test_a_copy_answers_alike(make_copy: Copy, counter: Any, max_messages: int | None, counted: bool) -> None:
-    ring: MessageRing[Message] = MessageRing(50, counter, max_messages=max_messages)
+    ring: MessageRing[Message] = MessageRing(50, counter, max_messages=max_messages, measure="text")
     ring.put_messages(messages())
     if counted:
         ring.get()
@@ -77,7 +77,7 @@ def test_a_copy_answers_alike(make_copy: Copy, counter: Any, max_messages: int |
 
 
 def test_a_copy_shares_its_messages_and_a_deep_copy_does_not() -> None:
-    ring: MessageRing[Message] = MessageRing()
+    ring: MessageRing[Message] = MessageRing(counter="cl100k_base", measure="text")
     ring.put_messages(messages())
     assert same_objects(copy.copy(ring), ring)
     deep = copy.deepcopy(ring)
@@ -87,7 +87,7 @@ def test_a_copy_shares_its_messages_and_a_deep_copy_does_not() -> None:
 
 
 def test_the_two_are_independent(make_copy: Copy) -> None:
-    ring: MessageRing[Message] = MessageRing(1_000, max_messages=50)
+    ring: MessageRing[Message] = MessageRing(1_000, max_messages=50, counter="cl100k_base", measure="text")
     ring.put_messages(messages())
     ring.get()
     other = make_copy(ring)
@@ -107,12 +107,12 @@ def test_the_two_are_independent(make_copy: Copy) -> None:
 
 
 def test_an_empty_ring(make_copy: Copy) -> None:
-    other = make_copy(MessageRing(7, "gpt2", max_messages=3))
+    other = make_copy(MessageRing(7, "gpt2", max_messages=3, measure="text"))
     assert (other.token_limit, other.counter.name, other.max_messages, len(other)) == (7, "gpt2", 3, 0)
 
 
 def test_a_subclass_keeps_its_attributes(make_copy: Copy) -> None:
-    session = Session(9, max_messages=5)
+    session = Session(9, max_messages=5, counter="cl100k_base", measure="text")
     session.label = "kept"
     session.extra = {"key": ["value"]}  # type: ignore[attr-defined]
     session.put_messages([Message("user", "one"), Message("user", "three")])
@@ -127,7 +127,7 @@ def test_a_subclass_keeps_its_attributes(make_copy: Copy) -> None:
 
 @pytest.mark.parametrize("how", [name for name in COPIES if name != "copy"])
 def test_a_cycle_of_ring_and_message(how: str) -> None:
-    ring: MessageRing[Any] = MessageRing(9)
+    ring: MessageRing[Any] = MessageRing(9, counter="cl100k_base", measure="text")
     message = Message("user", "one")
     message.ring = ring  # type: ignore[attr-defined]
     ring.put_messages([message, message])
@@ -141,7 +141,7 @@ def test_a_cycle_of_ring_and_message(how: str) -> None:
 
 @pytest.mark.parametrize("how", [name for name in COPIES if name != "copy"])
 def test_a_cycle_through_an_attribute(how: str) -> None:
-    session = Session()
+    session = Session(counter="cl100k_base", measure="text")
     session.itself = session  # type: ignore[attr-defined]
     session.put(Message("user", "one"))
     other = COPIES[how](session)
@@ -153,8 +153,8 @@ def test_a_cycle_through_an_attribute(how: str) -> None:
 @pytest.mark.parametrize("how", [name for name in COPIES if name != "copy"])
 def test_what_is_shared_stays_shared(how: str) -> None:
     message = Message("user", "one")
-    first: MessageRing[Any] = MessageRing()
-    second: MessageRing[Any] = MessageRing()
+    first: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
+    second: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
     first.put(message)
     second.put(message)
     one, two, three = COPIES[how]([first, second, first])
@@ -163,16 +163,16 @@ def test_what_is_shared_stays_shared(how: str) -> None:
 
 
 def test_a_copy_keeps_the_counter_itself() -> None:
-    ring: MessageRing[Message] = MessageRing(9, lambda text: text)
+    ring: MessageRing[Message] = MessageRing(9, lambda text: text, measure="text")
     assert copy.copy(ring).counter is ring.counter
     assert copy.deepcopy(ring).counter is ring.counter
 
 
 def test_what_cannot_be_pickled_says_so() -> None:
-    ring: MessageRing[Message] = MessageRing(9, lambda text: text)
+    ring: MessageRing[Message] = MessageRing(9, lambda text: text, measure="text")
     with pytest.raises((pickle.PicklingError, AttributeError), match="lambda"):
         pickle.dumps(ring)
-    other: MessageRing[Any] = MessageRing(9)
+    other: MessageRing[Any] = MessageRing(9, counter="cl100k_base", measure="text")
     other.put(Message("user", "fine"))
     other[0].lock = (number for number in range(3))
     with pytest.raises(TypeError, match="generator"):
@@ -182,7 +182,7 @@ def test_what_cannot_be_pickled_says_so() -> None:
 
 
 def test_a_state_that_is_none_of_ours_is_refused() -> None:
-    ring: Any = MessageRing()
+    ring: Any = MessageRing(counter="cl100k_base", measure="text")
     ring.put(Message("user", "one"))
     states: list[Any] = [None, 5, [], ([],), ([5], None), ([{"role": "user"}], None)]
     for state in states:
@@ -193,5 +193,7 @@ def test_a_state_that_is_none_of_ours_is_refused() -> None:
 
 def test_a_counter_is_pickled_by_its_name() -> None:
     # The vocabulary is part of the library: a pickled ring must not carry it.
-    assert len(pickle.dumps(MessageRing())) < 300
-    assert pickle.loads(pickle.dumps(MessageRing())).counter == TokenCounter("cl100k_base")
+    assert len(pickle.dumps(MessageRing(counter="cl100k_base", measure="text"))) < 300
+    assert pickle.loads(pickle.dumps(MessageRing(counter="cl100k_base", measure="text"))).counter == TokenCounter(
+        "cl100k_base"
+    )

@@ -22,7 +22,7 @@ def messages() -> list[Message]:
 
 @pytest.fixture
 def ring(messages: list[Message]) -> MessageRing[Any]:
-    ring: MessageRing[Any] = MessageRing(10, max_messages=5)
+    ring: MessageRing[Any] = MessageRing(10, max_messages=5, counter="cl100k_base", measure="text")
     ring.put_messages(messages)
     assert same_objects(ring.get(), messages)
     return ring
@@ -55,8 +55,16 @@ TOO_LARGE = [2**63, HUGE]
 
 @pytest.mark.parametrize(("value", "shown"), NOT_AN_INTEGER)
 def test_numbers_must_be_integers(ring: MessageRing[Any], messages: list[Message], value: Any, shown: str) -> None:
-    check(lambda: MessageRing(value), TypeError, f"token_limit must be an integer, got {shown}")
-    check(lambda: MessageRing(max_messages=value), TypeError, f"max_messages must be an integer, got {shown}")
+    check(
+        lambda: MessageRing(value, counter="cl100k_base", measure="text"),
+        TypeError,
+        f"token_limit must be an integer, got {shown}",
+    )
+    check(
+        lambda: MessageRing(max_messages=value, counter="cl100k_base", measure="text"),
+        TypeError,
+        f"max_messages must be an integer, got {shown}",
+    )
     check(lambda: ring.get(token_limit=value), TypeError, f"token_limit must be an integer, got {shown}")
     check(
         lambda: ring.get(initial_token_count=value), TypeError, f"initial_token_count must be an integer, got {shown}"
@@ -66,17 +74,29 @@ def test_numbers_must_be_integers(ring: MessageRing[Any], messages: list[Message
 
 @pytest.mark.parametrize("value", BELOW_ONE)
 def test_limits_must_be_at_least_one(ring: MessageRing[Any], messages: list[Message], value: int) -> None:
-    check(lambda: MessageRing(value), ValueError, f"token_limit must be at least 1, got {value}")
-    check(lambda: MessageRing(max_messages=value), ValueError, f"max_messages must be at least 1, got {value}")
+    check(
+        lambda: MessageRing(value, counter="cl100k_base", measure="text"),
+        ValueError,
+        f"token_limit must be at least 1, got {value}",
+    )
+    check(
+        lambda: MessageRing(max_messages=value, counter="cl100k_base", measure="text"),
+        ValueError,
+        f"max_messages must be at least 1, got {value}",
+    )
     check(lambda: ring.get(token_limit=value), ValueError, f"token_limit must be at least 1, got {value}")
     check_unchanged(ring, messages)
 
 
 @pytest.mark.parametrize("value", TOO_LARGE)
 def test_numbers_must_fit_64_bits(ring: MessageRing[Any], messages: list[Message], value: int) -> None:
-    check(lambda: MessageRing(value), ValueError, f"token_limit must be between -2**63 and 2**63 - 1, got {value}")
     check(
-        lambda: MessageRing(max_messages=value),
+        lambda: MessageRing(value, counter="cl100k_base", measure="text"),
+        ValueError,
+        f"token_limit must be between -2**63 and 2**63 - 1, got {value}",
+    )
+    check(
+        lambda: MessageRing(max_messages=value, counter="cl100k_base", measure="text"),
         ValueError,
         f"max_messages must be between -2**63 and 2**63 - 1, got {value}",
     )
@@ -95,8 +115,8 @@ def test_numbers_must_fit_64_bits(ring: MessageRing[Any], messages: list[Message
 
 def test_a_hugely_negative_limit_is_below_one(ring: MessageRing[Any]) -> None:
     calls: list[Callable[[], object]] = [
-        lambda: MessageRing(-HUGE),
-        lambda: MessageRing(max_messages=-HUGE),
+        lambda: MessageRing(-HUGE, counter="cl100k_base", measure="text"),
+        lambda: MessageRing(max_messages=-HUGE, counter="cl100k_base", measure="text"),
         lambda: ring.get(token_limit=-HUGE),
     ]
     for call in calls:
@@ -107,7 +127,10 @@ def test_a_hugely_negative_limit_is_below_one(ring: MessageRing[Any]) -> None:
 def test_numbers_of_more_digits_than_python_shows(ring: MessageRing[Any]) -> None:
     # str() of it is an error of its own; it must not reach standard error from within ours.
     value = 10**5_000
-    calls: list[Callable[[], object]] = [lambda: MessageRing(value), lambda: ring.get(token_limit=value)]
+    calls: list[Callable[[], object]] = [
+        lambda: MessageRing(value, counter="cl100k_base", measure="text"),
+        lambda: ring.get(token_limit=value),
+    ]
     for call in calls:
         with pytest.raises(ValueError, match=r"token_limit must be between .*, got one of thousands of digits"):
             call()
@@ -115,7 +138,7 @@ def test_numbers_of_more_digits_than_python_shows(ring: MessageRing[Any]) -> Non
 
 def test_the_largest_numbers_are_accepted(ring: MessageRing[Any], messages: list[Message]) -> None:
     largest = 2**63 - 1
-    assert MessageRing(largest, max_messages=largest).max_messages == largest
+    assert MessageRing(largest, max_messages=largest, counter="cl100k_base", measure="text").max_messages == largest
     assert same_objects(ring.get(token_limit=largest), messages)
     assert same_objects(ring.get(token_limit=largest, initial_token_count=-(2**63)), messages)
     assert same_objects(ring.get(token_limit=largest, initial_token_count=largest), messages[2:])
@@ -125,7 +148,9 @@ def test_the_initial_count_may_not_exceed_the_limit(ring: MessageRing[Any], mess
     advice = "raise token_limit or shorten what comes before the history"
     message = f"initial token count exceeds token limit: 11 > 10; {advice}"
     check(lambda: ring.get(initial_token_count=11), ValueError, message)
-    check(lambda: MessageRing(10).get(initial_token_count=11), ValueError, message)
+    check(
+        lambda: MessageRing(10, counter="cl100k_base", measure="text").get(initial_token_count=11), ValueError, message
+    )
     message = f"initial token count exceeds token limit: 4 > 3; {advice}"
     check(lambda: ring.get(initial_token_count=4, token_limit=3), ValueError, message)
     assert same_objects(ring.get(initial_token_count=10), messages[2:])
@@ -143,7 +168,7 @@ def test_the_initial_count_may_not_exceed_the_limit(ring: MessageRing[Any], mess
 def test_what_cannot_count(
     ring: MessageRing[Any], messages: list[Message], counter: Any, error: type[Exception], message: str
 ) -> None:
-    check(lambda: MessageRing(10, counter), error, message)
+    check(lambda: MessageRing(10, counter, measure="text"), error, message)
     check(lambda: ring.get(counter=counter), error, message)
     check(lambda: ring.token_count(counter=counter), error, message)
     check_unchanged(ring, messages)
@@ -220,7 +245,7 @@ def test_a_counter_that_raises_now_and_then(messages: list[Message]) -> None:
                 raise OwnError
             return text.split()
 
-        ring: MessageRing[Message] = MessageRing(6, counter)
+        ring: MessageRing[Message] = MessageRing(6, counter, measure="text")
         for message in messages:
             ring.put(message)
             try:
@@ -388,7 +413,7 @@ def test_a_slice_with_a_step_of_zero(ring: MessageRing[Any]) -> None:
 
 
 def test_an_empty_ring_has_nothing_to_take() -> None:
-    ring: MessageRing[Any] = MessageRing()
+    ring: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
     check(ring.pop, IndexError, "pop from an empty ring")
     check(lambda: ring.delete(0), IndexError, "index 0 is out of range for a ring of 0 messages")
     check(lambda: ring.delete(-1), IndexError, "index -1 is out of range for a ring of 0 messages")
@@ -396,7 +421,7 @@ def test_an_empty_ring_has_nothing_to_take() -> None:
 
 
 def test_arguments() -> None:
-    ring: Any = MessageRing()
+    ring: Any = MessageRing(counter="cl100k_base", measure="text")
     make_ring: Any = MessageRing
     calls: list[Callable[[], object]] = [
         lambda: ring.get(10),

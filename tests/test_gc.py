@@ -40,7 +40,7 @@ class Text(str):
 
 
 def message_with_ring(counted: bool) -> MessageRing[Any]:
-    ring: MessageRing[Any] = MessageRing()
+    ring: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
     message = Message("user", "one")
     message.ring = ring  # type: ignore[attr-defined]
     ring.put(message)
@@ -50,7 +50,7 @@ def message_with_ring(counted: bool) -> MessageRing[Any]:
 
 
 def ring_in_itself(counted: bool) -> MessageRing[Any]:
-    ring: MessageRing[Any] = MessageRing()
+    ring: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
     ring.put({"role": "user", "content": "one", "ring": ring})
     if counted:
         ring.get()
@@ -59,7 +59,7 @@ def ring_in_itself(counted: bool) -> MessageRing[Any]:
 
 def counter_with_ring(counted: bool) -> MessageRing[Any]:
     tokenizer = Tokenizer()
-    ring: MessageRing[Any] = MessageRing(10, tokenizer)
+    ring: MessageRing[Any] = MessageRing(10, tokenizer, measure="text")
     tokenizer.owner = ring
     ring.put(Message("user", "one"))
     if counted:
@@ -69,7 +69,7 @@ def counter_with_ring(counted: bool) -> MessageRing[Any]:
 
 def method_with_ring(counted: bool) -> MessageRing[Any]:
     tokenizer = Tokenizer()
-    ring: MessageRing[Any] = MessageRing(10, tokenizer.encode)
+    ring: MessageRing[Any] = MessageRing(10, tokenizer.encode, measure="text")
     tokenizer.owner = ring
     ring.put(Message("user", "one"))
     if counted:
@@ -81,7 +81,7 @@ def closure_with_ring(counted: bool) -> MessageRing[Any]:
     def counter(text: str) -> list[str]:
         return text.split() if len(ring) else []
 
-    ring: MessageRing[Any] = MessageRing(10, counter)
+    ring: MessageRing[Any] = MessageRing(10, counter, measure="text")
     ring.put(Message("user", "one"))
     if counted:
         ring.get()
@@ -91,7 +91,7 @@ def closure_with_ring(counted: bool) -> MessageRing[Any]:
 def ledger_with_ring(counted: bool) -> MessageRing[Any]:
     """Only the ledger knows the counter."""
     tokenizer = Tokenizer()
-    ring: MessageRing[Any] = MessageRing()
+    ring: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
     tokenizer.owner = ring
     ring.put(Message("user", "one"))
     if counted:
@@ -101,7 +101,7 @@ def ledger_with_ring(counted: bool) -> MessageRing[Any]:
 
 def content_with_ring(counted: bool) -> MessageRing[Any]:
     """The message has another content now: only the ledger has the one that was counted."""
-    ring: MessageRing[Any] = MessageRing()
+    ring: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
     text = Text("one")
     text.owner = ring
     message = Message("user", text)
@@ -113,7 +113,7 @@ def content_with_ring(counted: bool) -> MessageRing[Any]:
 
 
 def subclass_in_itself(counted: bool) -> MessageRing[Any]:
-    session = Session()
+    session = Session(counter="cl100k_base", measure="text")
     session.itself = session  # type: ignore[attr-defined]
     if counted:
         session.put(Message("user", "one"))
@@ -122,8 +122,8 @@ def subclass_in_itself(counted: bool) -> MessageRing[Any]:
 
 
 def two_rings(counted: bool) -> MessageRing[Any]:
-    first: MessageRing[Any] = MessageRing()
-    second: MessageRing[Any] = MessageRing()
+    first: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
+    second: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
     first.put({"role": "user", "content": "one", "other": second})
     second.put({"role": "user", "content": "one", "other": first})
     if counted:
@@ -177,7 +177,7 @@ def test_what_is_in_use_is_not_collected() -> None:
 
 def test_the_collector_sees_all_that_a_ring_holds() -> None:
     tokenizer, other = Tokenizer(), Tokenizer()
-    ring: MessageRing[Any] = MessageRing(10, tokenizer)
+    ring: MessageRing[Any] = MessageRing(10, tokenizer, measure="text")
     messages = [Message("user", Text(word)) for word in ("one", "two")]
     ring.put_messages(messages)
     ring.get()
@@ -215,7 +215,7 @@ def test_references_are_given_back() -> None:
             ring.recount()
             ring.get()
 
-    ring: MessageRing[Any] = MessageRing(30)
+    ring: MessageRing[Any] = MessageRing(30, counter="cl100k_base", measure="text")
     work(ring)
     assert counts()[0] == base[0] + 9
     ring.reset()
@@ -224,7 +224,7 @@ def test_references_are_given_back() -> None:
     del ring
     assert counts() == base
 
-    bounded: MessageRing[Any] = MessageRing(30, tokenizer, max_messages=4)
+    bounded: MessageRing[Any] = MessageRing(30, tokenizer, max_messages=4, measure="text")
     for _ in range(100):
         bounded.put(message)
         bounded.get()
@@ -242,7 +242,7 @@ def test_references_are_given_back_after_errors() -> None:
     def failing(text: str) -> list[str]:
         raise LookupError
 
-    ring: MessageRing[Any] = MessageRing(30)
+    ring: MessageRing[Any] = MessageRing(30, counter="cl100k_base", measure="text")
     for _ in range(20):
         with pytest.raises(TypeError):
             ring.put_messages([message, message, 5])
@@ -255,7 +255,7 @@ def test_references_are_given_back_after_errors() -> None:
 
 @pytest.mark.parametrize("max_messages", [None, 50])
 def test_memory_does_not_grow(max_messages: int | None) -> None:
-    ring: MessageRing[Any] = MessageRing(100, max_messages=max_messages)
+    ring: MessageRing[Any] = MessageRing(100, max_messages=max_messages, counter="cl100k_base", measure="text")
 
     def work() -> None:
         for number in range(200):

@@ -105,7 +105,7 @@ def test_what_a_content_counts_as(kind: str, content: Any, text: str) -> None:
     assert text_of(content) == text
     message = KINDS[kind]("user", content)
     seen: list[str] = []
-    ring: MessageRing[Any] = MessageRing()
+    ring: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
     ring.put(message)
     assert ring.token_count() == TokenCounter("cl100k_base").count(text)
     ring.get(counter=lambda text: seen.append(text) or text)  # type: ignore[func-returns-value]
@@ -118,7 +118,7 @@ def test_what_a_content_counts_as(kind: str, content: Any, text: str) -> None:
 @pytest.mark.parametrize("roles", [lambda role: role, Role, PlainRole, MessageRole])
 def test_which_roles_may_start(kind: str, roles: Callable[[str], Any]) -> None:
     for role, starts in (("user", True), ("assistant", False), ("tool", False)):
-        ring: MessageRing[Any] = MessageRing(3, str.split)
+        ring: MessageRing[Any] = MessageRing(3, str.split, measure="text")
         messages = [KINDS[kind](roles(name), "word") for name in ("user", role, "assistant", "tool", "user")]
         ring.put_messages(messages)
         assert same_objects(ring.get(), messages[4:])
@@ -139,7 +139,7 @@ def test_which_roles_may_start(kind: str, roles: Callable[[str], Any]) -> None:
 )
 def test_all_roles(role: Any, starts: bool) -> None:
     messages = [Message("user", "word"), Message(role, "word"), Message("assistant", "word")]
-    ring: MessageRing[Message] = MessageRing(2, str.split)
+    ring: MessageRing[Message] = MessageRing(2, str.split, measure="text")
     ring.put_messages(messages)
     assert same_objects(ring.get(), messages[1:] if starts else messages[2:])
     # First and last may start whatever they are.
@@ -151,13 +151,13 @@ def test_all_roles(role: Any, starts: bool) -> None:
 
 def test_the_first_message_may_start_after_the_older_ones_left() -> None:
     messages = [Message("user", "old")] + [Message("assistant", "word") for _ in range(3)]
-    ring: MessageRing[Message] = MessageRing(3, str.split)
+    ring: MessageRing[Message] = MessageRing(3, str.split, measure="text")
     ring.put_messages(messages)
     assert same_objects(ring.get(), messages[3:])
     ring.delete(0)
     assert same_objects(ring.get(), messages[1:])
 
-    bounded: MessageRing[Message] = MessageRing(3, str.split, max_messages=3)
+    bounded: MessageRing[Message] = MessageRing(3, str.split, max_messages=3, measure="text")
     for number, message in enumerate(messages):
         bounded.put(message)
         assert same_objects(bounded.get(), messages[max(0, number - 2) : number + 1])
@@ -165,7 +165,7 @@ def test_the_first_message_may_start_after_the_older_ones_left() -> None:
 
 def test_a_role_is_read_when_it_is_put_and_by_recount() -> None:
     messages = [Message("user", "word"), Message("user", "word"), Message("user", "word")]
-    ring: MessageRing[Message] = MessageRing(2, str.split)
+    ring: MessageRing[Message] = MessageRing(2, str.split, measure="text")
     ring.put_messages(messages)
     messages[1].role = "assistant"
     ring.recount()
@@ -198,7 +198,7 @@ def test_a_computed_content_is_compared_by_value() -> None:
         return text.split()
 
     message = Computed("one", "two")
-    ring: MessageRing[Computed] = MessageRing(3, counter)
+    ring: MessageRing[Computed] = MessageRing(3, counter, measure="text")
     ring.put_messages([Computed("zero", "and more"), message])
     assert ring.get() == [message]
     calls.clear()
@@ -216,7 +216,7 @@ def test_a_computed_content_is_compared_by_value() -> None:
 def test_changes_of_parts_in_place_are_seen() -> None:
     part, object_part = {"type": "text", "text": "two"}, TextPart("three")
     content: list[Any] = ["one", part, object_part]
-    ring: MessageRing[Any] = MessageRing(counter=str.split)
+    ring: MessageRing[Any] = MessageRing(counter=str.split, measure="text")
     ring.put_messages([{"role": "user", "content": "zero"}, {"role": "user", "content": content}])
     assert ring.token_count() == 4
     part["text"] = "two 2"
@@ -244,11 +244,11 @@ def test_changes_of_a_message_are_seen(changes: tuple[Any, Any], before: list[st
         old, new = changes
         message = Message("user", old)
         messages = [*(Message("user", text) for text in before), message, *(Message("user", text) for text in after)]
-        ring: MessageRing[Message] = MessageRing(counter=counter)
+        ring: MessageRing[Message] = MessageRing(counter=counter, measure="text")
         ring.put_messages(messages)
         for content in (old, new, old):
             message.content = content
-            fresh: MessageRing[Message] = MessageRing(counter=counter)
+            fresh: MessageRing[Message] = MessageRing(counter=counter, measure="text")
             fresh.put_messages(messages)
             assert ring.token_count() == fresh.token_count(), content
             assert same_objects(ring.get(), messages)
@@ -262,7 +262,7 @@ def test_a_str_of_a_subclass_is_its_characters() -> None:
         __len__ = __iter__ = __eq__ = encode = __str__  # type: ignore[assignment]
         __hash__ = str.__hash__
 
-    ring: MessageRing[Any] = MessageRing(counter=str.split)
+    ring: MessageRing[Any] = MessageRing(counter=str.split, measure="text")
     ring.put_messages([Message(Loud("user"), Loud("one two")), Message("user", [Loud("three")])])
     assert ring.token_count() == 3
     assert len(ring.get(token_limit=1)) == 1
@@ -274,7 +274,7 @@ def test_a_mapping_with_attributes_of_these_names_goes_by_its_attributes() -> No
         role = "user"
         content = "attribute"
 
-    ring: MessageRing[Any] = MessageRing(counter=list)
+    ring: MessageRing[Any] = MessageRing(counter=list, measure="text")
     ring.put(Both(role="tool", content="key"))
     assert ring.token_count() == len("attribute")
 
@@ -289,7 +289,7 @@ def test_llama_index_messages() -> None:
             role="user", blocks=[TextBlock(text="three"), ImageBlock(url="https://x.org/i.png"), TextBlock(text="4")]
         ),
     ]
-    ring: MessageRing[ChatMessage] = MessageRing(100)
+    ring: MessageRing[ChatMessage] = MessageRing(100, counter="cl100k_base", measure="text")
     ring.put_messages(messages)
     count = TokenCounter("cl100k_base").count
     joined: str | None = " ".join(str(message.content) for message in messages)
@@ -309,7 +309,7 @@ def test_an_attribute_error_within_a_property_is_its_own() -> None:
         def content(self) -> str:
             raise AttributeError("no attribute 'inner'")
 
-    ring: MessageRing[Any] = MessageRing()
+    ring: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
     with pytest.raises(AttributeError, match="inner"):
         ring.put(Broken())
     assert ring.get_all() == []

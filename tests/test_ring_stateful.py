@@ -66,7 +66,9 @@ class RingMachine(RuleBasedStateMachine):
     )
     def start(self, max_messages: int | None, counter: str, limit: int) -> None:
         self.own, self.limit, self.max_messages = counter, limit, max_messages
-        self.ring: MessageRing[Message] = MessageRing(limit, COUNTERS[counter][0], max_messages=max_messages)
+        self.ring: MessageRing[Message] = MessageRing(
+            limit, COUNTERS[counter][0], max_messages=max_messages, measure="text"
+        )
         self.model: list[Message] = []
         # The counters whose counts may be of texts that have changed since, where get() did not look.
         self.stale: set[str] = set()

@@ -67,7 +67,7 @@ def words(text: str) -> list[str]:
 @pytest.mark.parametrize("max_messages", [None, 500])
 def test_nothing_is_lost_and_no_window_is_over_the_limit(counter: Any, max_messages: int | None) -> None:
     limit = 200
-    ring: MessageRing[Message] = MessageRing(limit, counter, max_messages=max_messages)
+    ring: MessageRing[Message] = MessageRing(limit, counter, max_messages=max_messages, measure="text")
     windows: list[list[Message]] = []
     finished: list[int] = []
 
@@ -107,7 +107,7 @@ def test_nothing_is_lost_and_no_window_is_over_the_limit(counter: Any, max_messa
 @pytest.mark.usefixtures("_hectic")
 @pytest.mark.parametrize("counter", ["cl100k_base", words])
 def test_every_method_at_once(counter: Any) -> None:
-    ring: MessageRing[Message] = MessageRing(60, counter, max_messages=300)
+    ring: MessageRing[Message] = MessageRing(60, counter, max_messages=300, measure="text")
     known = [Message(role, "word " * size) for role in ("user", "assistant", "tool") for size in range(9)]
 
     def sometimes(rng: random.Random, probability: float, call: Callable[[], object]) -> None:
@@ -145,7 +145,7 @@ def test_every_method_at_once(counter: Any) -> None:
     messages = ring.get_all()
     assert {id(message) for message in messages} <= {id(message) for message in known}
     for source in (counter, "o200k_base", len_in_tens, str.split):
-        fresh: MessageRing[Message] = MessageRing(60, source)
+        fresh: MessageRing[Message] = MessageRing(60, source, measure="text")
         fresh.put_messages(messages)
         assert ring.token_count(counter=source) == fresh.token_count()
         for limit in range(1, 80, 3):
@@ -160,7 +160,7 @@ def len_in_tens(text: str) -> range:
 def test_long_texts_are_counted_while_others_put() -> None:
     # Long enough that counting gives up the GIL.
     long = "several words of a long text, " * 3_000
-    ring: MessageRing[Message] = MessageRing(10_000_000)
+    ring: MessageRing[Message] = MessageRing(10_000_000, counter="cl100k_base", measure="text")
     counts: list[int] = []
 
     def write() -> None:
@@ -204,7 +204,7 @@ def in_another_thread(action: Callable[[], object]) -> Callable[[], None]:
     ["put", "put_messages", "pop", "delete", "set", "reset", "recount", "get", "other counter", "token_count", "copy"],
 )
 def test_a_counter_that_calls_back(action: str, times: int, elsewhere: bool) -> None:
-    ring: MessageRing[Message] = MessageRing(25)
+    ring: MessageRing[Message] = MessageRing(25, counter="cl100k_base", measure="text")
     messages = [Message("user", f"a message of {number} words " + "w " * (number % 5)) for number in range(200)]
     more = [Message("user", "one more"), Message("assistant", "and one more")]
     actions: dict[str, Callable[[], object]] = {
@@ -227,7 +227,7 @@ def test_a_counter_that_calls_back(action: str, times: int, elsewhere: bool) -> 
     assert sum(len(message.content.split()) for message in window) <= 25
     counter.times = 0
 
-    expected: MessageRing[Message] = MessageRing(25, words)
+    expected: MessageRing[Message] = MessageRing(25, words, measure="text")
     expected.put_messages(ring.get_all())
     assert same_objects(ring.get(counter=counter), expected.get())
     assert ring.token_count(counter=counter) == expected.token_count()
@@ -241,7 +241,7 @@ def test_a_counter_that_calls_back(action: str, times: int, elsewhere: bool) -> 
 
 @pytest.mark.parametrize("action", ["put", "pop", "set", "recount", "put and pop"])
 def test_a_counter_that_changes_the_history_at_each_call(action: str) -> None:
-    ring: MessageRing[Message] = MessageRing(20)
+    ring: MessageRing[Message] = MessageRing(20, counter="cl100k_base", measure="text")
     messages = [Message("user", "four words a message") for _ in range(2_000)]
     ring.put_messages(messages)
 
@@ -265,14 +265,14 @@ def test_a_counter_that_changes_the_history_at_each_call(action: str) -> None:
 
 
 def test_a_counter_that_empties_the_ring() -> None:
-    ring: MessageRing[Message] = MessageRing(20)
+    ring: MessageRing[Message] = MessageRing(20, counter="cl100k_base", measure="text")
     ring.put_messages([Message("user", "a b c") for _ in range(50)])
     assert ring.get(counter=Reentrant(ring.reset, times=sys.maxsize)) == []
     assert len(ring) == 0
 
 
 def test_a_counter_that_asks_the_ring_for_ever_is_a_recursion_error() -> None:
-    ring: MessageRing[Message] = MessageRing(20)
+    ring: MessageRing[Message] = MessageRing(20, counter="cl100k_base", measure="text")
     ring.put(Message("user", "a b c"))
 
     def counter(text: str) -> list[str]:
@@ -303,7 +303,7 @@ class Calling:
 
 @pytest.mark.parametrize("counter", ["cl100k_base", words])
 def test_a_message_whose_content_calls_back(counter: Any) -> None:
-    ring: MessageRing[Any] = MessageRing(1_000, counter)
+    ring: MessageRing[Any] = MessageRing(1_000, counter, measure="text")
     messages = [Message("user", f"plain {number}") for number in range(40)]
     calls = 0
 
@@ -339,7 +339,7 @@ def test_a_message_whose_content_calls_back(counter: Any) -> None:
 @pytest.mark.parametrize("counter", ["cl100k_base", words])
 @pytest.mark.parametrize("contents", [("a", "b c d e f"), ("", "word"), ("word ", " ", "\n"), (None, "x", ["y", "z"])])
 def test_a_content_that_is_different_at_each_access(counter: Any, contents: tuple[Any, ...]) -> None:
-    ring: MessageRing[Any] = MessageRing(9, counter)
+    ring: MessageRing[Any] = MessageRing(9, counter, measure="text")
     reads = 0
 
     def content() -> Any:
@@ -415,7 +415,7 @@ def collect(_ring: MessageRing[Any]) -> None:
 
 
 def drop_another(_ring: MessageRing[Any]) -> None:
-    other: MessageRing[Any] = MessageRing()
+    other: MessageRing[Any] = MessageRing(counter="cl100k_base", measure="text")
     other.put_messages([Dying("user", DyingText("dying")) for _ in range(10)])
     assert len(other.get()) == 10
 
@@ -436,7 +436,7 @@ LEAVE: dict[str, Callable[[MessageRing[Any]], object]] = {
 @pytest.mark.parametrize("leave", LEAVE)
 def test_finalisers_that_call_back(counter: Any, leave: str) -> None:
     Dying.gone = DyingText.gone = 0
-    ring: MessageRing[Any] = MessageRing(1_000, counter, max_messages=20)
+    ring: MessageRing[Any] = MessageRing(1_000, counter, max_messages=20, measure="text")
     ring.put_messages([Message("user", "first") for _ in range(10)])
     ring.put_messages([Dying("user", DyingText("dying")) for _ in range(10)])
     assert len(ring.get()) == 20

@@ -37,10 +37,10 @@ LONG = settings().max_examples > 10_000
 def check_history(messages: Sequence[Message], encoding: str, total: Total, initial: int = 0) -> None:
     totals = suffix_totals(messages, total)
     roles = [message.role for message in messages]
-    ring: MessageRing[Message] = MessageRing(3000, encoding)
+    ring: MessageRing[Message] = MessageRing(3000, encoding, measure="text")
     ring.put_messages(messages)
     for i, tokens in enumerate(totals):
-        suffix: MessageRing[Message] = MessageRing(3000, encoding)
+        suffix: MessageRing[Message] = MessageRing(3000, encoding, measure="text")
         suffix.put_messages(messages[i:])
         assert suffix.token_count() == tokens, i
     # Whatever was counted for one limit must not change the answer for another: first as they come, then one by one.
@@ -49,7 +49,7 @@ def check_history(messages: Sequence[Message], encoding: str, total: Total, init
         if limit < initial:
             continue
         expected = messages[window_start(totals, roles, limit, initial) :]
-        fresh: MessageRing[Message] = MessageRing(limit, encoding)
+        fresh: MessageRing[Message] = MessageRing(limit, encoding, measure="text")
         fresh.put_messages(messages)
         for window in (
             ring.get(token_limit=limit, initial_token_count=initial),
@@ -91,7 +91,7 @@ def test_long_histories(messages: list[Message]) -> None:
 )
 def test_a_growing_history(rounds: list[tuple[list[Message], int]], max_messages: int | None) -> None:
     for encoding, total in ORACLES.items():
-        ring: MessageRing[Message] = MessageRing(3000, encoding, max_messages=max_messages)
+        ring: MessageRing[Message] = MessageRing(3000, encoding, max_messages=max_messages, measure="text")
         history: list[Message] = []
         for more, limit in rounds:
             ring.put_messages(more)
@@ -117,7 +117,7 @@ def words_and_two_ends(text: str) -> list[str]:
 def test_callables_whose_counts_add_up_are_exact(
     tokenize: Callable[[str], list[str]], messages: list[Message], limit: int
 ) -> None:
-    ring: MessageRing[Message] = MessageRing(limit, tokenize)
+    ring: MessageRing[Message] = MessageRing(limit, tokenize, measure="text")
     ring.put_messages(messages)
     joined = joined_total(lambda text: len(tokenize(without_surrogates(text))))
     assert same_objects(ring.get(), window_of(messages, joined, limit))
@@ -130,7 +130,7 @@ def test_callables_whose_counts_add_up_are_exact(
 def test_any_callable_follows_the_accounting_rule(
     tokenize: Callable[[str], list[str]], messages: list[Message], limit: int
 ) -> None:
-    ring: MessageRing[Message] = MessageRing(limit, tokenize)
+    ring: MessageRing[Message] = MessageRing(limit, tokenize, measure="text")
     ring.put_messages(messages)
     total = summed_total(tokenize)
     assert same_objects(ring.get(), window_of(messages, total, limit))
@@ -142,7 +142,7 @@ def test_real_conversations(airline: list[dict[str, object]]) -> None:
     roles = [str(message["role"]) for message in airline]
     for encoding in ENCODINGS:
         count = tiktoken_count(tiktoken.get_encoding(encoding))
-        ring: MessageRing[dict[str, object]] = MessageRing(3000, encoding)
+        ring: MessageRing[dict[str, object]] = MessageRing(3000, encoding, measure="text")
         ring.put_messages(airline)
         # The window is a suffix of the last messages, so the rule needs their totals only; joined, each of them.
         newest = 150
@@ -166,7 +166,7 @@ def test_real_conversations(airline: list[dict[str, object]]) -> None:
 
 def test_a_window_is_a_new_list_of_the_same_objects() -> None:
     messages = [Message("user", "one two three"), Message("assistant", "four"), Message("user", "five")]
-    ring: MessageRing[Message] = MessageRing(100)
+    ring: MessageRing[Message] = MessageRing(100, counter="cl100k_base", measure="text")
     ring.put_messages(messages)
     first, second = ring.get(), ring.get()
     assert same_objects(first, messages)
@@ -180,7 +180,7 @@ def test_a_window_is_a_new_list_of_the_same_objects() -> None:
 
 def test_the_initial_count_is_spent_before_the_window() -> None:
     messages = [Message("user", word) for word in ("one", " two", " three")]
-    ring: MessageRing[Message] = MessageRing(5)
+    ring: MessageRing[Message] = MessageRing(5, counter="cl100k_base", measure="text")
     ring.put_messages(messages)
     total = ORACLES["cl100k_base"]([str(message.content) for message in messages])
     assert same_objects(ring.get(token_limit=total + 4, initial_token_count=4), messages)
@@ -191,7 +191,7 @@ def test_the_initial_count_is_spent_before_the_window() -> None:
 
 
 def test_an_empty_history_has_an_empty_window() -> None:
-    ring: MessageRing[Message] = MessageRing(5)
+    ring: MessageRing[Message] = MessageRing(5, counter="cl100k_base", measure="text")
     assert ring.get() == []
     assert ring.get(initial_token_count=5) == []
     assert ring.token_count() == 0
@@ -201,7 +201,7 @@ def test_an_empty_history_has_an_empty_window() -> None:
 def test_a_long_run_that_may_not_start_a_window(role: str) -> None:
     question = Message("user", "question")
     run = [Message(role, "result") for _ in range(100_000)]
-    ring: MessageRing[Message] = MessageRing(50_000)
+    ring: MessageRing[Message] = MessageRing(50_000, counter="cl100k_base", measure="text")
     ring.put(question)
     ring.put_messages(run)
     assert same_objects(ring.get(), run[-1:])

@@ -161,7 +161,7 @@ def stats(file: str, session: str | None, encoding: str | None, model: str | Non
     counter = _counter(encoding, model)
     if is_url(file):
         with _session(file, session, counter) as (store, key):
-            conversation: Conversation = MessageRing()
+            conversation: Conversation = MessageRing(counter="cl100k_base", measure="text")
             conversation.put_messages({"role": record.role, "content": record.text} for record in store.all(key))
         conversations = [conversation]
     else:
@@ -260,7 +260,7 @@ def _check_limits(token_limit: int, initial_token_count: int) -> None:
         raise _Refusal(f"initial token count must be at least 0, got {initial_token_count}")
     try:
         # An empty ring refuses the same limits, before a large file is read.
-        MessageRing(token_limit).get(initial_token_count=initial_token_count)
+        MessageRing(token_limit, counter="cl100k_base", measure="text").get(initial_token_count=initial_token_count)
     except ValueError as error:
         raise _Refusal(error) from error
 

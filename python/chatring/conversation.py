@@ -44,7 +44,7 @@ def read_conversations(lines: Iterable[bytes]) -> list[Conversation]:
                 conversations.append(_conversation(value["messages"]))
             else:
                 if not conversations:
-                    conversations.append(MessageRing())
+                    conversations.append(MessageRing(counter="cl100k_base", measure="text"))
                 _put(value, conversations[0])
         except ValueError as error:
             raise ConversationError(f"line {number}: {error}") from error
@@ -55,7 +55,7 @@ def read_conversations(lines: Iterable[bytes]) -> list[Conversation]:
 
 def concatenate(conversations: Iterable[Conversation]) -> Conversation:
     """Return one history of all messages, in order."""
-    history: Conversation = MessageRing()
+    history: Conversation = MessageRing(counter="cl100k_base", measure="text")
     for conversation in conversations:
         history.put_messages(conversation)
     return history
@@ -88,7 +88,7 @@ def _form(value: Any) -> str:
 
 
 def _conversation(messages: list[Any]) -> Conversation:
-    conversation: Conversation = MessageRing()
+    conversation: Conversation = MessageRing(counter="cl100k_base", measure="text")
     for index, message in enumerate(messages):
         _put(message, conversation, place=f"messages[{index}]: ")
     return conversation

@@ -25,7 +25,7 @@ _ROLE_STYLES = {"system": "magenta", "developer": "magenta", "user": "green", "a
 
 def count_tokens(messages: Iterable[Message], counter: TokenCounter) -> int:
     """Return the tokens of the messages' texts joined by one space."""
-    ring: Conversation = MessageRing(counter=counter)
+    ring: Conversation = MessageRing(counter=counter, measure="text")
     ring.put_messages(messages)
     return ring.token_count()
 
@@ -207,7 +207,7 @@ class StatsReport:
         rows = min(_CHART_ROWS, len(history))
         ends = [len(history) * row // rows for row in range(1, rows + 1)]
         growth = []
-        ring: Conversation = MessageRing(counter=counter)
+        ring: Conversation = MessageRing(counter=counter, measure="text")
         for end in progress.track(ends, description="adding up"):
             ring.put_messages(history[len(ring) : end])
             growth.append((end, ring.token_count()))

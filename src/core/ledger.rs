@@ -257,12 +257,6 @@ impl<P> Ledger<P> {
         self.closed = closed;
     }
 
-    /// Notes that a window may begin with the first counted message, and the tokens from it up to its segment's word.
-    pub fn add_first_start(&mut self, opening: i64) {
-        let before = self.sum_before(self.word_after(self.first) + 1).wrapping_sub(opening);
-        self.insert_start(Start { position: self.first, before });
-    }
-
     /// Forgets everything, and hands back what was kept.
     pub fn forget_all(&mut self, forgotten: &mut Vec<P>) {
         let all = std::mem::take(self);

@@ -98,8 +98,6 @@ enum Work<P> {
     Plan,
     /// To count the messages that a window may reach.
     Count(Pass<P>),
-    /// To count the history's first segment: a window may begin with its first message whatever that one's role.
-    Open(Reading<P>, i64),
     /// To find the first start that fits in a run of blank messages.
     Fit(Reading<P>, Goal),
 }
@@ -160,7 +158,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         match &self.work {
             Work::Plan => 0,
             Work::Count(pass) => pass.reading.texts.len(),
-            Work::Open(reading, _) | Work::Fit(reading, _) => reading.texts.len(),
+            Work::Fit(reading, _) => reading.texts.len(),
         }
     }
 
@@ -178,7 +176,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             let wanted = match &self.work {
                 Work::Plan => None,
                 Work::Count(pass) => pass.wants(),
-                Work::Open(reading, _) | Work::Fit(reading, _) => reading.wants(),
+                Work::Fit(reading, _) => reading.wants(),
             };
             if let Some(range) = wanted {
                 self.may_start = range.clone().map(|position| history.may_start(position)).collect();
@@ -186,21 +184,25 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             }
             match std::mem::replace(&mut self.work, Work::Plan) {
                 Work::Plan => {
-                    if let Some(found) = self.plan(history) {
+                    if let Some(found) = self.plan(history)
+                        && !self.has_grown(history)
+                    {
                         return Next::Found(found);
                     }
                 }
                 Work::Count(pass) => self.commit(history, pass),
-                Work::Open(reading, opening) => {
-                    self.forgotten.extend(reading.pins);
-                    self.add_first_start(history, opening);
-                }
                 Work::Fit(reading, goal) => {
                     self.forgotten.extend(reading.pins);
-                    match (goal.found, goal.word) {
-                        (Some(fit), _) => return Next::Found(Some(fit)),
-                        (None, Some(word)) => self.refused.push(word),
-                        (None, None) => return Next::Found(Some(self.last_message())),
+                    let found = match (goal.found, goal.word) {
+                        (Some(fit), _) => fit,
+                        (None, Some(word)) => {
+                            self.refused.push(word);
+                            continue;
+                        }
+                        (None, None) => self.last_message(),
+                    };
+                    if !self.has_grown(history) {
+                        return Next::Found(Some(found));
                     }
                 }
             }
@@ -221,12 +223,6 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             Work::Count(pass) => {
                 pass.reading.take(messages, &may_start);
                 pass.measure(counter, &mut self.tail)?;
-            }
-            Work::Open(reading, opening) => {
-                reading.take(messages, &may_start);
-                if reading.wants().is_none() {
-                    *opening = joined::opening(counter, reading.texts.make_contiguous())?;
-                }
             }
             Work::Fit(reading, goal) => {
                 reading.take(messages, &may_start);
@@ -249,12 +245,22 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                 let entries = pass.entries.into_iter().map(|entry| entry.pin);
                 self.forgotten.extend(entries.chain(pass.reading.pins).chain(pass.spare));
             }
-            Work::Open(reading, _) | Work::Fit(reading, _) => self.forgotten.extend(reading.pins),
+            Work::Fit(reading, _) => self.forgotten.extend(reading.pins),
         }
         self.generation = history.generation();
         self.end = history.messages().end();
         self.tail = None;
         self.refused.clear();
+    }
+
+    /// Whether messages were added since the search began; then it goes on with them, unless that happens all the while.
+    fn has_grown<M>(&mut self, history: &History<M, K, P>) -> bool {
+        if self.end == history.messages().end() || self.attempts == ATTEMPTS {
+            return false;
+        }
+        self.attempts += 1;
+        self.begin(history);
+        true
     }
 
     /// Sets the work to what must be read next, or tells what is found: `None` for an empty history.
@@ -284,28 +290,24 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         };
         let allowance = self.allowance.saturating_sub(added);
         if !ledger.is_empty() && ledger.tokens() <= allowance.saturating_add(slack) {
+            // What a segment adds may depend on what stands before it, which nobody checks while it is in no window. So the
+            // first one counted is counted once more with the older ones.
+            let segment_from = |first: u64| match self.accounting {
+                Accounting::Joined => ledger.word_after(first) + 1,
+                Accounting::Additive => first,
+            };
             if ledger.first() > first {
-                // What the first counted segment adds depends on what stands before it, which nobody checks: once more.
-                let end = match self.accounting {
-                    Accounting::Joined => ledger.word_after(ledger.first()) + 1,
-                    Accounting::Additive => ledger.first(),
-                };
+                let end = segment_from(ledger.first());
                 let spent = ledger.tokens_from(end);
                 let budget = allowance.saturating_add(slack).saturating_sub(spent);
                 self.work = Work::Count(Pass::new(Place::Older, first..end, budget));
                 return None;
             }
             if !ledger.begins_with_a_start() {
-                // The history's first message was counted when others stood before it.
-                match self.accounting {
-                    Accounting::Joined => {
-                        self.work = Work::Open(Reading::new(first..ledger.word_after(first) + 1), 0);
-                    }
-                    Accounting::Additive => {
-                        let opening = ledger.tokens().saturating_sub(ledger.tokens_from(first + 1));
-                        self.add_first_start(history, opening);
-                    }
-                }
+                // The history's first message may begin a window whatever its role. It was counted when others stood
+                // before it.
+                let end = segment_from(ledger.word_after(first) + 1).min(ledger.end());
+                self.work = Work::Count(Pass::new(Place::Older, first..end, i64::MAX));
                 return None;
             }
         }
@@ -357,13 +359,6 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                 ledger.extend_older(tail, entries);
                 ledger.set_closed(closed);
             }
-        }
-        self.generation = history.generation();
-    }
-
-    fn add_first_start<M>(&mut self, history: &mut History<M, K, P>, opening: i64) {
-        if let Some(ledger) = history.ledger_to_change(&self.policy) {
-            ledger.add_first_start(opening);
         }
         self.generation = history.generation();
     }

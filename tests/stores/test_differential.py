@@ -121,7 +121,7 @@ def compare(url: str, counter: Any, name: str | None, total: Callable[[], Total]
     @given(st.lists(changes, min_size=1, max_size=12 if LONG else 8))
     def run(history: list[Change]) -> None:
         key = f"session {next(numbers)}"
-        ring: MessageRing[Record] = MessageRing(counter=counter)
+        ring: MessageRing[Record] = MessageRing(counter=counter, measure="text")
         for change in history:
             apply(change, key, second if change.by_second else first, ring)
             check(change, key, first if change.by_second else second, ring, total())

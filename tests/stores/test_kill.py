@@ -184,7 +184,7 @@ def _check_own(history: list[Record], done: list[Done]) -> None:
 def _check_sums(url: str, key: str, history: list[Record], count: int) -> None:
     """Windows and tokens are those of a ring of the same history, and counting anew does not change them."""
     store = open_store(url)
-    ring = MessageRing[Record]()
+    ring = MessageRing[Record](counter="cl100k_base", measure="text")
     ring.put_messages(history)
     tokens = ring.token_count()
     random = Random(len(history))

@@ -288,7 +288,7 @@ def assert_records(url: str, sessions: dict[str, list[Record]]) -> None:
 
 
 def ring_of(records: list[Record]) -> MessageRing[Record]:
-    ring: MessageRing[Record] = MessageRing()
+    ring: MessageRing[Record] = MessageRing(counter="cl100k_base", measure="text")
     ring.put_messages(records)
     return ring
 

@@ -82,7 +82,7 @@ def durable_url(store_url: str) -> str:
 
 
 def ring_of(records: list[Record], counter: Any = "cl100k_base") -> MessageRing[Record]:
-    ring: MessageRing[Record] = MessageRing(counter=counter)
+    ring: MessageRing[Record] = MessageRing(counter=counter, measure="text")
     ring.put_messages(records)
     return ring
 

@@ -125,7 +125,7 @@ def test_many_keys_of_others_do_not_hide_a_session(client: redis.Redis, call: Ca
 def test_a_hundred_thousand_records_at_once(store: RedisStore) -> None:
     records = [Record(("user", "assistant", "tool")[number % 3], f"Message {number}.") for number in range(100_000)]
     store.append("ada", records)
-    ring: MessageRing[Record] = MessageRing()
+    ring: MessageRing[Record] = MessageRing(counter="cl100k_base", measure="text")
     ring.put_messages(records)
     assert store.length("ada") == 100_000
     assert store.token_count("ada") == ring.token_count()
@@ -203,7 +203,7 @@ def test_writers_of_open_ends_and_removers_keep_order_and_sums(store: RedisStore
             if (record.payload or b"")[:1] == b"%d" % writer
         ]
         assert numbers == sorted(numbers)
-    ring: MessageRing[Record] = MessageRing()
+    ring: MessageRing[Record] = MessageRing(counter="cl100k_base", measure="text")
     ring.put_messages(records)
     assert store.token_count("ada") == ring.token_count()
     for limit in range(1, ring.token_count() + 2):

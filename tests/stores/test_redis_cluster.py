@@ -68,7 +68,9 @@ def url(nodes: list[ClusterNode]) -> str:
 
 def test_sessions_on_all_servers(nodes: list[ClusterNode], url: str, connect: Callable[[str], Any]) -> None:
     call = connect(url)
-    rings: dict[str, MessageRing[Record]] = {session: MessageRing() for session in SESSIONS}
+    rings: dict[str, MessageRing[Record]] = {
+        session: MessageRing(counter="cl100k_base", measure="text") for session in SESSIONS
+    }
     for number in range(4):
         for session, ring in rings.items():
             records = [

@@ -272,7 +272,7 @@ def test_many_messages_go_to_postgresql_in_parts(
     (connection,) = connections
     sizes = (10, 400, 900, 0, 0, 1_000, *[100] * 7)
     records = [Record("user", "word " * (size // 5), b"x" * (size % 7) or None) for size in sizes]
-    ring: MessageRing[Record] = MessageRing()
+    ring: MessageRing[Record] = MessageRing(counter="cl100k_base", measure="text")
     # BEGIN, the session, which is not there, begins and is read, the messages, the session, COMMIT. Of the messages
     # both of 0 are one part, those of 100 are by twos, and all others alone.
     assert len(messages_of(connection, lambda: store.append("ada", records))) == 4 + 9 + 2
@@ -529,7 +529,7 @@ def test_sums_of_a_long_session(sql_url: str) -> None:
     for record in records[1_000:1_100]:
         store.append("ada", [record])
     store.append("ada", records[1_100:])
-    ring: MessageRing[Record] = MessageRing()
+    ring: MessageRing[Record] = MessageRing(counter="cl100k_base", measure="text")
     ring.put_messages(records)
     for limit in (1, 2, 3, 5, 17, 100, 999, 5_000, 8_000):
         assert store.window("ada", limit) == ring.get(token_limit=limit)

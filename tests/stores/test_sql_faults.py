@@ -57,7 +57,7 @@ def assert_unchanged(store: Store, sessions: dict[str, list[Record]] = SESSIONS)
     """Assert that the store has these sessions and no other, with the right sums, and that it goes on."""
     assert sorted(store.keys()) == sorted(sessions)
     for key, records in sessions.items():
-        ring: MessageRing[Record] = MessageRing()
+        ring: MessageRing[Record] = MessageRing(counter="cl100k_base", measure="text")
         ring.put_messages(records)
         assert store.all(key) == records
         assert store.token_count(key) == ring.token_count()

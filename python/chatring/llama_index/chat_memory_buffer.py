@@ -330,10 +330,12 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
     def _read_history(self) -> Iterator[MessageRing[ChatMessage]]:
         """Lend a ring of the history, with the counts of the messages whose texts are still where they were."""
         if self._has_ring():
-            yield self.chat_store.ring(self.chat_store_key) or MessageRing()  # type: ignore[attr-defined]
+            yield self.chat_store.ring(self.chat_store_key) or MessageRing(counter="cl100k_base", measure="text")  # type: ignore[attr-defined]
             return
         # Taken out while in use: another thread's call may be about another history.
-        ring: MessageRing[ChatMessage] = self.__dict__.pop("_seen", None) or MessageRing()
+        ring: MessageRing[ChatMessage] = self.__dict__.pop("_seen", None) or MessageRing(
+            counter="cl100k_base", measure="text"
+        )
         ring.set(self.get_all())
         yield ring
         self.__dict__["_seen"] = ring

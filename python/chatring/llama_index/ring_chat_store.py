@@ -288,7 +288,7 @@ class RingChatStore(BaseChatStore):
         """Return the ring of a session, begun now if there is none; a session that must leave is added to `evicted`."""
         ring = self.ring(key)
         if ring is None:
-            ring = self._rings[key] = MessageRing(max_messages=self.max_messages)
+            ring = self._rings[key] = MessageRing(max_messages=self.max_messages, counter="cl100k_base", measure="text")
             while self.max_sessions is not None and len(self._rings) > self.max_sessions:
                 oldest = next(iter(self._rings))
                 evicted.append((oldest, self._rings.pop(oldest).get_all()))

@@ -131,6 +131,6 @@ def _verify(done: Migration, target: Store) -> None:
 
 
 def _tokens(records: list[Record], counter: TokenCounter) -> int:
-    ring: MessageRing[Record] = MessageRing(counter=counter)
+    ring: MessageRing[Record] = MessageRing(counter=counter, measure="text")
     ring.put_messages(records)
     return ring.token_count()

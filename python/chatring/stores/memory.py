@@ -65,7 +65,7 @@ class MemoryStore(Store):
         """As in `Store`."""
         index = operator.index(index)
         with self._lock:
-            ring = self._ring(key) or MessageRing[Record]()
+            ring = self._ring(key) or MessageRing[Record](counter="cl100k_base", measure="text")
             return ring.delete(place_of(index, len(ring)))
 
     def keys(self) -> list[str]:
@@ -140,5 +140,5 @@ class MemoryStore(Store):
     def _open(self, key: str) -> MessageRing[Record]:
         ring = self._rings.get(key)
         if ring is None:
-            ring = self._rings[key] = MessageRing(counter=self.counter)
+            ring = self._rings[key] = MessageRing(counter=self.counter, measure="text")
         return ring

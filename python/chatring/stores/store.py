@@ -180,5 +180,5 @@ def check_limits(token_limit: int, initial_token_count: int) -> int:
     Raises:
         TypeError, ValueError: as `MessageRing.get`, which knows what limits are.
     """
-    MessageRing[Any](token_limit).get(initial_token_count=initial_token_count)
+    MessageRing[Any](token_limit, counter="cl100k_base", measure="text").get(initial_token_count=initial_token_count)
     return token_limit - initial_token_count
