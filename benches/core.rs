@@ -6,7 +6,7 @@ use std::convert::Infallible;
 use std::hint::black_box;
 
 use chatring::core::count::Counter;
-use chatring::core::encoding::Encoding;
+use chatring::core::count::encoding::Encoding;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use support::history::{History, Message};
 

@@ -16,7 +16,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::process::{Command, ExitCode};
 
-use chatring::core::encoding::Encoding;
+use chatring::core::count::encoding::Encoding;
 use support::history::{History, Message};
 
 #[path = "support/mod.rs"]

@@ -97,7 +97,9 @@ impl<T> Deque<T> {
             }
             _ => None,
         };
-        grow(&mut self.items, 1);
+        if self.items.len() == self.items.capacity() {
+            grow(&mut self.items, 1);
+        }
         self.items.push_back(item);
         evicted
     }

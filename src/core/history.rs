@@ -86,8 +86,10 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         messages: impl ExactSizeIterator<Item = (M, Outline)>,
         forgotten: &mut Vec<P>,
     ) -> Vec<M> {
-        self.messages.reserve(messages.len());
-        self.outlines.reserve(messages.len());
+        if messages.len() > 1 {
+            self.messages.reserve(messages.len());
+            self.outlines.reserve(messages.len());
+        }
         let mut evicted = Vec::new();
         for (message, outline) in messages {
             self.outlines.push(outline);

@@ -97,9 +97,9 @@ enum Work<P> {
     /// Nothing yet: look at the history.
     Plan,
     /// To count the messages that a window may reach.
-    Count(Pass<P>),
+    Count(Box<Pass<P>>),
     /// To find the first start that fits in a run of blank messages.
-    Fit(Reading<P>, Goal),
+    Fit(Box<Reading<P>>, Goal),
 }
 
 /// What fits in a run of blank messages.
@@ -190,7 +190,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                         return Next::Found(found);
                     }
                 }
-                Work::Count(pass) => self.commit(history, pass),
+                Work::Count(pass) => self.commit(history, *pass),
                 Work::Fit(reading, goal) => {
                     self.forgotten.extend(reading.pins);
                     let found = match (goal.found, goal.word) {
@@ -270,22 +270,25 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             return Some(None);
         }
         let slack = if self.accounting == Accounting::Joined { SLACK } else { 0 };
+        let retired = self.retired.len();
         let ledger = history.use_ledger(&self.policy, &mut self.retired);
+        let is_counted = ledger.end() == self.end && !ledger.is_empty();
+        if self.tail.is_none() && is_counted {
+            self.tail = Some((self.end, 0));
+        }
         let Some((tail, added)) = self.tail else {
             // Whatever came since the last query is counted first.
-            if ledger.end() == self.end && !ledger.is_empty() {
-                self.tail = Some((self.end, 0));
+            let budget = self.allowance.saturating_add(slack);
+            let pass = if ledger.is_empty() {
+                Pass::new(Place::Whole, first..self.end, budget)
             } else {
-                let budget = self.allowance.saturating_add(slack);
-                let pass = if ledger.is_empty() {
-                    Pass::new(Place::Whole, first..self.end, budget)
-                } else {
-                    let open = self.accounting == Accounting::Joined && !ledger.is_closed();
-                    Pass::new(if open { Place::AfterText } else { Place::AfterWord }, ledger.end()..self.end, budget)
-                };
-                self.work = Work::Count(pass);
+                let open = self.accounting == Accounting::Joined && !ledger.is_closed();
+                Pass::new(if open { Place::AfterText } else { Place::AfterWord }, ledger.end()..self.end, budget)
+            };
+            self.work = Work::Count(Box::new(pass));
+            if self.retired.len() > retired {
+                self.generation = history.generation();
             }
-            self.generation = history.generation(); // a ledger may have been retired
             return None;
         };
         let allowance = self.allowance.saturating_sub(added);
@@ -300,14 +303,14 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                 let end = segment_from(ledger.first());
                 let spent = ledger.tokens_from(end);
                 let budget = allowance.saturating_add(slack).saturating_sub(spent);
-                self.work = Work::Count(Pass::new(Place::Older, first..end, budget));
+                self.work = Work::Count(Box::new(Pass::new(Place::Older, first..end, budget)));
                 return None;
             }
             if !ledger.begins_with_a_start() {
                 // The history's first message may begin a window whatever its role. It was counted when others stood
                 // before it.
                 let end = segment_from(ledger.word_after(first) + 1).min(ledger.end());
-                self.work = Work::Count(Pass::new(Place::Older, first..end, i64::MAX));
+                self.work = Work::Count(Box::new(Pass::new(Place::Older, first..end, i64::MAX)));
                 return None;
             }
         }
@@ -317,12 +320,12 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             let after = ledger.tokens_from(run.word + 1).saturating_add(added);
             let allowance = self.allowance.saturating_sub(after);
             let goal = Goal { allowance, after, word: Some(run.word), found: None };
-            self.work = Work::Fit(Reading::new(run.first..run.word + 1), goal);
+            self.work = Work::Fit(Box::new(Reading::new(run.first..run.word + 1)), goal);
             return None;
         }
         if fit.is_none() && tail < self.end {
             let goal = Goal { allowance: self.allowance, after: 0, word: None, found: None };
-            self.work = Work::Fit(Reading::new(tail..self.end), goal);
+            self.work = Work::Fit(Box::new(Reading::new(tail..self.end)), goal);
             return None;
         }
         let with_tail = |fit: Fit| Fit { tokens: fit.tokens.map(|tokens| tokens.saturating_add(added)), ..fit };
