@@ -18,6 +18,8 @@ mod _core {
     #[pymodule_export]
     use crate::py::counter::TokenCounter;
     #[pymodule_export]
+    use crate::py::format::{_outline, _read};
+    #[pymodule_export]
     use crate::py::message::_read_blocks;
     #[pymodule_export]
     use crate::py::record::{_is_blank, _measure_appended, _start_among_blank};

@@ -181,14 +181,14 @@ def read(message: Any) -> Reading:
         return read_message(message, fields, None)
     if isinstance(fields.get("from"), str) and "value" in fields:  # ShareGPT
         return read_message(message, {"content": fields["value"]}, fields["from"])
-    raise unreadable(message, fields)
+    raise unreadable(message)
 
 
 def read_message(message: Any, fields: Fields, role: str | None, has_role: bool = True) -> Reading:
     """Read a message that names who speaks; only Gemini's contents may leave that out."""
     has_body = any(key in fields for key in BODIES)
     if not has_body and all(is_empty(fields.get(key)) for key in MESSAGE_FIELDS):
-        raise unreadable(message, fields)
+        raise unreadable(message)
     more = fields.get("additional_kwargs")  # LangChain's and LlamaIndex's: what they have no field for
     more = fields_of(more) if is_record(more) else {}
 
@@ -243,7 +243,7 @@ def read_message(message: Any, fields: Fields, role: str | None, has_role: bool 
     if body == "parts":
         provider = "gemini"
     else:
-        provider = reader.provider or ("openai-responses" if type_of(fields) in {"message"} | SYSTEM_ITEMS else "")
+        provider = reader.provider or ("openai-responses" if fields.get("type") in {"message"} | SYSTEM_ITEMS else "")
     return Reading(kind, continues, may_start, provider or "openai-chat", extras, reader.texts)
 
 
@@ -294,12 +294,13 @@ class Reader:
 
     def content(self, content: Any, in_call: bool) -> None:
         """Read texts and blocks. Calls inside a call are that call."""
+        if isinstance(content, str):
+            self.texts.append(content)
+            return
         self.depth += 1
         if self.depth > MAX_DEPTH:
             raise ValueError(f"a message is nested more than {MAX_DEPTH} levels deep")
-        if isinstance(content, str):
-            self.texts.append(content)
-        elif is_list(content):
+        if is_list(content):
             for part in content:
                 if isinstance(part, (int, float)):
                     self.value(part)
@@ -547,8 +548,8 @@ def public(key: Any) -> bool:
     return isinstance(key, str) and not key.startswith("_")
 
 
-def unreadable(message: Any, fields: Fields) -> TypeError:
-    keys = ", ".join(repr(key) for key in list(fields)[:12]) or "none"
+def unreadable(message: Any) -> TypeError:
+    keys = ", ".join(repr(key) for key in list(message_fields(message))[:12]) or "none"
     kind = "keys" if is_mapping(message) else "attributes"
     return TypeError(
         "a message needs a role and a content (or tool_calls, blocks or parts), or the type of an item such as"

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 import sqlite3
 from collections import UserDict
 from collections.abc import Callable, Iterator
@@ -15,6 +16,9 @@ from unittest.mock import MagicMock, Mock
 import pytest
 import reading
 import tiktoken
+from chatring import _core
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from langchain_core.load import dumpd
 from langchain_core.messages import (
     AIMessage,
@@ -42,7 +46,16 @@ def recorded() -> list[dict[str, Any]]:
 
 
 def read(message: Any) -> Reading:
-    return reading.read(message)
+    """Read a message in Rust, as the literal reading in Python does."""
+    kind, continues, may_start, provider, extras, texts, _ = _core._read(message)
+    got = Reading(kind, continues, may_start, provider, Extras(*extras), texts)
+    assert got == reading.read(message)
+    assert _core._outline(message) == (kind, continues, may_start)
+    return got
+
+
+def overhead(message: Any) -> int:
+    return _core._read(message)[-1]
 
 
 def test_every_recorded_message_is_read(recorded: list[dict[str, Any]]) -> None:
@@ -574,5 +587,121 @@ UNREADABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
 @pytest.mark.parametrize("case", UNREADABLE)
 def test_what_cannot_be_read_is_named(case: str) -> None:
     make, error, words = UNREADABLE[case]
-    with pytest.raises(error, match=words):
-        read(make())
+    for reader in (reading.read, _core._read, _core._outline):
+        with pytest.raises(error, match=words):
+            reader(make())
+
+
+# Anything at all
+
+WORDS = ("", "user", "assistant", "tool", "model", "Developer", "ai", "request", "response", "a text", "é", "server")
+KEYS = sorted(
+    {"role", "content", "parts", "blocks", "type", "name", "note", "kwargs", "from", "value", "additional_kwargs"}
+    | {*reading.MESSAGE_FIELDS, *reading.KNOWN_KEYS, *reading.MEDIUM_TEXTS, *reading.MIMES, *reading.BEDROCK_KEYS}
+)
+TYPES = sorted(
+    {*reading.TEXT_TYPES, *reading.IMAGE_TYPES, *reading.AUDIO_TYPES, *reading.FILE_TYPES, *reading.MIME_TYPES}
+    | {*reading.REASONING_ITEMS, *reading.SYSTEM_ITEMS, *reading.RESPONSES_TYPES, *reading.ANTHROPIC_TYPES}
+    | {"function_call", "function_call_output", "tool-call", "tool-return", "web_search_tool_result", "message"}
+    | {"image_generation_call", "constructor", "human", "AIMessageChunk", "ToolMessage", "unknown", "retry-prompt"}
+    | {"system-prompt", "user-prompt", "image/png", "audio/wav", "application/pdf"}
+)
+scalars = st.none() | st.sampled_from(WORDS) | st.sampled_from(TYPES) | st.booleans() | st.integers(-9, 9)
+
+
+def records(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    keys = st.sampled_from(KEYS)
+    typed = st.fixed_dictionaries(
+        {"type": st.sampled_from(TYPES)}, optional=dict.fromkeys(("text", "name", "content", "source"), values)
+    )
+    return st.dictionaries(keys, values, max_size=4) | typed
+
+
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=3) | records(inner) | records(inner).map(lambda fields: SimpleNamespace(**fields))
+    ),
+    max_leaves=8,
+)
+messages = st.fixed_dictionaries(
+    {},
+    optional={
+        "role": st.sampled_from(WORDS),
+        "type": st.sampled_from(TYPES),
+        "kind": st.sampled_from(("request", "response")),
+        "content": values,
+        "parts": values,
+        "data": values,
+        "kwargs": values,
+        **dict.fromkeys(reading.MESSAGE_FIELDS, values),
+        "name": st.sampled_from(WORDS),
+        "additional_kwargs": values,
+    },
+)
+
+
+@given(messages | records(values), st.booleans())
+@settings(max_examples=500)
+@example(
+    {"role": "user", "content": [{"type": "tool_result", "content": ({"document": {"source": {"text": "a"}}},)}]}, False
+)
+def test_any_message_reads_as_the_literal_reading_does(message: dict[str, Any], as_attributes: bool) -> None:
+    if as_attributes:
+        message = SimpleNamespace(**message)  # type: ignore[assignment]
+    try:
+        reading.read(message)
+    except (TypeError, ValueError) as error:
+        for reader in (_core._read, _core._outline):
+            with pytest.raises(type(error), match=re.escape(str(error))):
+                reader(message)
+    else:
+        read(message)
+
+
+# What it costs beside the texts
+
+COOKBOOK = [
+    (
+        "system",
+        None,
+        "You are a helpful, pattern-following assistant that translates corporate jargon into plain English.",
+    ),
+    ("system", "example_user", "New synergies will help drive top-line growth."),
+    ("system", "example_assistant", "Things working well together will increase revenue."),
+    (
+        *("system", "example_user"),
+        "Let's circle back when we have more bandwidth to touch base on opportunities for increased leverage.",
+    ),
+    ("system", "example_assistant", "Let's talk later when we're less busy about how to do better."),
+    ("user", None, "This late pivot means we don't have time to boil the ocean for the client deliverable."),
+]
+
+
+def tokens(message: Any, encoding: tiktoken.Encoding) -> int:
+    return overhead(message) + sum(len(encoding.encode_ordinary(text)) for text in read(message).texts)
+
+
+def test_openai_s_own_example_counts_as_published(o200k: tiktoken.Encoding, cl100k: tiktoken.Encoding) -> None:
+    """As in "How to count tokens with tiktoken" of OpenAI's cookbook, less the 3 tokens that prime the reply."""
+    messages = [
+        {"role": role, "content": content} | ({"name": name} if name else {}) for role, name, content in COOKBOOK
+    ]
+    assert sum(tokens(message, o200k) for message in messages) == 124 - 3  # gpt-4o, gpt-4o-mini
+    assert sum(tokens(message, cl100k) for message in messages) == 129 - 3  # gpt-4, gpt-3.5-turbo
+
+
+def test_a_format_in_python() -> None:
+    class Event:
+        def __init__(self, author: str, words: str) -> None:
+            self.author, self.words = author, words
+
+    class EventFormat:
+        def read(self, message: Event) -> dict[str, str]:
+            return {"role": message.author, "content": message.words}
+
+    with pytest.raises(TypeError, match="this Event has the attributes 'author', 'words'"):
+        _core._read(Event("agent", "hi"))
+    assert _core._read(Event("agent", "hi"), EventFormat())[:3] == ("assistant", False, True)
+    with pytest.raises(TypeError, match="a format must have a method read"):
+        _core._read(Event("agent", "hi"), object())

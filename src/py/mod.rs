@@ -2,6 +2,7 @@
 
 pub mod counter;
 mod error;
+pub mod format;
 mod history;
 pub mod message;
 pub mod record;
