@@ -327,8 +327,9 @@ class Reader:
             else:
                 self.walk(fields, in_call)
         elif kind in TEXT_TYPES:
-            for key in ("text", "content"):
-                self.content(fields.get(key), in_call)
+            for key, value in fields.items():
+                if key in ("text", "content"):
+                    self.content(value, in_call)
         elif kind in IMAGE_TYPES:
             self.medium("images", fields)
         elif kind in AUDIO_TYPES:
@@ -507,9 +508,10 @@ def fields_of(value: Any) -> Fields:
     """Return the keys or public attributes of a block."""
     if isinstance(value, dict):
         return value
-    if is_mapping(value):
+    fields = attributes(value)
+    if is_mapping(value) and not (KNOWN_KEYS - SKIPPED) & fields.keys():
         return {key: value[key] for key in value.keys()}  # noqa: SIM118 (a row's iterator gives its values)
-    if fields := attributes(value):
+    if fields:
         return fields
     fields = {key: found for key in PROBED_IN_BLOCKS if (found := getattr(value, key, None)) is not None}
     # An object that has an attribute of any name has none that says something.
@@ -518,17 +520,20 @@ def fields_of(value: Any) -> Fields:
 
 def message_fields(message: Any) -> Fields:
     """Return the keys or attributes of a message; those that a class computes are asked for by name."""
-    if isinstance(message, dict) or is_mapping(message):
-        return fields_of(message)
+    if isinstance(message, dict):
+        return message
     fields = attributes(message)
+    says_who = any(key in fields for key in ("role", "type", "kind", "parts"))
+    if says_who and any(key in fields for key in MESSAGE_FIELDS):
+        return fields
+    if is_mapping(message):
+        return {key: message[key] for key in message.keys()}  # noqa: SIM118
     own = getattr(message, "__dict__", None)
     if isinstance(own, dict) and "_role" in own and "_content" in own:  # Haystack's
         return {"role": own["_role"], "content": own["_content"], "name": own.get("_name")}
-    says_who = any(key in fields for key in ("role", "type", "kind", "parts"))
-    if not (says_who and any(key in fields for key in MESSAGE_FIELDS)):
-        for key in PROBED:
-            if key not in fields and (found := getattr(message, key, MISSING)) is not MISSING:
-                fields[key] = found
+    for key in PROBED:
+        if key not in fields and (found := getattr(message, key, MISSING)) is not MISSING:
+            fields[key] = found
     return fields
 
 

@@ -642,7 +642,7 @@ messages = st.fixed_dictionaries(
 
 
 @given(messages | records(values), st.booleans())
-@settings(max_examples=500)
+@settings(max_examples=max(500, settings().max_examples))
 @example(
     {"role": "user", "content": [{"type": "tool_result", "content": ({"document": {"source": {"text": "a"}}},)}]}, False
 )
@@ -689,6 +689,83 @@ def test_openai_s_own_example_counts_as_published(o200k: tiktoken.Encoding, cl10
     ]
     assert sum(tokens(message, o200k) for message in messages) == 124 - 3  # gpt-4o, gpt-4o-mini
     assert sum(tokens(message, cl100k) for message in messages) == 129 - 3  # gpt-4, gpt-3.5-turbo
+
+
+TEXT_BLOCK = {"type": "text", "text": "hi"}
+CHAT_CALL = {"function": {"name": "f", "arguments": "{}"}}
+CLAUDE_CALL = {"type": "tool_use", "name": "f", "input": {}}
+BEDROCK_CALL = {"toolUse": {"name": "f", "input": {}}}
+GEMINI_CALL = {"functionCall": {"name": "f", "args": {}}}
+# One message, or item, for each column of the table in docs/counting.md; a plain one comes first.
+COLUMNS = ("message", "name", "call", "several calls", "result", "image", "audio, video", "file")
+PRICED: dict[str, list[Any]] = {
+    "OpenAI chat, and any plain role and content": [
+        {"role": "user", "content": "hi"},
+        {"role": "user", "content": "hi", "name": "Ann"},
+        {"role": "assistant", "tool_calls": [CHAT_CALL]},
+        {"role": "assistant", "tool_calls": [CHAT_CALL, CHAT_CALL]},
+        {"role": "tool", "content": "hi"},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]},
+        {"role": "user", "content": [{"type": "input_audio", "input_audio": {"data": "AAAA"}}]},
+        {"role": "user", "content": [{"type": "file", "file": {"file_id": "1"}}]},
+    ],
+    "OpenAI Responses": [
+        {"type": "message", "role": "user", "content": "hi"},
+        {"type": "message", "role": "user", "content": "hi", "name": "Ann"},
+        {"type": "function_call", "name": "f", "arguments": "{}"},
+        None,
+        {"type": "function_call_output", "output": "hi"},
+        {"role": "user", "content": [{"type": "input_image", "image_url": "data:"}]},
+        None,
+        {"role": "user", "content": [{"type": "input_file", "file_id": "1"}]},
+    ],
+    "Anthropic": [
+        {"role": "assistant", "content": [{"type": "thinking", "thinking": "hm"}]},
+        None,
+        {"role": "assistant", "content": [CLAUDE_CALL]},
+        {"role": "assistant", "content": [CLAUDE_CALL, CLAUDE_CALL]},
+        {"role": "user", "content": [{"type": "tool_result", "content": "hi"}]},
+        {"role": "user", "content": [{"type": "image", "source": {"type": "url", "url": "https://a.example"}}]},
+        None,
+        {"role": "user", "content": [{"type": "document", "source": {"type": "base64", "data": "AAAA"}}]},
+    ],
+    "Bedrock": [
+        {"role": "user", "content": [{"text": "hi"}]},
+        None,
+        {"role": "assistant", "content": [BEDROCK_CALL]},
+        {"role": "assistant", "content": [BEDROCK_CALL, BEDROCK_CALL]},
+        {"role": "user", "content": [{"toolResult": {"content": [{"text": "hi"}]}}]},
+        {"role": "user", "content": [{"image": {"format": "png", "source": {"bytes": b"a"}}}]},
+        {"role": "user", "content": [{"video": {"format": "mp4", "source": {"bytes": b"a"}}}]},
+        {"role": "user", "content": [{"document": {"format": "pdf", "source": {"bytes": b"a"}}}]},
+    ],
+    "Gemini": [
+        {"role": "user", "parts": [{"text": "hi"}]},
+        None,
+        {"role": "model", "parts": [GEMINI_CALL]},
+        {"role": "model", "parts": [GEMINI_CALL, GEMINI_CALL]},
+        {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {}}}]},
+        {"role": "user", "parts": [{"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]},
+        {"role": "user", "parts": [{"inlineData": {"mimeType": "audio/wav", "data": "AAAA"}}]},
+        {"role": "user", "parts": [{"inlineData": {"mimeType": "application/pdf", "data": "AAAA"}}]},
+    ],
+}
+
+
+@pytest.mark.parametrize("provider", PRICED)
+def test_constants_are_as_documented(provider: str) -> None:
+    table = (Path(__file__).parents[1] / "docs" / "counting.md").read_text(encoding="utf-8")
+    row = next(line for line in table.splitlines() if line.startswith(f"| {provider} |"))
+    documented = [int(cell.replace(",", "")) for cell in row.strip("| ").split("|")[1:]]
+    constants = dict(zip(COLUMNS, documented, strict=True))
+    for column, message in zip(COLUMNS, PRICED[provider], strict=True):
+        if message is not None:
+            want = constants["message"]
+            if column == "several calls":
+                want += 2 * constants["call"]
+            if column != "message":
+                want += constants[column]
+            assert overhead(message) == want, column
 
 
 def test_a_format_in_python() -> None:

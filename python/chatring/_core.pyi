@@ -32,7 +32,9 @@ class _TiktokenEncoding(Protocol):
 _CounterSource: TypeAlias = TokenCounter | str | _TiktokenEncoding | Callable[[str], Sized]
 
 def _read(
-    message: object, /, format: object = None
+    message: object,
+    /,
+    format: object = None,  # noqa: A002 (as in MessageRing)
 ) -> tuple[str, bool, bool, str, tuple[bool, int, int, int, int, int], list[str], int]:
     """Read a message, for tests: kind, continues, may start, provider, extras, texts, tokens beside the texts."""
 

@@ -1,5 +1,6 @@
 //! The fields of messages and blocks: keys of mappings, attributes of objects.
 
+use super::keys::Key;
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -96,10 +97,14 @@ pub fn fields_of<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Fields<'py>>
     {
         return Ok(None);
     }
-    if let Some(fields) = mapping(value)? {
+    let fields = attributes(value)?;
+    // Whether it is a mapping takes long to see. What has a block's fields need not be asked.
+    let is_block = |key: &str| !matches!(Key::named(key), Key::Skipped | Key::Unknown);
+    if !fields.iter().any(|(key, _)| as_str(key).is_some_and(is_block))
+        && let Some(fields) = mapping(value)?
+    {
         return Ok(Some(fields));
     }
-    let fields = attributes(value)?;
     if !fields.is_empty() {
         return Ok(Some(Fields::List(fields)));
     }
@@ -139,10 +144,14 @@ pub fn message_fields<'py>(
     if let Ok(dict) = message.cast::<PyDict>() {
         return Ok(Fields::Dict(dict.clone()));
     }
+    let py = message.py();
+    let fields = attributes(message)?;
+    if says_enough(&fields) {
+        return Ok(Fields::List(fields));
+    }
     if let Some(fields) = mapping(message)? {
         return Ok(fields);
     }
-    let py = message.py();
     if let Some(own) = own_dict(message)?
         && let Some(role) = own.get_item(intern!(py, "_role"))?
         && let Some(content) = own.get_item(intern!(py, "_content"))?
@@ -153,10 +162,6 @@ pub fn message_fields<'py>(
         if let Some(name) = own.get_item(intern!(py, "_name"))? {
             fields.push((intern!(py, "name").clone().into_any(), name));
         }
-        return Ok(Fields::List(fields));
-    }
-    let fields = attributes(message)?;
-    if says_enough(&fields) {
         return Ok(Fields::List(fields));
     }
     let mut fields = Fields::List(fields);
