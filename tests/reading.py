@@ -118,7 +118,7 @@ MESSAGE_FIELDS = (
     "tools",
 )  # fmt: skip
 # What is asked of an object whose own dict does not have its fields: a class with slots, properties or __getattr__.
-PROBED = ("role", "type", "kind", "name", "additional_kwargs", *MESSAGE_FIELDS)
+PROBED = (*MESSAGE_FIELDS, "name", "role", "type", "kind", "additional_kwargs")
 PROBED_IN_BLOCKS = (
     *("type", "text", "content", "thinking", "name", "input", "arguments", "args"),
     *("function", "function_call", "function_response", "inline_data", "file_data"),
@@ -159,8 +159,8 @@ def read(message: Any) -> Reading:
         # LangChain's dumpd: the class's name stands last in the id.
         name = fields.get("id")
         name = name[-1] if isinstance(name, (list, tuple)) and name else None
-        fields = {"type": name, **fields_of(fields["kwargs"])}
-    elif is_role(fields.get("type")) and is_record(fields.get("data")):
+        fields = {**({"type": name} if is_class(name) else {}), **fields_of(fields["kwargs"])}
+    elif is_class(fields.get("type")) and is_record(fields.get("data")):
         fields = {"type": fields["type"], **fields_of(fields["data"])}  # LangChain's messages_to_dict
 
     role = fields.get("role")
@@ -465,6 +465,13 @@ def kind_of(role: str | None) -> str:
 
 def is_role(value: Any) -> bool:
     return isinstance(value, str) and normal(value) in ROLES
+
+
+def is_class(value: Any) -> bool:
+    """Say whether it names a class of messages, and not a type of items."""
+    if not is_role(value) or is_call(kind := value.replace("-", "_")) or is_result(kind):
+        return False
+    return normal(value) not in CALL_ROLES | REASONING_ROLES
 
 
 def type_of(fields: Fields) -> str | None:

@@ -780,5 +780,18 @@ def test_a_format_in_python() -> None:
     with pytest.raises(TypeError, match="this Event has the attributes 'author', 'words'"):
         _core._read(Event("agent", "hi"))
     assert _core._read(Event("agent", "hi"), EventFormat())[:3] == ("assistant", False, True)
-    with pytest.raises(TypeError, match="a format must have a method read"):
+    assert _core._outline(Event("agent", "hi"), EventFormat()) == ("assistant", False, True)
+    with pytest.raises(TypeError, match=r"or have a method read\(message\) .* got object"):
         _core._read(Event("agent", "hi"), object())
+
+
+def test_a_format_by_name_is_that_of_plain_messages() -> None:
+    plain = {"role": "user", "content": "hi"}
+    item = {"type": "function_call", "name": "f", "arguments": "{}"}
+    for provider in PROVIDERS:
+        assert _core._read(plain, provider)[3] == provider
+        assert _core._read(item, provider)[3] == "openai-responses"
+    with pytest.raises(
+        ValueError, match="unknown format 'openai': choose one of openai-chat, openai-responses, anthropic"
+    ):
+        _core._read(plain, "openai")

@@ -38,7 +38,11 @@ def _read(
 ) -> tuple[str, bool, bool, str, tuple[bool, int, int, int, int, int], list[str], int]:
     """Read a message, for tests: kind, continues, may start, provider, extras, texts, tokens beside the texts."""
 
-def _outline(message: object, /) -> tuple[str, bool, bool]:
+def _outline(
+    message: object,
+    /,
+    format: object = None,  # noqa: A002
+) -> tuple[str, bool, bool]:
     """Read what a message is to the rules, for tests: kind, continues, may start."""
 
 def _read_blocks(message: type, text_block: type, /) -> None:

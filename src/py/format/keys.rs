@@ -312,13 +312,11 @@ pub fn describes_medium(key: &str) -> bool {
     matches!(key, "text" | "title" | "context" | "name" | "filename" | "caption" | "displayName" | "display_name")
 }
 
-/// The name of a provider, as the argument `format` has it.
-pub fn provider_name(provider: Provider) -> &'static str {
-    match provider {
-        Provider::OpenAiChat => "openai-chat",
-        Provider::OpenAiResponses => "openai-responses",
-        Provider::Anthropic => "anthropic",
-        Provider::Gemini => "gemini",
-        Provider::Bedrock => "bedrock",
-    }
-}
+/// The providers, by the names that the argument `format` has for them.
+pub const PROVIDERS: [(&str, Provider); 5] = [
+    ("openai-chat", Provider::OpenAiChat),
+    ("openai-responses", Provider::OpenAiResponses),
+    ("anthropic", Provider::Anthropic),
+    ("gemini", Provider::Gemini),
+    ("bedrock", Provider::Bedrock),
+];

@@ -1,25 +1,30 @@
 //! Reading messages: what each is to the rules, and what counts of it. By its shape, without being told.
 //!
-//! - `keys` are the words that formats have in common: what roles, types and keys mean.
-//! - `fields` are keys of mappings and attributes of objects, alike.
-//! - `message` knows the shapes: messages with a role (OpenAI chat, Anthropic, Bedrock, `LlamaIndex`, ...), Gemini's contents,
-//!   items of Responses, messages of `LangChain` and their dumps, of Pydantic AI and of `ShareGPT`.
-//! - `reader` reads what is inside: texts, blocks, calls, results and media.
-//! - `python` is a format written in Python.
+//! - `shape` says which shape a message has. `speech` reads those that name who speaks, `item` those of Responses, which have a
+//!   type instead, `langchain` and `pydantic_ai` what these have of their own. `python` is a format written in Python.
+//! - `reader` reads what is inside, of all shapes alike: texts, blocks, calls, results and media.
+//! - `keys` are the words that they have in common: what roles, types and keys mean. `fields` are keys of mappings and attributes
+//!   of objects, alike; `slots` those of a message.
 //!
 //! `tests/reading.py` is the same in Python, literally.
 
 mod fields;
+mod item;
 mod keys;
-mod message;
+mod langchain;
+mod pydantic_ai;
 pub mod python;
 mod reader;
+mod shape;
+mod slots;
+mod speech;
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString};
 
-use self::keys::provider_name;
+use self::keys::PROVIDERS;
 use crate::core::item::{Extras, Kind, Outline, Provider};
 use crate::core::measure::Constants;
 use crate::py::message::to_text;
@@ -38,7 +43,7 @@ pub struct Reading<'py> {
 /// # Errors
 /// A `TypeError` that names what is missing or wrong; whatever the message's own properties raise.
 pub fn outline(message: &Bound<'_, PyAny>) -> PyResult<Outline> {
-    Ok(message::read(message, false)?.outline)
+    Ok(shape::read(message, false)?.outline)
 }
 
 /// What `message` is to the rules, and what counts of it.
@@ -46,7 +51,7 @@ pub fn outline(message: &Bound<'_, PyAny>) -> PyResult<Outline> {
 /// # Errors
 /// As for [`outline`].
 pub fn read<'py>(message: &Bound<'py, PyAny>) -> PyResult<Reading<'py>> {
-    message::read(message, true)
+    shape::read(message, true)
 }
 
 /// The characters that one of a [`Reading`]'s texts counts as: its own, or those of its JSON as providers' SDKs send it.
@@ -69,18 +74,77 @@ pub fn text_of(text: &Bound<'_, PyAny>) -> PyResult<String> {
     to_text(dumps.bind(py).call((text,), Some(options.bind(py)))?.cast()?)
 }
 
+/// How the messages of one history are read.
+pub enum Format {
+    /// Each by its shape.
+    Shape,
+    /// By their shape; a plain role and content, which looks alike wherever it is sent, is this provider's.
+    Provider(Provider),
+    /// By an object in Python: see [`python`].
+    Python(Py<PyAny>),
+}
+
+impl Format {
+    /// What the argument `format` says: None, the name of a provider, or an object with a method `read`.
+    ///
+    /// # Errors
+    /// A `ValueError` for a name that is not one of a provider, a `TypeError` for any other object.
+    pub fn from_argument(format: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
+        let Some(format) = format.filter(|format| !format.is_none()) else { return Ok(Self::Shape) };
+        let Ok(name) = format.cast::<PyString>() else {
+            return python::check(format).map(|()| Self::Python(format.clone().unbind()));
+        };
+        if let Ok(name) = name.to_str()
+            && let Some((_, provider)) = PROVIDERS.iter().find(|(known, _)| *known == name)
+        {
+            return Ok(Self::Provider(*provider));
+        }
+        let known = PROVIDERS.map(|(name, _)| name).join(", ");
+        Err(PyValueError::new_err(format!("unknown format {}: choose one of {known}", name.repr()?)))
+    }
+
+    /// As [`outline`].
+    ///
+    /// # Errors
+    /// As for [`outline`]; whatever a format in Python raises.
+    pub fn outline(&self, message: &Bound<'_, PyAny>) -> PyResult<Outline> {
+        match self {
+            Self::Shape | Self::Provider(_) => outline(message),
+            Self::Python(format) => outline(&python::translate(format.bind(message.py()), message)?),
+        }
+    }
+
+    /// As [`read`].
+    ///
+    /// # Errors
+    /// As for [`Format::outline`].
+    pub fn read<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Reading<'py>> {
+        match self {
+            Self::Shape => read(message),
+            Self::Provider(provider) => {
+                let mut reading = read(message)?;
+                if reading.provider == Provider::OpenAiChat {
+                    reading.provider = *provider;
+                }
+                Ok(reading)
+            }
+            Self::Python(format) => read(&python::translate(format.bind(message.py()), message)?),
+        }
+    }
+}
+
 /// Reads a message, for tests: kind, continues, may start, provider, extras, texts, and the tokens beside the texts.
 #[pyfunction]
 #[pyo3(signature = (message, /, format = None))]
 pub fn _read<'py>(message: &Bound<'py, PyAny>, format: Option<&Bound<'py, PyAny>>) -> PyResult<ReadTuple> {
-    let translated = format.map(|format| python::translate(format, message)).transpose()?;
-    let Reading { outline, provider, extras, texts } = read(translated.as_ref().unwrap_or(message))?;
+    let Reading { outline, provider, extras, texts } = Format::from_argument(format)?.read(message)?;
     let texts = texts.iter().map(text_of).collect::<PyResult<_>>()?;
     let overhead = Constants::of(provider).overhead(&extras);
     let Extras { named, calls, results, images, audio, files } = extras;
     let extras = (named, calls, results, images, audio, files);
     let (kind, continues, may_start) = outlined(outline);
-    Ok((kind, continues, may_start, provider_name(provider), extras, texts, overhead))
+    let provider = PROVIDERS.iter().find(|(_, known)| *known == provider).map_or("", |(name, _)| name);
+    Ok((kind, continues, may_start, provider, extras, texts, overhead))
 }
 
 type ReadTuple = (&'static str, bool, bool, &'static str, ExtrasTuple, Vec<String>, u64);
@@ -88,9 +152,9 @@ type ExtrasTuple = (bool, u32, u32, u32, u32, u32);
 
 /// The outline of a message, for tests: kind, continues, may start.
 #[pyfunction]
-#[pyo3(signature = (message, /))]
-pub fn _outline(message: &Bound<'_, PyAny>) -> PyResult<(&'static str, bool, bool)> {
-    outline(message).map(outlined)
+#[pyo3(signature = (message, /, format = None))]
+pub fn _outline(message: &Bound<'_, PyAny>, format: Option<&Bound<'_, PyAny>>) -> PyResult<(&'static str, bool, bool)> {
+    Format::from_argument(format)?.outline(message).map(outlined)
 }
 
 fn outlined(Outline { kind, continues, may_start }: Outline) -> (&'static str, bool, bool) {
