@@ -92,6 +92,7 @@ SKIPPED = {
     ),
     *("additional_properties", "additional_kwargs", "raw_representation", "inner_content", "ai_model_id"),
     *("function_name", "plugin_name", "part_metadata", "media_resolution", "additional_location_info"),
+    *("scope", "context_id", "base_hash", "on_change", "vendor_metadata"),
 }
 KNOWN_KEYS = (
     CALL_KEYS | RESULT_KEYS | IMAGE_KEYS | AUDIO_KEYS | FILE_KEYS | MIME_KEYS | VALUE_KEYS | TEXT_KEYS | SKIPPED
@@ -243,8 +244,13 @@ def read_message(message: Any, fields: Fields, role: str | None, has_role: bool 
     if body == "parts":
         provider = "gemini"
     else:
-        provider = reader.provider or ("openai-responses" if fields.get("type") in {"message"} | SYSTEM_ITEMS else "")
+        provider = reader.provider or ("openai-responses" if is_of_responses(fields) else "")
     return Reading(kind, continues, may_start, provider or "openai-chat", extras, reader.texts)
+
+
+def is_of_responses(fields: Fields) -> bool:
+    kind = fields.get("type")
+    return kind in SYSTEM_ITEMS or (kind == "message" and "content" in fields)
 
 
 def read_item(fields: Fields, kind_of_type: str) -> Reading:
@@ -311,16 +317,16 @@ class Reader:
             if isinstance(content, dict) and type_of(fields) is None and not KNOWN_KEYS & fields.keys():
                 self.value(content)  # data: numbers count, too
             else:
-                self.block(fields, in_call)
+                self.block(fields, in_call, isinstance(content, dict))
         self.depth -= 1
 
-    def block(self, fields: Fields, in_call: bool) -> None:
+    def block(self, fields: Fields, in_call: bool, is_dict: bool = False) -> None:
         """Read one block or item."""
         self.blocks += 1
         if self.blocks > MAX_BLOCKS:
             raise ValueError(f"a message has more than {MAX_BLOCKS} blocks")
         kind = type_of(fields)
-        self.recognise(fields, kind)
+        self.recognise(fields, kind, is_dict)
         if kind is None:
             if ("name" in fields or "tool_name" in fields) and ("arguments" in fields or "args" in fields):
                 self.call_block(fields, in_call)
@@ -341,6 +347,8 @@ class Reader:
         else:
             if is_result(kind):
                 self.extras.results += 1
+                if fields.get("result") is not None:  # Agent Framework's, which has the same as items
+                    fields = {key: value for key, value in fields.items() if key != "items"}
             self.walk(fields, in_call)
 
     def call_block(self, fields: Fields, in_call: bool) -> None:
@@ -430,12 +438,12 @@ class Reader:
                 else json.dumps(value, separators=(",", ":"), ensure_ascii=False, default=str)
             )
 
-    def recognise(self, fields: Fields, kind: str | None) -> None:
+    def recognise(self, fields: Fields, kind: str | None, is_dict: bool) -> None:
         """Note whose block it is. The first one that says so decides."""
         if self.provider is not None:
             return
         if kind is None:
-            if BEDROCK_KEYS & fields.keys():
+            if is_dict and BEDROCK_KEYS & fields.keys():  # blocks of frameworks look like that, too, but are objects
                 self.provider = "bedrock"
         elif isinstance(fields.get("type"), str):
             if kind in RESPONSES_TYPES:

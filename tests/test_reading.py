@@ -6,7 +6,7 @@ import re
 import sqlite3
 from collections import UserDict
 from collections.abc import Callable, Iterator
-from dataclasses import make_dataclass
+from dataclasses import make_dataclass, replace
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,8 +170,11 @@ def as_object(value: Any) -> Any:
 def test_objects_read_as_dicts_do(recorded: list[dict[str, Any]]) -> None:
     for request in recorded:
         for message in request["messages"]:
-            assert read(as_object(message)) == read(message)
-            assert read(UserDict(message)) == read(message)
+            got = read(message)
+            assert read(UserDict(message)) == got
+            if got.provider == "bedrock":  # whose SDK gives dicts; blocks of frameworks look like that
+                got = replace(got, provider="openai-chat")
+            assert read(as_object(message)) == got
 
 
 # Kinds
@@ -441,6 +444,24 @@ SHAPES: dict[str, tuple[Any, tuple[str, bool], str, Extras, list[str]]] = {
         ),
         *(ASSISTANT, "openai-chat", Extras(calls=1), ["a", "f", "{}"]),
     ),
+    "Agent Framework's result": (
+        SimpleNamespace(
+            role="tool",
+            contents=[
+                SimpleNamespace(type="function_result", result="a", items=[SimpleNamespace(type="text", text="a")])
+            ],
+        ),
+        *(TOOL, "openai-chat", Extras(results=1), ["a"]),
+    ),
+    "Haystack": (
+        SimpleNamespace(
+            _role=Enum("ChatRole", {"TOOL": "tool"}).TOOL,  # type: ignore[attr-defined]
+            _content=[SimpleNamespace(result="a", origin=SimpleNamespace(tool_name="f", arguments={}), error=False)],
+            _name=None,
+            _meta={},
+        ),
+        *(TOOL, "openai-chat", Extras(results=1), ["a"]),
+    ),
     "AutoGen": (
         SimpleNamespace(
             type="AssistantMessage",
@@ -482,7 +503,7 @@ def test_shapes(shape: str) -> None:
     message, (kind, continues), provider, extras, texts = SHAPES[shape]
     got = read(message)
     assert (got.kind, got.continues, got.provider, got.extras, got.texts) == (kind, continues, provider, extras, texts)
-    if isinstance(message, dict):
+    if isinstance(message, dict) and provider != "bedrock":
         assert read(as_object(message)) == got
 
 

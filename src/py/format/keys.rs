@@ -281,7 +281,12 @@ impl Key {
             | "plugin_name"
             | "part_metadata"
             | "media_resolution"
-            | "additional_location_info" => Self::Skipped,
+            | "additional_location_info"
+            | "scope"
+            | "context_id"
+            | "base_hash"
+            | "on_change"
+            | "vendor_metadata" => Self::Skipped,
             "arguments" | "args" | "input" | "tool_kwargs" | "response" | "json" | "action" | "actions"
             | "operation" | "tools" | "parameters" | "partial_json" => Self::Value,
             "text" | "content" | "contents" | "parts" | "output" | "outputs" | "result" | "results" | "summary"

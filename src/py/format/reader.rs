@@ -112,7 +112,8 @@ impl<'py> Reader<'py> {
         if self.provider.is_none() {
             self.provider = match &typed {
                 Some(typed) => typed.provider,
-                None => fields.any(is_bedrocks).then_some(Provider::Bedrock),
+                // Blocks of frameworks look like that, too, but are objects.
+                None => (matches!(fields, Fields::Dict(_)) && fields.any(is_bedrocks)).then_some(Provider::Bedrock),
             };
         }
         match typed.map(|typed| typed.class) {
@@ -133,10 +134,15 @@ impl<'py> Reader<'py> {
             Some(Type::Audio) => self.medium(Medium::Audio, fields),
             Some(Type::File) => self.medium(Medium::File, fields),
             Some(class @ (Type::Call | Type::ImageGeneration)) => self.call_block(fields, class, in_call),
-            Some(class) => {
-                self.extras.results += u32::from(class == Type::Result);
-                self.walk(fields, in_call)
+            Some(Type::Result) => {
+                self.extras.results += 1;
+                // Agent Framework's, which has the same as items.
+                let has_result = fields.get(intern!(self.py, "result"))?.is_some_and(|result| !result.is_none());
+                let mut fields = fields.entries();
+                fields.retain(|(key, _)| !has_result || as_str(key) != Some("items"));
+                self.walk_entries(fields, in_call)
             }
+            Some(_) => self.walk(fields, in_call),
         }
     }
 

@@ -63,10 +63,7 @@ pub fn read<'py>(
         Provider::Gemini
     } else if let Some(provider) = reader.provider {
         provider
-    } else if slots
-        .text(Slot::Type)
-        .is_some_and(|name| matches!(as_str(name), Some("message" | "additional_tools" | "configuration_update")))
-    {
+    } else if is_of_responses(slots) {
         Provider::OpenAiResponses
     } else {
         Provider::OpenAiChat
@@ -77,6 +74,15 @@ pub fn read<'py>(
         extras: reader.extras,
         texts: reader.texts,
     })
+}
+
+/// Whether it is an item of Responses, though it has a role.
+fn is_of_responses(slots: &Slots<'_>) -> bool {
+    match slots.text(Slot::Type).and_then(|name| as_str(name)) {
+        Some("message") => slots.has(Slot::Content),
+        Some("additional_tools" | "configuration_update") => true,
+        _ => false,
+    }
 }
 
 /// Reads the fields of a message other than its name and its body.
