@@ -20,6 +20,8 @@ mod _core {
     #[pymodule_export]
     use crate::py::format::text::_read_blocks;
     #[pymodule_export]
+    use crate::py::format::{_outline, _read};
+    #[pymodule_export]
     use crate::py::append::{_is_blank, _measure_appended, _start_among_blank};
     #[pymodule_export]
     use crate::py::message_ring::MessageRing;

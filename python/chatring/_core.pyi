@@ -11,6 +11,8 @@ __all__ = [
     "TokenCounter",
     "_is_blank",
     "_measure_appended",
+    "_outline",
+    "_read",
     "_read_blocks",
     "_start_among_blank",
 ]
@@ -28,6 +30,20 @@ class _TiktokenEncoding(Protocol):
     def special_tokens_set(self) -> set[str]: ...
 
 _CounterSource: TypeAlias = TokenCounter | str | _TiktokenEncoding | Callable[[str], Sized]
+
+def _read(
+    message: object,
+    /,
+    format: object = None,  # noqa: A002 (as in MessageRing)
+) -> tuple[str, bool, bool, str, tuple[bool, int, int, int, int, int], list[str], int]:
+    """Read a message, for tests: kind, continues, may start, provider, extras, texts, tokens beside the texts."""
+
+def _outline(
+    message: object,
+    /,
+    format: object = None,  # noqa: A002
+) -> tuple[str, bool, bool]:
+    """Read what a message is to the rules, for tests: kind, continues, may start."""
 
 def _read_blocks(message: type, text_block: type, /) -> None:
     """Have messages of exactly the class `message` read by their `blocks`, not their computed `content`.

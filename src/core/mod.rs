@@ -8,4 +8,5 @@ pub mod history;
 pub mod item;
 pub mod joined;
 pub mod ledger;
+pub mod measure;
 pub mod query;

@@ -5,7 +5,7 @@ use pyo3::types::{PyList, PyString, PyTuple};
 
 use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
 use super::format::text::outline_of_role;
-use super::format::to_text;
+use super::strings::to_text;
 use crate::core::append::{Appended, append};
 use crate::core::joined::{Text, first_fit, is_blank};
 
@@ -28,7 +28,9 @@ pub fn _measure_appended(
     }
     let Appended { sums, starts, blank_tail, closed } = match counter.get().counting() {
         Counting::Native(encoding) => {
-            let little = earlier.is_empty() && texts.iter().map(|text| text.text.len()).sum::<usize>() < DETACH_BYTES;
+            // Among blank texts, each is counted with all that follow.
+            let bytes = texts.iter().map(|text| text.text.len() + 1).sum::<usize>();
+            let little = earlier.is_empty() && bytes * texts.len() < DETACH_BYTES;
             let work = || append(*encoding, earlier, texts);
             let Ok(appended) = if little { work() } else { detach(py, encoding, work) };
             appended

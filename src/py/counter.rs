@@ -8,7 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyList, PyString, PyType};
 use pyo3::{PyTypeInfo, intern};
 
-use super::format::{to_cow, to_text, type_name};
+use super::strings::{to_cow, to_text, type_name};
 use crate::core::count::batch::Workers;
 use crate::core::count::Counter;
 use crate::core::count::encoding::Encoding;

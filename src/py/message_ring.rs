@@ -10,7 +10,8 @@ use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyIterator, PyList, PySlice, P
 use pyo3::{IntoPyObjectExt, intern};
 
 use super::counter::TokenCounter;
-use super::format::{Format, type_name};
+use super::format::Format;
+use super::strings::type_name;
 use super::policy::{Measure, Policy};
 use super::shared_history::{SharedHistory, Slot, Window};
 use super::turns::Turns;
@@ -109,8 +110,8 @@ impl MessageRing {
             None => TokenCounter::from_source(intern!(py, "o200k_base").as_any())?,
         };
         let measure = measure.map_or(Ok(Measure::Message), Measure::from_source)?;
-        let format = Format::from_source(format)?;
-        if matches!(measure, Measure::Text) && format.is_given() {
+        let format = Format::from_argument(format)?;
+        if matches!((&measure, &format), (Measure::Text, Format::Provider(_) | Format::Python(_))) {
             return Err(Error::FormatOfText.into());
         }
         let policy = Arc::new(Policy { counter: counter.unbind(), measure, format });
@@ -129,7 +130,7 @@ impl MessageRing {
 
     #[getter]
     fn format<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
-        self.policy.format.source(py)
+        self.policy.format.argument(py)
     }
 
     #[getter]
@@ -174,18 +175,26 @@ impl MessageRing {
     }
 
     /// For the adapter of LlamaIndex: by position, which takes half the time of names, and with an allowance that may be 0.
-    #[pyo3(signature = (allowance, counter, /))]
+    /// `None` if more would have to be counted than `most` characters, or anything at all by a callable.
+    #[pyo3(signature = (allowance, counter, most = None, /))]
     fn _window<'py>(
         &self,
         py: Python<'py>,
         allowance: i64,
         counter: &Bound<'py, TokenCounter>,
-    ) -> PyResult<Bound<'py, PyList>> {
+        most: Option<i64>,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
         if allowance < 0 {
             return Err(Error::Allowance { allowance }.into());
         }
-        let other = (!counter.get().counts_like(self.policy.counter.get())).then(|| Arc::new(self.policy.with_counter(counter)));
-        PyList::new(py, self.history.window(py, other.as_ref().unwrap_or(&self.policy), allowance, true)?.messages)
+        let own = counter.get().counts_like(self.policy.counter.get());
+        let other = (!own).then(|| Arc::new(self.policy.with_counter(counter)));
+        let policy = other.as_ref().unwrap_or(&self.policy);
+        let window = match most {
+            None => Some(self.history.window(py, policy, allowance, true)?),
+            Some(most) => self.history.window_for(py, policy, allowance, most)?,
+        };
+        window.map(|window| PyList::new(py, window.messages)).transpose()
     }
 
     #[pyo3(signature = (message, /))]

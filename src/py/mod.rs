@@ -7,4 +7,5 @@ pub mod format;
 pub mod message_ring;
 mod policy;
 mod shared_history;
+mod strings;
 mod turns;

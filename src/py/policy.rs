@@ -6,10 +6,11 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::intern;
-use pyo3::types::{PyBool, PyString};
+use pyo3::types::{PyBool, PyString, PyTuple};
 
 use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
-use super::format::{self, Format, type_name};
+use super::format::{self, Format, Reading};
+use super::strings::type_name;
 use crate::core::count::encoding::Ordinary;
 use crate::core::item::Outline;
 use crate::core::query::{Accounting, Content, Query};
@@ -36,6 +37,50 @@ pub struct Policy {
     pub counter: Py<TokenCounter>,
     pub measure: Measure,
     pub format: Format,
+}
+
+/// What counts of one message.
+pub enum Counted<'py> {
+    /// The text that is joined, as its pin.
+    Text(Bound<'py, PyAny>),
+    /// All that is sent.
+    Message(Reading<'py>),
+    /// What a callable said.
+    Tokens(i64),
+}
+
+/// What a message costs to count beside its characters, as a number of characters: empty ones take 2 to 6 us each.
+const MESSAGE_COST: i64 = 64;
+
+impl<'py> Counted<'py> {
+    /// What it costs to count it, in characters. A string of a subclass may say any length: it costs more than can be paid.
+    pub fn cost(&self) -> i64 {
+        let length = |text: &Bound<'_, PyAny>| {
+            text.cast_exact::<PyString>().ok().and_then(|text| text.len().ok()).map_or(i64::MAX, |length| length as i64)
+        };
+        let characters = match self {
+            Self::Text(pin) => match pin.cast::<PyTuple>() {
+                Ok(parts) => parts.iter().fold(0_i64, |sum, part| sum.saturating_add(length(&part))),
+                Err(_) if pin.is_none() => 0,
+                Err(_) => length(pin),
+            },
+            Self::Message(reading) => reading.texts.iter().fold(0_i64, |sum, text| sum.saturating_add(length(text))),
+            Self::Tokens(_) => 0,
+        };
+        characters.saturating_add(MESSAGE_COST)
+    }
+
+    /// Its content for the core, and its pin.
+    pub fn content(self, py: Python<'py>) -> PyResult<(Content, Pin)> {
+        match self {
+            Self::Text(pin) => Ok((Content::Joined(format::text::text(&pin)?), pin.unbind())),
+            Self::Message(reading) => {
+                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<_>>()?;
+                Ok((Content::Item { texts, constant: reading.overhead() }, reading.pin(py)?))
+            }
+            Self::Tokens(tokens) => Ok((Content::Measured(tokens), py.None())),
+        }
+    }
 }
 
 impl PartialEq for Policy {
@@ -118,21 +163,18 @@ impl Policy {
         }
     }
 
-    /// What counts of `message` as it is now, and its pin.
-    pub fn content(&self, message: &Bound<'_, PyAny>) -> PyResult<(Content, Pin)> {
-        let py = message.py();
+    /// What counts of `message` as it is now.
+    pub fn read<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Counted<'py>> {
         match &self.measure {
-            Measure::Text => {
-                let pin = format::text::pin(message)?;
-                Ok((Content::Joined(format::text::text(&pin)?), pin.unbind()))
-            }
-            Measure::Message => {
-                let reading = self.format.read(message)?;
-                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<_>>()?;
-                Ok((Content::Item { texts, constant: reading.constant() }, reading.pin(py)?))
-            }
-            Measure::Callable(callable) => Ok((Content::Measured(measured(callable.bind(py), message)?), py.None())),
+            Measure::Text => format::text::pin(message).map(Counted::Text),
+            Measure::Message => self.format.read(message).map(Counted::Message),
+            Measure::Callable(callable) => measured(callable.bind(message.py()), message).map(Counted::Tokens),
         }
+    }
+
+    /// Whether counting is Python's, which may take any time.
+    pub fn calls_python(&self) -> bool {
+        matches!(self.measure, Measure::Callable(_)) || matches!(self.counter.get().counting(), Counting::Callable(_))
     }
 
     /// Whether what counts of `message` is still what it was when `pin` was made.
@@ -172,7 +214,7 @@ impl Policy {
     /// Tokens of one message alone.
     pub fn count(&self, message: &Bound<'_, PyAny>) -> PyResult<i64> {
         let py = message.py();
-        let (content, _pin) = self.content(message)?;
+        let (content, _pin) = self.read(message)?.content(py)?;
         match (self.counter.get().counting(), &self.measure) {
             (Counting::Native(encoding), Measure::Text) => {
                 let encoding = *encoding;

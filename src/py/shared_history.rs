@@ -31,6 +31,15 @@ pub struct Window {
     pub tokens: Option<i64>,
 }
 
+/// What comes of a search.
+enum Answer {
+    Window(Window),
+    /// The history changes all the while.
+    Changing,
+    /// There is more to count than was allowed.
+    TooMuch,
+}
+
 /// The messages of one ring, and their ledgers.
 pub struct SharedHistory {
     // A Mutex rather than PyO3's borrow checking: two threads in one ring must both succeed, not one of them raise now
@@ -195,16 +204,40 @@ impl SharedHistory {
     /// If other threads or the counter itself change the history all the while, the answer is the window of the history
     /// as it was at one moment of the call.
     pub fn window(&self, py: Python<'_>, policy: &Arc<Policy>, allowance: i64, verify: bool) -> PyResult<Window> {
-        if let Some(window) = self.search(py, policy, allowance, verify)? {
+        if let Answer::Window(window) = self.search(py, policy, allowance, verify, None)? {
             return Ok(window);
         }
         let moment = Self { inner: Mutex::new(self.copied(py)) };
-        let window = moment.search(py, policy, allowance, false)?;
-        window.ok_or_else(|| PyRuntimeError::new_err("a history that nobody can reach changed during a search"))
+        match moment.search(py, policy, allowance, false, None)? {
+            Answer::Window(window) => Ok(window),
+            _ => Err(PyRuntimeError::new_err("a history that nobody can reach changed during a search")),
+        }
     }
 
-    /// Drives a query; `None` if the history changes all the while.
-    fn search(&self, py: Python<'_>, policy: &Arc<Policy>, allowance: i64, verify: bool) -> PyResult<Option<Window>> {
+    /// As [`window`](Self::window); `None` if more would have to be counted than `most` characters, if the history changes
+    /// all the while, or if a callable would have to be called.
+    pub fn window_for(
+        &self,
+        py: Python<'_>,
+        policy: &Arc<Policy>,
+        allowance: i64,
+        most: i64,
+    ) -> PyResult<Option<Window>> {
+        match self.search(py, policy, allowance, true, Some(most))? {
+            Answer::Window(window) => Ok(Some(window)),
+            Answer::Changing | Answer::TooMuch => Ok(None),
+        }
+    }
+
+    /// Drives a query.
+    fn search(
+        &self,
+        py: Python<'_>,
+        policy: &Arc<Policy>,
+        allowance: i64,
+        verify: bool,
+        mut most: Option<i64>,
+    ) -> PyResult<Answer> {
         let mut query = Query::new(Arc::clone(policy), policy.accounting(), allowance);
         let mut turns = Turns::new(py);
         loop {
@@ -215,11 +248,24 @@ impl SharedHistory {
                     let messages = messages.take((range.end - range.start) as usize);
                     let messages: Vec<Py<PyAny>> = messages.map(|message| message.clone_ref(py)).collect();
                     drop(history);
-                    let contents = messages.iter().map(|message| policy.content(message.bind(py)));
-                    policy.feed(py, &mut query, contents.collect::<PyResult<_>>()?)?;
+                    if most.is_some() && policy.calls_python() {
+                        return Ok(Answer::TooMuch);
+                    }
+                    let mut contents = Vec::with_capacity(messages.len());
+                    for message in &messages {
+                        let counted = policy.read(message.bind(py))?;
+                        if let Some(most) = &mut most {
+                            *most = most.saturating_sub(counted.cost());
+                            if *most < 0 {
+                                return Ok(Answer::TooMuch);
+                            }
+                        }
+                        contents.push(counted.content(py)?);
+                    }
+                    policy.feed(py, &mut query, contents)?;
                     turns.offer();
                 }
-                Next::Found(None) => return Ok(Some(Window { messages: Vec::new(), tokens: Some(0) })),
+                Next::Found(None) => return Ok(Answer::Window(Window { messages: Vec::new(), tokens: Some(0) })),
                 Next::Found(Some(fit)) => {
                     let messages = history.messages().since(fit.start).take((query.end() - fit.start) as usize);
                     let messages: Vec<Py<PyAny>> = messages.map(|message| message.clone_ref(py)).collect();
@@ -236,7 +282,7 @@ impl SharedHistory {
                         turns.item_done();
                     }
                     let Some((first, last)) = changed else {
-                        return Ok(Some(Window { messages, tokens: fit.tokens }));
+                        return Ok(Answer::Window(Window { messages, tokens: fit.tokens }));
                     };
                     let mut forgotten = Vec::new();
                     let mut history = self.lock();
@@ -245,7 +291,7 @@ impl SharedHistory {
                     }
                     drop(history);
                 }
-                Next::Changing => return Ok(None),
+                Next::Changing => return Ok(Answer::Changing),
             }
         }
     }

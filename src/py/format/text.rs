@@ -6,15 +6,14 @@
 //! What was counted is kept as a *pin*: the content's own string, None, or a tuple of the parts' strings. As long as it is
 //! kept, no other string can have its address, so comparing identities is enough to see that nothing changed.
 
-use std::borrow::Cow;
-
-use pyo3::exceptions::{PyTypeError, PyUnicodeEncodeError};
+use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
-use pyo3::{PyTypeInfo, ffi, intern};
+use pyo3::types::{PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
+use pyo3::{ffi, intern};
 
 use crate::core::item::{Kind, Outline};
+use crate::py::strings::{to_text, type_name};
 
 /// What a message without a string counts as: `str(None)`, as in LlamaIndex.
 const NO_CONTENT: &str = "None";
@@ -112,38 +111,6 @@ pub fn text(pin: &Bound<'_, PyAny>) -> PyResult<String> {
     } else {
         Ok(NO_CONTENT.to_owned())
     }
-}
-
-/// The characters of a Python string.
-///
-/// Encoded anew each time: the interpreter would keep the UTF-8 form of a string beside it for as long as the string lives.
-///
-/// # Errors
-/// Only where the interpreter itself fails, for lack of memory.
-pub fn to_text(text: &Bound<'_, PyString>) -> PyResult<String> {
-    let py = text.py();
-    match text.encode_utf8() {
-        Ok(bytes) => Ok(String::from_utf8(bytes.as_bytes().to_vec())?),
-        Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(py) => {
-            let encode = PyString::type_object(py).getattr(intern!(py, "encode"))?;
-            let encoded = encode.call1((text, "utf-16-le", "surrogatepass"))?;
-            let (pairs, _) = encoded.cast::<PyBytes>()?.as_bytes().as_chunks::<2>();
-            let units = pairs.iter().map(|pair| u16::from_le_bytes(*pair));
-            Ok(char::decode_utf16(units).map(|unit| unit.unwrap_or(char::REPLACEMENT_CHARACTER)).collect())
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// As [`to_text`], but without a copy of an ASCII string, whose own bytes are UTF-8.
-///
-/// # Errors
-/// Only where the interpreter itself fails, for lack of memory.
-pub fn to_cow<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
-    // A subclass may have an idea of its own of what is ASCII.
-    let is_ascii =
-        text.is_exact_instance_of::<PyString>() && text.call_method0(intern!(text.py(), "isascii"))?.is_truthy()?;
-    if is_ascii { text.to_str().map(Cow::Borrowed) } else { to_text(text).map(Cow::Owned) }
 }
 
 fn field<'py>(message: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Bound<'py, PyAny>> {
@@ -262,9 +229,4 @@ fn same_text(left: &Bound<'_, PyAny>, right: &Bound<'_, PyAny>) -> PyResult<bool
         return Ok(true);
     }
     Ok(false)
-}
-
-/// The name of an object's class, for messages.
-pub fn type_name(object: &Bound<'_, PyAny>) -> String {
-    object.get_type().name().map_or_else(|_| "object".to_owned(), |name| name.to_string())
 }
