@@ -62,21 +62,21 @@ class RedisServer:
         """Have the server do what `work` yields, and return its result."""
         answer: Any = None
         while True:
-            try:
-                call = work.send(answer)
-            except StopIteration as end:
+            call, end = _next(work, answer)
+            if end is not None:
                 return end.value  # type: ignore[no-any-return]
-            answer = self._answer(call)
+            answer = None if call is None else self._answer(call)
 
     async def arun(self, work: Work[_T]) -> _T:
-        """As `run`."""
+        """As `run`. What takes long is done in a thread."""
         answer: Any = None
+        takes_long = False
         while True:
-            try:
-                call = work.send(answer)
-            except StopIteration as end:
+            call, end = await asyncio.to_thread(_next, work, answer) if takes_long else _next(work, answer)
+            if end is not None:
                 return end.value  # type: ignore[no-any-return]
-            answer = await self._aanswer(call)
+            takes_long = call is None
+            answer = None if call is None else await self._aanswer(call)
 
     def session_keys(self) -> set[bytes]:
         """Return the first key of every session."""
@@ -174,6 +174,14 @@ class RedisServer:
                         del self._async_clients[other]
             client = self._async_clients[loop] = _client(async_redis, self._async_options, self._is_cluster)
         return client
+
+
+def _next(work: Work[_T], answer: Any) -> tuple[Call | None, StopIteration | None]:
+    """Return what `work` yields next, or its end, which cannot be raised in a thread's future."""
+    try:
+        return work.send(answer), None
+    except StopIteration as end:
+        return None, end
 
 
 class _Attempt:
