@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,7 +24,7 @@ from stores.servers import PASSWORD, ValkeyServer
 # Each may not break out of the tag, nor have the keys of another.
 SESSIONS = ["", "%", "%25", "%7D", "}", "{", "{}", "}{", "a}:session", "*", "a", "{a}", "ä\n", "%257D", "a:records"]
 
-HELLO = Record("user", "Hello")
+HELLO, OPEN = Record("user", "Hello"), Record("tool", "\n")
 
 
 @pytest.fixture
@@ -223,6 +224,61 @@ def fork(work: Callable[[], bool]) -> int:
         finally:
             os._exit(code)
     return child
+
+
+@pytest.mark.parametrize(
+    ("history", "change"),
+    [
+        ([HELLO, OPEN, HELLO], ("append", [HELLO])),
+        ([HELLO, OPEN], ("append", [HELLO])),
+        ([OPEN], ("append", [HELLO])),  # which makes the first start
+        ([], ("append", [HELLO])),
+        ([HELLO, OPEN], ("replace", [OPEN])),
+        ([OPEN], ("replace", [HELLO, HELLO])),
+        ([HELLO], ("replace", [])),
+        ([HELLO, HELLO, OPEN], ("pop",)),
+        ([HELLO, HELLO], ("pop", 0)),
+        ([HELLO], ("pop",)),
+        ([HELLO, OPEN, HELLO], ("recount",)),
+    ],
+)
+@pytest.mark.parametrize("seconds", [(100, 100, 100), (100, None, None), (None, 100, 200), (300, 200, None)])
+def test_keys_that_somebody_lets_expire_do_so_together(
+    client: redis.Redis,
+    call: Callable[..., Any],
+    history: list[Record],
+    change: tuple[Any, ...],
+    seconds: tuple[int | None, ...],
+) -> None:
+    """The latest time of those there are is that of all."""
+    call("replace", "ada", history)
+    keys = layout.keys_of("ada")
+    for key, expiry in zip(keys, seconds, strict=True):
+        if expiry is not None:
+            client.expire(key, expiry)
+    latest = max((client.pexpiretime(key) for key in keys), default=-1)
+    method, *arguments = change
+    call(method, "ada", *arguments)
+    assert {client.pexpiretime(key) for key in keys if client.exists(key)} == {max(latest, -1)}
+    if latest > 0:
+        for key in keys:
+            client.pexpire(key, 1)
+        time.sleep(0.01)
+        assert call("window", "ada", 10) == []
+        call("append", "ada", [HELLO])
+        assert [client.ttl(key) for key in keys] == [-1, -1, -1]
+        assert call("all", "ada") == [HELLO]
+
+
+def test_an_idle_connection_that_was_closed_is_replaced(
+    client: redis.Redis, valkey_url: str, connect: Callable[[str], Any]
+) -> None:
+    for parameter in ("protocol=2", "protocol=3"):
+        call = connect(f"{valkey_url}?{parameter}")
+        call("replace", "ada", [HELLO])
+        client.client_kill_filter(_type="normal", skipme=True)
+        call("append", "ada", [HELLO])
+        assert call("all", "ada") == [HELLO, HELLO]
 
 
 def test_a_child_process_has_connections_of_its_own(store: RedisStore) -> None:

@@ -28,7 +28,8 @@ class ClusterNode(ValkeyServer):
     """A server that serves a third of the slots."""
 
     def __init__(self) -> None:
-        super().__init__(cluster_enabled="yes", appendonly="no")
+        # A server that gave its last slot away would else be a replica at once.
+        super().__init__(cluster_enabled="yes", appendonly="no", cluster_allow_replica_migration="no")
         # The port by which the servers of a cluster talk is otherwise 10,000 higher, which may be no port.
         self._settings["cluster-port"] = str(self.bus_port)
 
@@ -279,3 +280,32 @@ def test_a_call_while_the_slot_moves_is_right_or_changes_nothing(
                 call("append", key, [HELLO])
                 memory.append(key, [HELLO])
                 assert call("window", key, 10) == memory.window(key, 10), context
+
+
+def test_a_server_that_joined_and_gets_its_first_slot(
+    nodes: list[ClusterNode], url: str, connect: Callable[[str], Any], sessions: Iterator[str]
+) -> None:
+    """redis-py does not know it: neither what it says of the slot, nor that it has keys."""
+    call, session, other = connect(url), next(sessions), next(sessions)
+    for name in (session, other):
+        call("append", name, [HELLO])
+    with ClusterNode() as joined, joined.client() as target, nodes[0].client() as source:
+        run: Any = target.execute_command
+        run("CLUSTER MEET", "127.0.0.1", nodes[0].port, nodes[0].bus_port)
+        wait_until_it_serves([*nodes, joined])
+        slot = MovingSlot(key_slot(keys_of(session)[0]), source, target, joined.port)
+        slot.move(list(keys_of(session)))
+        assert sorted(call("keys")) == sorted([session, other])
+        for method, *arguments in (("append", [BYE]), ("recount",)):
+            call(method, session, *arguments)
+        assert call("all", session) == [HELLO, BYE]
+        slot.end()
+        assert sorted(connect(url)("keys")) == sorted([session, other])
+        assert sorted(call("keys")) == sorted([session, other])
+        # It gives the slot back, so that the cluster does without it.
+        back = MovingSlot(key_slot(keys_of(session)[0]), target, source, nodes[0].port)
+        back.end()
+        for node in nodes:
+            with node.client() as client:
+                client.execute_command("CLUSTER FORGET", run("CLUSTER MYID"))
+    assert sorted(call("keys")) == sorted([session, other])

@@ -21,7 +21,8 @@ class RedisStore(Store):
 
     Args:
         url: `redis://user:password@host:6379/0`, `rediss://...` with TLS, or the same with `valkey` and `valkeys`.
-            `?cluster=true` for a cluster. Other parameters are those of redis-py, such as `socket_timeout` (seconds).
+            `?cluster=true` for a cluster. Other parameters are those of redis-py, such as `socket_timeout` (seconds);
+            but `protocol` is always 2.
         counter: as in `Store`.
         counter_name: as in `Store`.
 
