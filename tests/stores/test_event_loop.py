@@ -92,7 +92,9 @@ def test_what_is_short_is_counted_at_once(valkey_url: str) -> None:
 
 def test_an_error_of_the_counter_in_a_thread_reaches_the_caller(url: str) -> None:
     def count(text: str) -> list[str]:
-        return text.split() if len(text) < 100 else {}["mistake"]
+        if len(text) > 100:
+            raise KeyError("mistake")
+        return text.split()
 
     async def append_and_count(store: Any) -> None:
         await store.aappend("ada", [LONG])

@@ -242,7 +242,9 @@ def fork(work: Callable[[], bool]) -> int:
         ([HELLO, OPEN, HELLO], ("recount",)),
     ],
 )
-@pytest.mark.parametrize("seconds", [(100, 100, 100), (100, None, None), (None, 100, 200), (300, 200, None)])
+@pytest.mark.parametrize(
+    "seconds", [(100, 100, 100), (100, None, None), (None, 100, 200), (300, 200, None), (None,) * 3]
+)
 def test_keys_that_somebody_lets_expire_do_so_together(
     client: redis.Redis,
     call: Callable[..., Any],
@@ -256,10 +258,16 @@ def test_keys_that_somebody_lets_expire_do_so_together(
     for key, expiry in zip(keys, seconds, strict=True):
         if expiry is not None:
             client.expire(key, expiry)
-    latest = max((client.pexpiretime(key) for key in keys), default=-1)
+
+    def expiries() -> list[int]:
+        return [client.pexpiretime(key.decode()) for key in keys if client.exists(key)]
+
+    latest = max(expiries())
     method, *arguments = change
     call(method, "ada", *arguments)
-    assert {client.pexpiretime(key) for key in keys if client.exists(key)} == {max(latest, -1)}
+    left = expiries()
+    assert max(left) - min(left) <= 5  # milliseconds: within a script of Redis 7.0 the clock goes on
+    assert abs(max(left) - latest) <= 1_000 if latest > 0 else left == [-1] * len(left)
     if latest > 0:
         for key in keys:
             client.pexpire(key, 1)
@@ -297,7 +305,7 @@ def test_a_child_process_has_connections_of_its_own(store: RedisStore) -> None:
 
 
 def test_a_process_may_fork_while_another_thread_connects(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, is_making, go_on = redis_server._client, threading.Event(), threading.Event()
+    make, is_making, go_on = redis_server._pooled, threading.Event(), threading.Event()
 
     def slowly(*arguments: Any) -> Any:
         is_making.set()
@@ -309,7 +317,7 @@ def test_a_process_may_fork_while_another_thread_connects(store: RedisStore, mon
         store.append("ada", [HELLO])
         return store.all("ada") == [HELLO]
 
-    monkeypatch.setattr(redis_server, "_client", slowly)
+    monkeypatch.setattr(redis_server, "_pooled", slowly)
     thread = threading.Thread(target=store.keys)
     thread.start()
     is_making.wait()

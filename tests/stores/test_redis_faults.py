@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -197,7 +198,7 @@ def test_only_other_writers_are_blamed_for_a_change_that_takes_long(
 
         store.append("ada", [HELLO, BYE, OPEN])
         monkeypatch.setattr(store._server, "_answer", slow_answer)
-        monkeypatch.setattr(redis_sessions.time, "monotonic", lambda: now)
+        monkeypatch.setattr(redis_sessions, "time", SimpleNamespace(monotonic=lambda: now))
         method, *arguments = change
         if other_writes:
             with pytest.raises(StoreTimeoutError, match="was changed by other writers all the while, for 10 seconds"):

@@ -39,15 +39,15 @@ class _Layout(NamedTuple):
         return cls(slots, moving_to, count == _SLOTS)
 
 
-class Cluster(sync_redis.RedisCluster):  # type: ignore[misc]
+class Cluster(sync_redis.RedisCluster):
     """As in redis-py, but it follows slots that move to a server which has had none."""
 
     def get_node(self, host: Any = None, port: Any = None, node_name: str | None = None) -> Any:
         """Return a server, which is made known if only its name is given and it is not."""
-        node = super().get_node(host, port, node_name)
+        node = super().get_node(host, port, node_name)  # type: ignore[no-untyped-call]
         if node is None and node_name is not None:
             host, _, port = node_name.rpartition(":")
-            made = ClusterNode(host, int(port), PRIMARY)
+            made = ClusterNode(host, int(port), PRIMARY)  # type: ignore[no-untyped-call]
             node = self.nodes_manager.nodes_cache.setdefault(node_name, made)
         return node
 
@@ -68,10 +68,11 @@ class Cluster(sync_redis.RedisCluster):  # type: ignore[misc]
         return keys
 
     def _layout(self) -> _Layout:
-        return _Layout.of(self.execute_command("CLUSTER NODES", target_nodes=node) for node in self.get_primaries())
+        client: Any = self  # whose methods have no types
+        return _Layout.of(client.execute_command("CLUSTER NODES", target_nodes=node) for node in client.get_primaries())
 
 
-class AsyncCluster(async_redis.RedisCluster):  # type: ignore[misc]
+class AsyncCluster(async_redis.RedisCluster):
     """As `Cluster`."""
 
     def get_node(self, host: Any = None, port: Any = None, node_name: str | None = None) -> Any:

@@ -52,6 +52,8 @@ _SHARED = """
 local SESSION, RECORDS, STARTS = KEYS[1], KEYS[2], KEYS[3]
 -- Lua puts so many values on its stack at once; its limit is 8,000.
 local CHUNK = 4000
+-- Milliseconds that the clock of Redis 7.0 may go on between one command of a script and the next; newer ones stop it.
+local CLOCK = 5
 
 -- Returns the number of rows from a place on, and these as one string: the client reads it in half the time that it
 -- takes for a list.
@@ -101,11 +103,14 @@ local function save(session, counter, stamp, lifetimes)
   redis.call('SET', SESSION, cmsgpack.pack(session), 'KEEPTTL')
   local longest = math.max(unpack(lifetimes))
   if longest < 0 then return end
-  local is_left = {true, session[LENGTH] > 0, session[KNOWN] > 0}
-  for place, key in ipairs(KEYS) do
-    -- Not 0, which removes the key.
-    if is_left[place] and lifetimes[place] ~= longest then redis.call('PEXPIRE', key, math.max(longest, 1)) end
+  local left, differ = {}, false
+  for place, is_left in ipairs({true, session[LENGTH] > 0, session[KNOWN] > 0}) do
+    if is_left then left[#left + 1] = KEYS[place] end
+    differ = differ or is_left and longest - lifetimes[place] > CLOCK
   end
+  if not differ then return end
+  -- All of them, one right after the other. Not 0, which removes a key.
+  for _, key in ipairs(left) do redis.call('PEXPIRE', key, math.max(longest, 1)) end
 end
 
 -- Removes the starts from a rank on, and puts one behind those that stay, so that the key does.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -53,12 +54,11 @@ class RedisServer:
         options, self._is_cluster = _parsed(url, parse_url, sync_redis.Connection, Retry)
         async_options, _ = _parsed(url, parse_async_url, async_redis.Connection, AsyncRetry)
         # Functions, as the options have the password, which tools that show the values of attributes must not see.
+        self._new_client: Callable[[], Any] = lambda: _pooled(sync_redis, options)
+        self._new_async_client: Callable[[], Any] = lambda: _pooled(async_redis, async_options)
         if self._is_cluster:
             self._new_client = lambda: Cluster(**_of_cluster(options))
             self._new_async_client = lambda: AsyncCluster(**_of_cluster(async_options))
-        else:
-            self._new_client = lambda: _pooled(sync_redis, options)
-            self._new_async_client = lambda: _pooled(async_redis, async_options)
         self.url = redacted(url, _CREDENTIALS)
         # By process: a client that a fork inherited is the parent's, which may have held its locks just then. Made
         # without a lock for the same reason. Clients are safe to use from many threads.

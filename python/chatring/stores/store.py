@@ -17,7 +17,8 @@ class Store(ABC):
     number of stores, in any number of processes, may work on the same data.
 
     Args:
-        counter: counts the texts: an encoding's name, or whatever else `TokenCounter` takes.
+        counter: counts the texts: an encoding's name, or whatever else `TokenCounter` takes. The async methods call a
+            callable in other threads for long texts, so that the event loop goes on.
         counter_name: what a counter that is not one of `TokenCounter.encodings()` is known by. It is stored with each
             session, to tell whether a session was counted with this counter.
 
