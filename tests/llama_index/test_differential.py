@@ -22,10 +22,10 @@ from llama_index.core.base.llms.types import ImageBlock, ThinkingBlock, ToolCall
 from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.core.memory import ChatMemoryBuffer as LlamaIndexChatMemoryBuffer
 from llama_index.core.storage.chat_store import SimpleChatStore
+from profiles import LONG, examples
 from reference import ROLES, roles, texts
 
-LONG = settings().max_examples > 10_000
-EXAMPLES = 4_500 if LONG else 750
+EXAMPLES = examples(750, long=4_500)
 CASES_PER_EXAMPLE = 5
 LONGEST_HISTORY = 12
 KEY = "chat_history"

@@ -27,6 +27,7 @@ from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.core.schema import ImageDocument
 from llama_index.core.storage.chat_store import SimpleChatStore
 from llama_index.core.storage.chat_store.loading import load_chat_store
+from profiles import examples
 from stores.conftest import postgres_server, sqlite_url, valkey_server, valkey_url
 from stores.servers import PASSWORD, PostgresServer
 from test_differential import few_messages, messages, questions
@@ -37,7 +38,6 @@ from workflows.context import JsonSerializer, PickleSerializer
 T = TypeVar("T")
 
 FIXTURES = (postgres_server, sqlite_url, valkey_server, valkey_url)
-LONG = settings().max_examples > 10_000
 KEY = "ada"
 
 
@@ -129,7 +129,7 @@ class TestAsSimpleChatStore:
     prefixes = itertools.count()
 
     @settings(
-        max_examples=400 if LONG else 40,
+        max_examples=examples(40, long=400),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
     @given(st.lists(calls, max_size=12), st.booleans())
@@ -412,7 +412,7 @@ class TestMemory:
     keys = map("{}".format, itertools.count())
 
     @settings(
-        max_examples=1_000 if LONG else 60,
+        max_examples=examples(60, long=1_000),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
     @given(st.lists(st.tuples(few_messages, st.integers(0, 4), questions), min_size=1, max_size=5), st.booleans())

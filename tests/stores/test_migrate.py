@@ -439,6 +439,7 @@ class TestResumed:
         assert_records(target, sessions)
 
     @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+    @pytest.mark.usefixtures("interruptible")
     def test_an_interrupt_says_how_to_go_on(self, sqlite_url: str, tmp_path: Path) -> None:
         source = f"sqlite:///{tmp_path / 'source.db'}"
         fill(source, {"long": self.LONG})

@@ -381,6 +381,7 @@ def test_a_database_in_memory_is_one(on_connect: Callable[[Callable[[Any], None]
     gc.collect()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_leaves_a_database_in_memory_as_it_was() -> None:
     interrupt = False
 
