@@ -5,11 +5,14 @@ CONTRIBUTING.md says what each is for.
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "default")
 FAST = PROFILE == "fast"
 LONG = PROFILE == "long"
+
+slow = pytest.mark.skipif(FAST, reason="slow: `make test` has it")
 
 _LONG_EXAMPLES = 20_000
 

@@ -16,7 +16,7 @@ import tiktoken
 from chatring import TokenCounter
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from profiles import examples
+from profiles import examples, slow
 from reference import FRAGMENTS, text_of, texts, tiktoken_count
 
 ENCODINGS = ("cl100k_base", "o200k_base")
@@ -88,6 +88,7 @@ def test_runs_of_whitespace(around: str) -> None:
     check_all([around.format(run) for run in runs])
 
 
+@slow
 @pytest.mark.parametrize(("context", "sparse"), [("a {}b", 1), ("{}", 37)])
 def test_every_code_point(context: str, sparse: int) -> None:
     # Most of Unicode from the fourth plane on is not assigned or private.
@@ -105,7 +106,7 @@ def test_lone_surrogates_count_as_tiktoken_counts_them() -> None:
 
 
 @pytest.mark.parametrize("character", ["a", "A", " ", "\n", "1", "!", "=", "é", "世", "😀", "\xa0", "\u200d", "\t"])
-@pytest.mark.parametrize("length", [1_000, 1_000_000])
+@pytest.mark.parametrize("length", [1_000, pytest.param(1_000_000, marks=slow)])
 def test_long_runs_of_one_character(character: str, length: int) -> None:
     text = character * length
     for name in ENCODINGS:

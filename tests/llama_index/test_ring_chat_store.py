@@ -26,7 +26,7 @@ from llama_index.core.base.llms.types import ImageBlock
 from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.core.storage.chat_store import SimpleChatStore
 from llama_index.core.storage.chat_store.loading import load_chat_store
-from profiles import examples
+from profiles import examples, slow
 
 # From pydantic 2.14 on, LlamaIndex 0.14.25 cannot serialise a SimpleChatStore that holds a message.
 LLAMA_INDEX_SERIALISES = tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 14)
@@ -661,6 +661,7 @@ def run_threads(work: Callable[[int], None], count: int = 8) -> None:
 
 
 @pytest.mark.usefixtures("busy_switching")
+@slow
 class TestThreads:
     """Every message is in the store at the end, was reported as evicted, or was returned by a delete: exactly once."""
 

@@ -27,7 +27,7 @@ from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.core.schema import ImageDocument
 from llama_index.core.storage.chat_store import SimpleChatStore
 from llama_index.core.storage.chat_store.loading import load_chat_store
-from profiles import examples
+from profiles import examples, slow
 from stores.conftest import postgres_server, sqlite_url, valkey_server, valkey_url
 from stores.servers import PASSWORD, PostgresServer
 from test_differential import few_messages, messages, questions
@@ -720,6 +720,7 @@ class TestSaved:
         assert again.counter_name == "words"
         again.store.close()
 
+    @slow
     def test_another_process_opens_the_same_file(self, sqlite_url: str) -> None:
         chat_store = SQLChatStore(sqlite_url, counter="o200k_base")
         chat_store.add_messages(KEY, said("Hello."))
@@ -792,6 +793,7 @@ def test_a_server_that_is_not_there() -> None:
         assert "secret" not in str(caught.value)
 
 
+@slow
 def test_without_the_drivers(tmp_path: Path) -> None:
     program = """
 import sys

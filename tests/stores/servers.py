@@ -42,7 +42,7 @@ class Server(ABC):
 
     def __init__(self) -> None:
         if FAST:
-            pytest.skip("it starts a server: `make test` has it")
+            pytest.skip("starts a server: `make test` has it")
         self.folder = Path(tempfile.mkdtemp(prefix="chatring-"))
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import pytest
 from chatring import MessageRing
 from chatring.stores import Record, open_store
-from profiles import FAST, LONG
+from profiles import LONG, slow
 
 from stores import kill_writer
 from stores.kill_writer import SHARED, Operation, operations
@@ -225,7 +225,7 @@ def _server(backend: str) -> Iterator[Server | None]:
             yield valkey
 
 
-@pytest.mark.skipif(FAST, reason="it kills writers: `make test` has it")
+@slow
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql", "valkey"])
 def test_nothing_is_lost_when_writers_are_killed(backend: str, tmp_path: Path) -> None:
     if backend == "valkey" and not has_valkey():
