@@ -67,12 +67,13 @@ def oracle(encoding: str) -> Total:
 ORACLES = {encoding: oracle(encoding) for encoding in ENCODINGS}
 
 
-@settings(max_examples=examples(10_000))
+@pytest.mark.parametrize("part", range(4))  # for four workers, and so that no part comes near the timeout
+@settings(max_examples=examples(2_500, long=5_000))
 @given(histories, st.sampled_from((0, 0, 1, 7)))
 @example([Message("user", ""), Message("assistant", " "), Message("tool", "\n"), Message("user", "a")], 0)
 @example([Message("user", "hello "), Message("assistant", ""), Message("user", " \n"), Message("assistant", " x")], 0)
 @example([Message("assistant", " "), Message("tool", "")], 0)
-def test_short_histories(messages: list[Message], initial: int) -> None:
+def test_short_histories(part: int, messages: list[Message], initial: int) -> None:
     for encoding, total in ORACLES.items():
         check_history(messages, encoding, total, initial)
 
