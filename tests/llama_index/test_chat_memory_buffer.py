@@ -25,6 +25,7 @@ from llama_index.core.memory import BaseMemory
 from llama_index.core.memory import ChatMemoryBuffer as LlamaIndexChatMemoryBuffer
 from llama_index.core.storage.chat_store import BaseChatStore, SimpleChatStore
 from llama_index.core.utils import get_tokenizer
+from profiles import slow
 
 BOTH = [ChatMemoryBuffer, LlamaIndexChatMemoryBuffer]
 both = pytest.mark.parametrize("memory_class", BOTH, ids=["chatring", "llama_index"])
@@ -570,14 +571,15 @@ class TestCopies:
         assert len(copied.get_all()) == 4
         assert memory.token_limit == 3000
 
+    @slow
     def test_a_deep_copy_of_many_messages_copies_neither_them_nor_the_tokenizer(self) -> None:
         messages = conversation(10_000)
         for tokenizer in (None, UncopiedTokenizer(), tiktoken.get_encoding("o200k_base").encode):
             memory = ChatMemoryBuffer.from_defaults(messages, tokenizer_fn=tokenizer)
             window = memory.get()
-            began = time.perf_counter()
+            began = time.thread_time()
             copied = copy.deepcopy(memory)
-            assert time.perf_counter() - began < 0.1  # LlamaIndex takes 0.4 s, and with an encoding of its own more
+            assert time.thread_time() - began < 0.1  # LlamaIndex takes 0.4 s, and with an encoding of its own more
             assert copied.tokenizer_fn is memory.tokenizer_fn
             assert all(one is other for one, other in zip(copied.get_all(), messages, strict=True))
             assert copied.get() == window
@@ -680,7 +682,7 @@ class TestPickle:
             back = pickle.loads(pickled)
             assert back.tokenizer_fn("Oklahoma 世界 tokens") == o200k.encode("Oklahoma 世界 tokens")
 
-    @pytest.mark.parametrize("tokenizer", [count_words, str.split, list, json.dumps], ids=repr)
+    @pytest.mark.parametrize("tokenizer", [count_words, str.split, list, json.dumps])
     def test_a_tokenizer_with_a_name_is_kept(self, tokenizer: Any, caplog: pytest.LogCaptureFixture) -> None:
         back = pickle.loads(pickle.dumps(ChatMemoryBuffer(token_limit=10, tokenizer_fn=tokenizer)))
         assert back.tokenizer_fn is tokenizer or back.tokenizer_fn == tokenizer

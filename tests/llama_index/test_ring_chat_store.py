@@ -26,6 +26,7 @@ from llama_index.core.base.llms.types import ImageBlock
 from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.core.storage.chat_store import SimpleChatStore
 from llama_index.core.storage.chat_store.loading import load_chat_store
+from profiles import examples, slow
 
 # From pydantic 2.14 on, LlamaIndex 0.14.25 cannot serialise a SimpleChatStore that holds a message.
 LLAMA_INDEX_SERIALISES = tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 14)
@@ -82,7 +83,7 @@ def answer(store: RingChatStore, name: str, arguments: list[Any], asynchronous: 
     raise AssertionError("it waited")
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=examples(1_000, long=10_000))
 @given(st.lists(calls, max_size=25), st.booleans(), st.booleans())
 def test_every_method_in_lock_step_with_simple_chat_store(
     calls: list[tuple[Any, ...]], asynchronous: bool, bounded: bool
@@ -203,7 +204,7 @@ class TestPersist:
             assert back == store
             assert SimpleChatStore.from_persist_path(path).store == back.store
 
-    @settings(max_examples=200)
+    @settings(max_examples=examples(200, long=2_000))
     @given(st.dictionaries(st.text(max_size=3), st.lists(st.text(max_size=5).map(ChatMessage), max_size=3), max_size=4))
     def test_any_texts_there_and_back(self, messages: dict[str, Any]) -> None:
         store = RingChatStore(store=messages)
@@ -660,6 +661,7 @@ def run_threads(work: Callable[[int], None], count: int = 8) -> None:
 
 
 @pytest.mark.usefixtures("busy_switching")
+@slow
 class TestThreads:
     """Every message is in the store at the end, was reported as evicted, or was returned by a delete: exactly once."""
 

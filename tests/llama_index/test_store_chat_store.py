@@ -27,6 +27,7 @@ from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.core.schema import ImageDocument
 from llama_index.core.storage.chat_store import SimpleChatStore
 from llama_index.core.storage.chat_store.loading import load_chat_store
+from profiles import examples, slow
 from stores.conftest import postgres_server, sqlite_url, valkey_server, valkey_url
 from stores.servers import PASSWORD, PostgresServer
 from test_differential import few_messages, messages, questions
@@ -37,7 +38,6 @@ from workflows.context import JsonSerializer, PickleSerializer
 T = TypeVar("T")
 
 FIXTURES = (postgres_server, sqlite_url, valkey_server, valkey_url)
-LONG = settings().max_examples > 10_000
 KEY = "ada"
 
 
@@ -129,7 +129,7 @@ class TestAsSimpleChatStore:
     prefixes = itertools.count()
 
     @settings(
-        max_examples=400 if LONG else 40,
+        max_examples=examples(40, long=400),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
     @given(st.lists(calls, max_size=12), st.booleans())
@@ -412,7 +412,7 @@ class TestMemory:
     keys = map("{}".format, itertools.count())
 
     @settings(
-        max_examples=1_000 if LONG else 60,
+        max_examples=examples(60, long=1_000),
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
     @given(st.lists(st.tuples(few_messages, st.integers(0, 4), questions), min_size=1, max_size=5), st.booleans())
@@ -720,6 +720,7 @@ class TestSaved:
         assert again.counter_name == "words"
         again.store.close()
 
+    @slow
     def test_another_process_opens_the_same_file(self, sqlite_url: str) -> None:
         chat_store = SQLChatStore(sqlite_url, counter="o200k_base")
         chat_store.add_messages(KEY, said("Hello."))
@@ -792,6 +793,7 @@ def test_a_server_that_is_not_there() -> None:
         assert "secret" not in str(caught.value)
 
 
+@slow
 def test_without_the_drivers(tmp_path: Path) -> None:
     program = """
 import sys
