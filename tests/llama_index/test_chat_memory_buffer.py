@@ -983,9 +983,9 @@ class TestAsync:
 
     def test_what_becomes_much_later_is_counted_in_a_thread(self, hops: list[Any]) -> None:
         async def run() -> None:
-            memory = ChatMemoryBuffer(token_limit=100)
+            memory = ChatMemoryBuffer(token_limit=48)
             await memory.aput_messages([ChatMessage(f"message {i} of some words") for i in range(400)])
-            assert len(await memory.aget()) == 16
+            assert len(await memory.aget()) == 8
             assert hops == []
             memory.token_limit = 10_000
             assert len(await memory.aget()) == 400
