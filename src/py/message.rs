@@ -14,10 +14,14 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyList, PyMapping, PyString, PyTuple, PyType};
 use pyo3::{PyTypeInfo, ffi, intern};
 
+use super::counter::DETACH_BYTES;
 use crate::core::role::may_start_window;
 
 /// What a message without a string counts as: `str(None)`, as in LlamaIndex.
 const NO_CONTENT: &str = "None";
+
+/// What a message costs to count beside its characters, as a number of characters: empty ones take 2 to 6 us each.
+const MESSAGE_COST: i64 = 64;
 
 /// LlamaIndex's `ChatMessage` and `TextBlock`. Such a message computes its `content` at each access from its `blocks`;
 /// reading those instead finds the same strings each time, at a quarter of the cost.
@@ -100,6 +104,21 @@ pub fn text(pin: &Bound<'_, PyAny>) -> PyResult<String> {
     }
 }
 
+/// What it costs to count `pin`, in characters. A string of a subclass may say any length: it costs more than can be paid.
+pub fn cost(pin: &Bound<'_, PyAny>) -> i64 {
+    let length = |text: &Bound<'_, PyAny>| {
+        text.cast_exact::<PyString>().ok().and_then(|text| text.len().ok()).map_or(i64::MAX, |length| length as i64)
+    };
+    let characters = if let Ok(parts) = pin.cast::<PyTuple>() {
+        parts.iter().fold(0_i64, |sum, part| sum.saturating_add(length(&part)))
+    } else if pin.is_none() {
+        NO_CONTENT.len() as i64
+    } else {
+        length(pin)
+    };
+    characters.saturating_add(MESSAGE_COST)
+}
+
 /// The characters of a Python string.
 ///
 /// Encoded anew each time: the interpreter would keep the UTF-8 form of a string beside it for as long as the string lives.
@@ -109,7 +128,11 @@ pub fn text(pin: &Bound<'_, PyAny>) -> PyResult<String> {
 pub fn to_text(text: &Bound<'_, PyString>) -> PyResult<String> {
     let py = text.py();
     match text.encode_utf8() {
-        Ok(bytes) => Ok(String::from_utf8(bytes.as_bytes().to_vec())?),
+        Ok(bytes) => {
+            let bytes = bytes.as_bytes();
+            let copy = || String::from_utf8(bytes.to_vec());
+            Ok(if bytes.len() < DETACH_BYTES { copy() } else { py.detach(copy) }?)
+        }
         Err(error) if error.is_instance_of::<PyUnicodeEncodeError>(py) => {
             let encode = PyString::type_object(py).getattr(intern!(py, "encode"))?;
             let encoded = encode.call1((text, "utf-16-le", "surrogatepass"))?;

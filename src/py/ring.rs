@@ -1,5 +1,6 @@
 //! `MessageRing`: arguments in, [`History`] called, lists out.
 
+use std::cell::Cell;
 use std::num::NonZeroUsize;
 
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
@@ -45,7 +46,7 @@ impl MessageRing {
         let other = counter.map(TokenCounter::from_source).transpose()?;
         let counter = other.as_ref().unwrap_or_else(|| self.counter.bind(py));
         let allowance = token_limit.saturating_sub(initial_token_count);
-        self.history.window(Request { counter, allowance, verify })
+        self.history.window(Request { counter, allowance, verify, budget: None })
     }
 }
 
@@ -119,14 +120,22 @@ impl MessageRing {
     }
 
     /// For the adapter of LlamaIndex: by position, which takes half the time of names, and with an allowance that may be 0.
-    #[pyo3(signature = (allowance, counter, /))]
+    /// `None` if more would have to be counted than `most` characters, or anything at all by a callable.
+    #[pyo3(signature = (allowance, counter, most = None, /))]
     fn _window<'py>(
         &self,
         py: Python<'py>,
         allowance: i64,
         counter: &Bound<'py, TokenCounter>,
-    ) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.history.window(Request { counter, allowance, verify: true })?.messages)
+        most: Option<i64>,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let budget = most.map(Cell::new);
+        let request = Request { counter, allowance, verify: true, budget: budget.as_ref() };
+        match self.history.window(request) {
+            Ok(window) => PyList::new(py, window.messages).map(Some),
+            Err(_) if request.is_over_budget() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     fn get_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {

@@ -4,13 +4,16 @@
 //! finaliser or the collector, those any code, and that code could come back for the lock. So what must be dropped is handed
 //! back, and what must be read or counted is cloned into a [`Step`] and taken away.
 
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
-use super::counter::TokenCounter;
+use super::counter::{Counting, TokenCounter};
+use super::message;
 use crate::core::ledger::{Entry, Fit, Ledger};
 use crate::core::ring::Ring;
 use crate::core::window::{Need, SLACK, need};
@@ -36,6 +39,31 @@ pub struct Request<'a, 'py> {
     pub allowance: i64,
     /// Whether to check that the window's messages still have the texts that were counted.
     pub verify: bool,
+    /// Characters that may still be counted, natively; negative when there was more to count. `None` for any number, by
+    /// any counter.
+    pub budget: Option<&'a Cell<i64>>,
+}
+
+impl Request<'_, '_> {
+    /// Takes from the budget what counting `pin` costs. A callable may take any time.
+    ///
+    /// # Errors
+    /// One that nobody sees, if that is more than is left: then [`Self::is_over_budget`].
+    pub fn spend(&self, pin: &Bound<'_, PyAny>) -> PyResult<()> {
+        let Some(budget) = self.budget else { return Ok(()) };
+        let native = matches!(self.counter.get().counting(), Counting::Native(_));
+        budget.set(budget.get().saturating_sub(if native { message::cost(pin) } else { i64::MAX }));
+        if self.is_over_budget() {
+            Err(PyRuntimeError::new_err("there is more to count than the budget"))
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether there was more to count than the budget allows.
+    pub fn is_over_budget(&self) -> bool {
+        self.budget.is_some_and(|budget| budget.get() < 0)
+    }
 }
 
 /// What to do next for a [`Request`], with everything that it takes.
