@@ -7,8 +7,11 @@ STAMPS := $(VENV)/stamps
 
 RUST := $(shell find src -name '*.rs') Cargo.toml Cargo.lock pyproject.toml
 
+# A process for each core, at most four: every one starts the servers that it needs, and more of them gain little.
+PYTEST := $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist worksteal
+
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-matrix test-long test-kills instructions instructions-update lint format typecheck bench bench-full build clean
+.PHONY: help run test test-fast test-rust test-python test-matrix test-long test-kills instructions instructions-update lint format typecheck bench bench-full build clean
 
 help: ## what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -49,13 +52,17 @@ test-rust: | $(BIN)/python
 	PYO3_PYTHON=$(abspath $(BIN)/python) cargo test --locked --quiet
 
 test-python: $(STAMPS)/extension $(STAMPS)/test
-	$(BIN)/python -m pytest
+	$(PYTEST)
+
+test-fast: $(STAMPS)/extension $(STAMPS)/test ## before a commit: the core, and Python with few generated cases and no servers
+	cargo test --locked --quiet --no-default-features
+	HYPOTHESIS_PROFILE=fast $(PYTEST) -r fE # not what is skipped
 
 test-matrix: $(STAMPS)/build $(STAMPS)/matrix ## the adapter on old and new releases of LlamaIndex and pydantic
 	$(BIN)/nox
 
 test-long: $(STAMPS)/extension $(STAMPS)/test ## ten times the generated cases
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest --timeout 3600
+	HYPOTHESIS_PROFILE=long $(PYTEST) --timeout 3600
 
 test-kills: $(STAMPS)/extension $(STAMPS)/test ## 240 kills of writers and servers, over all stores on disk
 	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/stores/test_kill.py --timeout 3600 -rP

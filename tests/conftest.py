@@ -1,10 +1,11 @@
 import importlib.util
 import json
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 # llama-index-core ships the vocabularies of cl100k_base and o200k_base: with them tiktoken, the oracle of these tests,
 # needs no network. Finding a submodule imports its parents; finding the package and going on by path does not.
@@ -14,13 +15,8 @@ for _folder in _NAMESPACE.submodule_search_locations or () if _NAMESPACE else ()
     if _cache.is_dir():
         os.environ["TIKTOKEN_CACHE_DIR"] = str(_cache)
 
+import profiles  # noqa: E402, F401  # loads one
 import tiktoken  # noqa: E402
-
-settings.register_profile(
-    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], report_multiple_bugs=False
-)
-settings.register_profile("long", parent=settings.get_profile("default"), max_examples=20_000)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 AIRLINE = Path(__file__).parents[2] / "shared" / "data" / "airline-conversations.jsonl"
 
@@ -42,3 +38,11 @@ def airline() -> list[dict[str, object]]:
         pytest.skip(f"the recorded conversations are not beside the repository: no {AIRLINE}")
     with AIRLINE.open(encoding="utf-8") as lines:
         return [message for line in lines for message in json.loads(line)["messages"]]
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """SIGINT interrupts this process and those that it starts, even in a background job, where shells ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeAlias
+from typing import IO, Any, ClassVar, TypeAlias
 
 import pytest
 import tiktoken
@@ -662,6 +662,7 @@ class TestProcess:
         assert (done.returncode, done.stderr) == (2, b"Error: standard output: No space left on device\n")
 
     @pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX")
+    @pytest.mark.usefixtures("interruptible")
     def test_interrupt(self, tmp_path: Path) -> None:
         program = (
             "import chatring.cli as c, sys; print('ready', file=sys.stderr, flush=True); c.chatring(prog_name='c')"
@@ -673,11 +674,22 @@ class TestProcess:
             assert process.stdout is not None
             assert process.stderr is not None
             assert process.stderr.readline() == b"ready\n"
-            # It waits for a line that never comes.
-            time.sleep(0.3)
+            # It has taken the beginning of a line, and waits for the rest, which never comes.
+            process.stdin.write(b"{")
+            process.stdin.flush()
+            while unread_bytes(process.stdin):
+                time.sleep(0.01)
             process.send_signal(signal.SIGINT)
             assert (process.stdout.read(), process.stderr.read().strip()) == (b"", b"Aborted!")
         assert process.returncode == 1
+
+
+def unread_bytes(pipe: IO[bytes]) -> int:
+    """Return how many bytes of a pipe its reader has not taken."""
+    import fcntl
+    import termios
+
+    return int.from_bytes(fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def run_on_terminal(arguments: list[str]) -> tuple[str, bytes]:

@@ -16,11 +16,11 @@ import tiktoken
 from chatring import TokenCounter
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from profiles import examples, slow
 from reference import FRAGMENTS, text_of, texts, tiktoken_count
 
 ENCODINGS = ("cl100k_base", "o200k_base")
 KNOWN = "cl100k_base, o200k_base, o200k_harmony, p50k_base, p50k_edit, r50k_base, gpt2, qwen2, mistral_v3"
-LONG = settings().max_examples > 10_000
 
 NATIVE = {name: TokenCounter(name) for name in ENCODINGS}
 ORACLE = {name: tiktoken_count(tiktoken.get_encoding(name)) for name in ENCODINGS}
@@ -48,19 +48,19 @@ any_text = st.one_of(
 )
 
 
-@settings(max_examples=4_000 if not LONG else settings().max_examples)
+@settings(max_examples=examples(4_000))
 @given(any_text)
 def test_any_text(text: str) -> None:
     check(text)
 
 
-@settings(max_examples=1_000 if not LONG else settings().max_examples)
+@settings(max_examples=examples(1_000))
 @given(st.text(st.sampled_from(" \t\n\r\x0b\x0c\x85\xa0\u2028\u3000\x1c\u200ba1.'"), max_size=30))
 def test_whitespace_in_any_order(text: str) -> None:
     check(text)
 
 
-@settings(max_examples=1_000 if not LONG else settings().max_examples)
+@settings(max_examples=examples(1_000))
 @given(
     st.lists(
         st.sampled_from(("<|", "|>", "<", "|", ">", "endoftext", "endof", "text", "fim_", "prefix", " ", "prompt"))
@@ -88,6 +88,7 @@ def test_runs_of_whitespace(around: str) -> None:
     check_all([around.format(run) for run in runs])
 
 
+@slow
 @pytest.mark.parametrize(("context", "sparse"), [("a {}b", 1), ("{}", 37)])
 def test_every_code_point(context: str, sparse: int) -> None:
     # Most of Unicode from the fourth plane on is not assigned or private.
@@ -105,7 +106,7 @@ def test_lone_surrogates_count_as_tiktoken_counts_them() -> None:
 
 
 @pytest.mark.parametrize("character", ["a", "A", " ", "\n", "1", "!", "=", "é", "世", "😀", "\xa0", "\u200d", "\t"])
-@pytest.mark.parametrize("length", [1_000, 1_000_000])
+@pytest.mark.parametrize("length", [1_000, pytest.param(1_000_000, marks=slow)])
 def test_long_runs_of_one_character(character: str, length: int) -> None:
     text = character * length
     for name in ENCODINGS:
@@ -148,7 +149,7 @@ def test_harmony_counts_as_o200k_but_for_its_special_tokens() -> None:
 # --- batches
 
 
-@settings(max_examples=200 if not LONG else 5_000)
+@settings(max_examples=examples(200, long=5_000))
 @given(st.lists(any_text, max_size=40))
 def test_a_batch_counts_each_text(batch: list[str]) -> None:
     for name in ENCODINGS:

@@ -8,6 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from profiles import slow
+
+pytestmark = slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DURABLE_SERVER = "durable_server.py"

@@ -9,7 +9,17 @@ from typing import Any
 
 import pytest
 from chatring import MessageRing, TokenCounter
+from profiles import slow
 from reference import Message
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_new_objects() -> Iterator[None]:
+    """Let collections here not walk the objects of all modules, which takes most of a second."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
@@ -253,6 +263,7 @@ def test_references_are_given_back_after_errors() -> None:
     assert (sys.getrefcount(message), sys.getrefcount(message.content)) == base
 
 
+@slow
 @pytest.mark.parametrize("max_messages", [None, 50])
 def test_memory_does_not_grow(max_messages: int | None) -> None:
     ring: MessageRing[Any] = MessageRing(100, max_messages=max_messages, counter="cl100k_base", measure="text")

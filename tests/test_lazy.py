@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 from chatring import MessageRing, TokenCounter
+from profiles import slow
 from reference import Message
 
 
@@ -39,6 +40,7 @@ def message(number: int, role: str = "user") -> Message:
 SLACK = 3
 
 
+@slow
 def test_a_million_messages_are_counted_for_their_window_alone() -> None:
     counter = Counting()
     ring: MessageRing[Message] = MessageRing(40_000, counter, measure="text")

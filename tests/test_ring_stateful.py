@@ -15,6 +15,7 @@ from hypothesis.stateful import (
     precondition,
     rule,
 )
+from profiles import LONG, examples
 from reference import (
     Count,
     Message,
@@ -232,9 +233,6 @@ def assert_index_error(call: Callable[[], object]) -> None:
     raise AssertionError("no IndexError")
 
 
-if settings().max_examples > 10_000:
-    RingMachine.TestCase.settings = settings(max_examples=5_000, stateful_step_count=60)
-else:
-    RingMachine.TestCase.settings = settings(max_examples=300, stateful_step_count=40)
+RingMachine.TestCase.settings = settings(max_examples=examples(300, long=5_000), stateful_step_count=60 if LONG else 40)
 
 TestRing = RingMachine.TestCase

@@ -11,6 +11,7 @@ import tiktoken
 from chatring import MessageRing, TokenCounter
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from profiles import examples
 from reference import (
     Message,
     Total,
@@ -31,7 +32,6 @@ from reference import (
 )
 
 ENCODINGS = ("cl100k_base", "o200k_base")
-LONG = settings().max_examples > 10_000
 
 
 def check_history(messages: Sequence[Message], encoding: str, total: Total, initial: int = 0) -> None:
@@ -67,24 +67,25 @@ def oracle(encoding: str) -> Total:
 ORACLES = {encoding: oracle(encoding) for encoding in ENCODINGS}
 
 
-@settings(max_examples=10_000 if not LONG else settings().max_examples)
+@pytest.mark.parametrize("part", range(4))  # for four workers, and so that no part comes near the timeout
+@settings(max_examples=examples(2_500, long=5_000))
 @given(histories, st.sampled_from((0, 0, 1, 7)))
 @example([Message("user", ""), Message("assistant", " "), Message("tool", "\n"), Message("user", "a")], 0)
 @example([Message("user", "hello "), Message("assistant", ""), Message("user", " \n"), Message("assistant", " x")], 0)
 @example([Message("assistant", " "), Message("tool", "")], 0)
-def test_short_histories(messages: list[Message], initial: int) -> None:
+def test_short_histories(part: int, messages: list[Message], initial: int) -> None:
     for encoding, total in ORACLES.items():
         check_history(messages, encoding, total, initial)
 
 
-@settings(max_examples=400 if not LONG else 4_000)
+@settings(max_examples=examples(400, long=4_000))
 @given(long_histories)
 def test_long_histories(messages: list[Message]) -> None:
     for encoding, total in ORACLES.items():
         check_history(messages, encoding, total)
 
 
-@settings(max_examples=500 if not LONG else 5_000)
+@settings(max_examples=examples(500, long=5_000))
 @given(
     st.lists(st.tuples(st.lists(messages, max_size=4), st.integers(1, 60)), min_size=1, max_size=8),
     st.sampled_from((None, 1, 2, 3, 5, 9)),
@@ -100,7 +101,7 @@ def test_a_growing_history(rounds: list[tuple[list[Message], int]], max_messages
 
 
 @pytest.mark.parametrize("encoding", sorted(set(TokenCounter.encodings()) - set(ENCODINGS)))
-@settings(max_examples=300 if not LONG else 3_000)
+@settings(max_examples=examples(300, long=3_000))
 @given(histories)
 def test_other_encodings_agree_with_their_own_joined_counts(encoding: str, messages: list[Message]) -> None:
     check_history(messages, encoding, joined_total(TokenCounter(encoding).count))
@@ -112,7 +113,7 @@ def words_and_two_ends(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("tokenize", [str.split, list, words_and_two_ends])
-@settings(max_examples=500 if not LONG else 5_000)
+@settings(max_examples=examples(500, long=5_000))
 @given(histories, st.integers(1, 40))
 def test_callables_whose_counts_add_up_are_exact(
     tokenize: Callable[[str], list[str]], messages: list[Message], limit: int
@@ -125,7 +126,7 @@ def test_callables_whose_counts_add_up_are_exact(
 
 
 @pytest.mark.parametrize("tokenize", [words_after_a_beginning, words_and_two_ends])
-@settings(max_examples=500 if not LONG else 5_000)
+@settings(max_examples=examples(500, long=5_000))
 @given(st.one_of(histories, long_histories), st.integers(1, 60))
 def test_any_callable_follows_the_accounting_rule(
     tokenize: Callable[[str], list[str]], messages: list[Message], limit: int

@@ -245,8 +245,15 @@ class MessageRing(Generic[_M]):
             Exception: whatever the counter or a message's property raises, unchanged. The history stays as it was.
         """
 
-    def _window(self, allowance: int, counter: TokenCounter, /) -> list[_M]:
-        """As `get` with the token limit `allowance`, which may be 0."""
+    @overload
+    def _window(self, allowance: int, counter: TokenCounter, most: None = None, /) -> list[_M]: ...
+    @overload
+    def _window(self, allowance: int, counter: TokenCounter, most: int, /) -> list[_M] | None:
+        """As `get` with the token limit `allowance`, which may be 0.
+
+        None if more than `most` characters would have to be counted, a message being 64 of them beside its own; or any
+        at all, if the counter is a callable.
+        """
 
     def get_all(self) -> list[_M]:
         """Return a new list of all messages, oldest first."""

@@ -22,9 +22,12 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.storage.chat_store import SimpleChatStore
 from llama_index.core.utils import get_tokenizer
 from llama_index.core.workflow import Context, HumanResponseEvent, InputRequiredEvent
+from profiles import slow
 from pydantic import Field, PrivateAttr
 from scripted_llm import ScriptedLLM, Transcript, calls, says
 from workflows.context import JsonSerializer, PickleSerializer
+
+pytestmark = slow
 
 NewMemory = Callable[[int], LlamaIndexChatMemoryBuffer]
 

@@ -11,6 +11,9 @@ import tiktoken
 from chatring.llama_index import ChatMemoryBuffer, RingChatStore
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store import SimpleChatStore
+from profiles import slow
+
+pytestmark = slow
 
 WRITERS = 8
 READERS = 4

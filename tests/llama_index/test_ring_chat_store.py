@@ -26,6 +26,7 @@ from llama_index.core.base.llms.types import ImageBlock
 from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.core.storage.chat_store import SimpleChatStore
 from llama_index.core.storage.chat_store.loading import load_chat_store
+from profiles import examples, slow
 
 # From pydantic 2.14 on, LlamaIndex 0.14.25 cannot serialise a SimpleChatStore that holds a message.
 LLAMA_INDEX_SERIALISES = tuple(map(int, pydantic.VERSION.split(".")[:2])) < (2, 14)
@@ -82,7 +83,7 @@ def answer(store: RingChatStore, name: str, arguments: list[Any], asynchronous: 
     raise AssertionError("it waited")
 
 
-@settings(max_examples=1_000)
+@settings(max_examples=examples(1_000, long=10_000))
 @given(st.lists(calls, max_size=25), st.booleans(), st.booleans())
 def test_every_method_in_lock_step_with_simple_chat_store(
     calls: list[tuple[Any, ...]], asynchronous: bool, bounded: bool
@@ -203,7 +204,7 @@ class TestPersist:
             assert back == store
             assert SimpleChatStore.from_persist_path(path).store == back.store
 
-    @settings(max_examples=200)
+    @settings(max_examples=examples(200, long=2_000))
     @given(st.dictionaries(st.text(max_size=3), st.lists(st.text(max_size=5).map(ChatMessage), max_size=3), max_size=4))
     def test_any_texts_there_and_back(self, messages: dict[str, Any]) -> None:
         store = RingChatStore(store=messages)
@@ -573,6 +574,55 @@ class TestBounds:
         assert sorted(kept + gone, key=lambda text: int(text or -1)) == [str(i) for i in range(30)]
         assert len(store.get_keys()) <= max_sessions
 
+    def test_a_callback_of_an_insertion_does_not_hold_the_lock(self) -> None:
+        freed: list[bool] = []
+
+        def on_evict(key: str, messages: list[ChatMessage]) -> None:
+            thread = threading.Thread(target=store.add_message, args=("b", ChatMessage("b")), daemon=True)
+            thread.start()
+            thread.join(5)
+            freed.append(not thread.is_alive())
+
+        store = RingChatStore(store={"a": numbered(2)}, max_messages=2, on_evict=on_evict)
+        store.add_message("a", ChatMessage("new"), 1)
+        assert contents(store.get_messages("a")) == ["new", "1"]
+        assert freed == [True]
+
+    @pytest.mark.parametrize(("before", "after"), [(None, 3), (2, None), (2, 4), (4, 2)])
+    def test_max_messages_is_fixed(self, before: int | None, after: int | None) -> None:
+        evicted = Evictions()
+        store = RingChatStore(store={"a": numbered(2)}, max_messages=before, on_evict=evicted)
+        for assign in (
+            lambda: setattr(store, "max_messages", after),
+            lambda: store.model_copy(update={"max_messages": after}),
+            lambda: store.model_copy(update={"max_messages": after}, deep=True),
+        ):
+            with pytest.raises(ValueError, match=f"^max_messages of a RingChatStore .* cannot become {after}: make"):
+                assign()
+        assert store.max_messages == before
+        assert store.model_copy(update={"max_messages": before}).max_messages == before
+        store.add_messages("a", numbered(4, first=2))
+        kept = contents(store.get_messages("a"))
+        assert [text for _, texts in evicted.seen for text in texts] + kept == [str(i) for i in range(6)]
+        assert len(kept) == min(6, before or 6)
+
+    def test_max_sessions_assigned_later_holds_at_once(self) -> None:
+        evicted = Evictions()
+        store = RingChatStore(store={key: numbered(1) for key in "abcd"}, on_evict=evicted)
+        store.max_sessions = 3
+        assert (store.get_keys(), evicted.seen) == (["b", "c", "d"], [("a", ["0"])])
+        store.get_messages("b")
+        store.add_message("e", ChatMessage("e"))
+        assert store.get_keys() == ["d", "b", "e"]
+        store.max_sessions = None
+        store.add_messages("f", numbered(1))
+        assert store.get_keys() == ["d", "b", "e", "f"]
+        assert evicted.seen == [("a", ["0"]), ("c", ["0"])]
+        for bad in (0, -1, "3", 1.5):
+            with pytest.raises(ValueError, match=r"^max_sessions must be None or an integer of at least 1, got"):
+                store.max_sessions = bad  # type: ignore[assignment]
+        assert store.max_sessions is None
+
     def test_a_callback_that_empties_the_session(self) -> None:
         def empty(key: str, messages: list[ChatMessage]) -> None:
             store.delete_messages(key)
@@ -586,6 +636,19 @@ class TestBounds:
 
 def module_level_callback(key: str, messages: list[ChatMessage]) -> None:
     pass
+
+
+def test_made_without_checks() -> None:
+    for store_class in (RingChatStore, SimpleChatStore):
+        store: Any = store_class.model_construct()
+        assert store.get_keys() == []
+        store.add_message("a", ChatMessage("0"))
+        store = store_class.model_construct(store={"a": numbered(2), "b": []})
+        store.add_message("a", ChatMessage("2"))
+        assert store.get_keys() == ["a", "b"]
+        assert contents(store.get_messages("a")) == ["0", "1", "2"]
+    store = RingChatStore.model_construct(store={"a": numbered(3)}, max_messages=2)
+    assert contents(store.get_messages("a")) == ["1", "2"]
 
 
 class TestCopies:
@@ -660,6 +723,7 @@ def run_threads(work: Callable[[int], None], count: int = 8) -> None:
 
 
 @pytest.mark.usefixtures("busy_switching")
+@slow
 class TestThreads:
     """Every message is in the store at the end, was reported as evicted, or was returned by a delete: exactly once."""
 
@@ -758,6 +822,100 @@ class TestThreads:
             store = RingChatStore()
             run_threads(lambda number, store=store: store.add_message("a", ChatMessage(str(number))))  # type: ignore[misc]
             assert len(store.get_messages("a")) == 8
+
+    def test_a_session_that_is_used_is_never_missing(self, tmp_path: Path) -> None:
+        store = RingChatStore(store={str(i): numbered(1) for i in range(20)}, max_sessions=100)
+        expected = {str(i) for i in range(20)}
+        path = str(tmp_path / "chat_store.json")
+        shared = store.model_copy(update={"max_sessions": None})
+        memory = ChatMemoryBuffer(token_limit=100, chat_store=store)
+
+        def persisted() -> Any:
+            store.persist(path)
+            return json.loads(Path(path).read_bytes())["store"]
+
+        reads: list[Callable[[], Any]] = [
+            store.get_keys,
+            lambda: asyncio.run(store.aget_keys()),
+            lambda: store.store,
+            lambda: store.model_dump()["store"],
+            lambda: json.loads(store.model_dump_json())["store"],
+            lambda: store.to_dict()["store"],
+            persisted,
+            lambda: memory.to_dict()["chat_store"]["store"],
+            lambda: json.loads(memory.to_string())["chat_store"]["store"],
+            lambda: copy.deepcopy(store).get_keys(),
+            lambda: store.model_copy(deep=True).get_keys(),
+            lambda: copy.deepcopy(memory).chat_store.get_keys(),
+            lambda: pickle.loads(pickle.dumps(store)).get_keys(),
+            lambda: [key for key in expected if shared.ring(key) is not None],
+        ]
+        done = threading.Event()
+
+        def work(number: int) -> None:
+            if number:
+                while not done.is_set():
+                    ChatMemoryBuffer(token_limit=100, chat_store=store, chat_store_key="7").get()
+                return
+            try:
+                same = copy.deepcopy(store)
+                for _ in range(60):
+                    for index, read in enumerate(reads):
+                        assert set(read()) == expected, index
+                    assert store == same
+            finally:
+                done.set()
+
+        run_threads(work, 3)
+
+    def test_what_is_read_is_of_one_moment(self) -> None:
+        store = RingChatStore(store={"a": [], **{str(i): [] for i in range(300)}, "b": []})
+        done = threading.Event()
+
+        def work(number: int) -> None:
+            if number:
+                while not done.is_set():
+                    store.add_message("a", ChatMessage("x"))
+                    store.add_message("b", ChatMessage("x"))
+                    if len(store.get_messages("a")) == 50:
+                        store.set_messages("b", [])
+                        store.set_messages("a", [])
+                return
+            try:
+                for _ in range(200):
+                    for found in (store.store, copy.deepcopy(store).store):
+                        assert len(found["a"]) - len(found["b"]) in (0, 1, 50), (len(found["a"]), len(found["b"]))
+            finally:
+                done.set()
+
+        run_threads(work, 2)
+
+    def test_the_later_of_two_threads_that_persist_has_the_last_word(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        store = RingChatStore(store={"a": numbered(1)})
+        path = str(tmp_path / "chat_store.json")
+        slow, later_is_done = threading.Event(), threading.Event()
+        replace = os.replace
+
+        def slowly(source: str, target: str) -> None:
+            if not slow.is_set():
+                slow.set()
+                later_is_done.wait(1)
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", slowly)
+
+        def work(number: int) -> None:
+            if number:
+                slow.wait(10)
+                store.add_message("a", ChatMessage("new"))
+            store.persist(path)
+            if number:
+                later_is_done.set()
+
+        run_threads(work, 2)
+        assert RingChatStore.from_persist_path(path) == store
 
     def test_persisting_meanwhile(self, tmp_path: Path) -> None:
         store = RingChatStore(max_messages=50)

@@ -23,7 +23,9 @@ from types import TracebackType
 from typing import Any
 
 import psycopg
+import pytest
 import redis
+from profiles import FAST
 from psycopg import sql
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -36,9 +38,11 @@ _STOP_SECONDS = 30
 
 
 class Server(ABC):
-    """A server process with a port and a folder of its own."""
+    """A server process with a port and a folder of its own; in the fast profile, a reason to skip a test."""
 
     def __init__(self) -> None:
+        if FAST:
+            pytest.skip("starts a server: `make test` has it")
         self.folder = Path(tempfile.mkdtemp(prefix="chatring-"))
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -263,10 +267,16 @@ def _folder_of(package: str) -> Path:
 
 
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port that is free, and that no other worker of pytest-xdist takes while this server is down."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    with contextlib.ExitStack() as others:
+        while True:
+            listener = others.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            port: int = listener.getsockname()[1]
+            if port // 2 % workers == worker % workers:  # halved, as systems may prefer odd ports
+                return port
 
 
 def _is_root() -> bool:

@@ -16,6 +16,7 @@ from chatring import MessageRing
 from chatring.stores import Record, open_store
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from profiles import LONG, examples
 from reference import (
     Total,
     blank_texts,
@@ -31,8 +32,6 @@ from reference import (
     words_after_a_beginning,
 )
 
-LONG = settings().max_examples > 10_000
-EXAMPLES = 4_000 if LONG else 80
 WINDOWS_PER_CHANGE = 4
 
 
@@ -117,7 +116,7 @@ def compare(url: str, counter: Any, name: str | None, total: Callable[[], Total]
     # What is in memory has one store only.
     second = first if url == "memory://" else open_store(url, counter=counter, counter_name=name)
 
-    @settings(max_examples=EXAMPLES, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=examples(80, long=4_000), suppress_health_check=list(HealthCheck))
     @given(st.lists(changes, min_size=1, max_size=12 if LONG else 8))
     def run(history: list[Change]) -> None:
         key = f"session {next(numbers)}"

@@ -5,7 +5,6 @@ server is; then everything that was acknowledged must be there, once, whole and 
 """
 
 import asyncio
-import os
 import signal
 import subprocess
 import sys
@@ -21,6 +20,7 @@ from typing import NamedTuple
 import pytest
 from chatring import MessageRing
 from chatring.stores import Record, open_store
+from profiles import LONG, slow
 
 from stores import kill_writer
 from stores.kill_writer import SHARED, Operation, operations
@@ -28,7 +28,7 @@ from stores.servers import PostgresServer, Server, ValkeyServer, has_valkey
 
 WRITERS = 8
 # For each of three backends; the larger number is that of `make test-kills`.
-KILLS = 80 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 10
+KILLS = 80 if LONG else 10
 # Every fifth kill is of the server.
 SERVER_KILLS = 5
 
@@ -225,6 +225,7 @@ def _server(backend: str) -> Iterator[Server | None]:
             yield valkey
 
 
+@slow
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql", "valkey"])
 def test_nothing_is_lost_when_writers_are_killed(backend: str, tmp_path: Path) -> None:
     if backend == "valkey" and not has_valkey():

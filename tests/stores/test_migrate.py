@@ -24,6 +24,7 @@ from llama_index.core.base.llms.types import ImageBlock, ToolCallBlock
 from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.storage.chat_store.postgres import PostgresChatStore
 from llama_index.storage.chat_store.redis import RedisChatStore as LlamaIndexRedisChatStore
+from profiles import slow
 from test_cli import EXAMPLE, output, python, refusal, run, run_on_terminal
 
 from stores.servers import PASSWORD, PostgresServer, ValkeyServer
@@ -416,6 +417,7 @@ class TestResumed:
         assert sum(advanced) == 5_010
         assert_records(target, {"long": self.LONG, "short": self.LONG[:10]})
 
+    @slow
     @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
     def test_after_a_kill(self, target: str, tmp_path: Path) -> None:
         source = f"sqlite:///{tmp_path / 'source.db'}"
@@ -439,6 +441,7 @@ class TestResumed:
         assert_records(target, sessions)
 
     @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+    @pytest.mark.usefixtures("interruptible")
     def test_an_interrupt_says_how_to_go_on(self, sqlite_url: str, tmp_path: Path) -> None:
         source = f"sqlite:///{tmp_path / 'source.db'}"
         fill(source, {"long": self.LONG})
@@ -572,6 +575,7 @@ class TestRefusals:
             assert told.startswith(f"Error: {shown} cannot be reached")
             assert "hunter2" not in told
 
+    @slow
     def test_without_what_is_needed(self, file: Path, tmp_path: Path) -> None:
         for missing, extra, arguments in (
             ("sqlalchemy", "sql", ("sqlite:///a.db", "sqlite:///b.db")),
@@ -600,6 +604,7 @@ def test_tables(file: Path, sqlite_url: str) -> None:
     ]
 
 
+@slow
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals of POSIX")
 def test_progress_on_a_terminal(file: Path, sqlite_url: str) -> None:
     stdout, seen = run_on_terminal(["-m", "chatring", "migrate", str(file), sqlite_url, "--json"])

@@ -22,6 +22,7 @@ from chatring.stores import Record, Store, StoreError, StoreFullError, StoreTime
 from chatring.stores.redis import RedisStore
 from chatring.stores.sql import SQLStore
 from chatring.stores.sql_errors import store_error
+from profiles import slow
 from sqlalchemy import Engine, event
 
 ONE = Record("user", "one")
@@ -305,6 +306,7 @@ store.close()
 """
 
 
+@slow
 def test_many_processes_make_the_tables(sql_url: str) -> None:
     command = [sys.executable, "-c", FIRST_USE, sql_url]
     pipe = subprocess.PIPE
@@ -347,6 +349,7 @@ store.close()
 """
 
 
+@slow
 def test_processes_that_fork(sql_url: str) -> None:
     subprocess.run([sys.executable, "-W", "error", "-c", FORK, sql_url], check=True, timeout=60)
     store = open_store(sql_url)
@@ -381,6 +384,7 @@ def test_a_database_in_memory_is_one(on_connect: Callable[[Callable[[Any], None]
     gc.collect()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_leaves_a_database_in_memory_as_it_was() -> None:
     interrupt = False
 

@@ -2,14 +2,57 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
+from typing import Any
 
 from llama_index.core.llms import ChatMessage, MessageRole, TextBlock
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from chatring.stores.errors import ForeignDataError
 from chatring.stores.record import Record
+
+# Characters or bytes that an event loop turns into JSON and back, a message being 200 of them beside its own. More goes
+# to a thread: that takes about 60 us, and so many take 0.1 ms as ASCII, and 1 ms as Han or in 160 short messages, on a
+# two-core x86-64 machine.
+_MOST_ON_LOOP = 32_768
+_MESSAGE_COST = 200
+_VALUE_COST = 16
+
+
+async def records_of(messages: list[ChatMessage]) -> list[Record]:
+    """Return the records of messages without keeping an event loop waiting. Raises: as `to_record`."""
+    if _is_much(messages):
+        return await asyncio.to_thread(lambda: list(map(to_record, messages)))
+    return list(map(to_record, messages))
+
+
+async def messages_of(records: Sequence[Record], key: str) -> list[ChatMessage]:
+    """As `to_messages`, without keeping an event loop waiting."""
+    left = _MOST_ON_LOOP - _MESSAGE_COST * len(records)
+    if left < 0 or sum(len(record.payload or b"") for record in records) > left:
+        return await asyncio.to_thread(to_messages, records, key)
+    return to_messages(records, key)
+
+
+def _is_much(messages: list[ChatMessage]) -> bool:
+    """Whether messages have more in them than an event loop should turn into JSON."""
+    left = _MOST_ON_LOOP - _MESSAGE_COST * len(messages)
+    todo: list[Any] = [message for message in messages if not _is_text(message)]
+    while todo and left >= 0:
+        value = todo.pop()
+        if isinstance(value, BaseModel):
+            value = value.__dict__
+        left -= _VALUE_COST
+        if isinstance(value, (str, bytes)):
+            left -= len(value)
+        elif isinstance(value, (dict, list, tuple, set, frozenset)):
+            left -= _VALUE_COST * len(value)
+            if left >= 0:
+                todo.extend(value)
+                todo.extend(value.values() if isinstance(value, dict) else ())
+    return left < 0
 
 
 def to_record(message: ChatMessage) -> Record:
@@ -23,10 +66,8 @@ def to_record(message: ChatMessage) -> Record:
     """
     # A role that was assigned may be a plain str.
     role, text = MessageRole(message.role).value, str(message.content)
-    if type(message) is ChatMessage and not message.additional_kwargs:
-        match message.blocks:
-            case [block] if type(block) is TextBlock:
-                return Record(role, text)
+    if _is_text(message):
+        return Record(role, text)
     record = Record(role, text, _payload(message))
     try:
         to_message(record)
@@ -89,6 +130,16 @@ def message_of_json(data: bytes | str) -> ChatMessage:
         raise ValueError(_reason(error)) from error
     except (ValueError, RecursionError, AttributeError) as error:
         raise ValueError(f"not JSON of a message: {error}") from error
+
+
+def _is_text(message: ChatMessage) -> bool:
+    """Whether a message is a role, one text and nothing else."""
+    if type(message) is not ChatMessage or message.additional_kwargs:
+        return False
+    match message.blocks:
+        case [block]:
+            return type(block) is TextBlock
+    return False
 
 
 def _payload(message: ChatMessage) -> bytes:

@@ -8,14 +8,17 @@ import json
 import os
 import shutil
 import threading
+import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import fsspec
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+from typing_extensions import Self
 
 from chatring._core import MessageRing
 
@@ -32,7 +35,8 @@ class RingChatStore(BaseChatStore):
 
     Args:
         store: messages to begin with, by key. The lists are copied, the messages are not.
-        max_messages: keep at most so many messages of a session, the oldest leave; None keeps all.
+        max_messages: keep at most so many messages of a session, the oldest leave; None keeps all. Cannot be assigned
+            later.
         max_sessions: keep at most so many sessions, the least recently used leaves; None keeps all.
         on_evict: called with a key and the messages that leave because of a bound, oldest first. It may use the store.
 
@@ -48,15 +52,68 @@ class RingChatStore(BaseChatStore):
     # In the instance's __dict__ beside the fields, where functools.cached_property would put them too: pydantic's
     # private attributes take half a microsecond to read.
     if TYPE_CHECKING:
-        _rings: dict[str, MessageRing[ChatMessage]]
-        # Held by whatever changes a session, so that nothing is put into one that has just left.
+        # Ordered, because its move to the end is one step: a session is there all the while.
+        _rings: OrderedDict[str, MessageRing[ChatMessage]]
+        # Held by whatever changes a session, so that nothing is put into one that has just left, and by whatever reads
+        # more than one, so that it sees all of them as they were at one moment.
         _lock: threading.RLock
+        # Held while a file is written, so that older contents never replace newer ones.
+        _persisting: threading.RLock
 
     def __init__(self, store: Mapping[str, Iterable[Any]] | None = None, **data: Any) -> None:
         super().__init__(**data)
-        self.__dict__.update(_rings={}, _lock=threading.RLock())
-        for key, messages in (store or {}).items():
+        self._begin()
+        for key, messages in dict(store or {}).items():
             self.set_messages(key, [ChatMessage.model_validate(message) for message in messages])
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+        """Return a store whose bounds are not checked.
+
+        Args:
+            _fields_set: as in pydantic.
+            **values: as in the class; messages in `store` have to be `ChatMessage` objects.
+        """
+        store = dict(values.pop("store", None) or {})
+        constructed = super().model_construct(_fields_set, **values)
+        constructed._begin()
+        for key, messages in store.items():
+            constructed.set_messages(key, list(messages))
+        return constructed
+
+    def _begin(self) -> None:
+        self.__dict__.update(_rings=OrderedDict(), _lock=threading.RLock(), _persisting=threading.RLock())
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign a field; sessions that leave for a lower `max_sessions` are reported.
+
+        Raises:
+            ValueError: for `max_messages`, which every session's ring has too, or a `max_sessions` below 1.
+        """
+        if name == "max_messages":
+            _refuse_max_messages(value)
+        if name != "max_sessions":
+            super().__setattr__(name, value)
+            return
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise ValueError(f"max_sessions must be None or an integer of at least 1, got {value!r}")
+        with self._changing() as evicted:
+            super().__setattr__(name, value)
+            self._make_room(evicted)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy that shares the sessions, or a deep one that has its own.
+
+        Args:
+            update: fields that differ in the copy; not `max_messages`, which every session's ring has too.
+            deep: whether to copy the sessions. The messages are never copied.
+
+        Raises:
+            ValueError: for another `max_messages`.
+        """
+        if update and update.get("max_messages", self.max_messages) != self.max_messages:
+            _refuse_max_messages(update["max_messages"])
+        return super().model_copy(update=update, deep=deep)
 
     @classmethod
     def class_name(cls) -> str:
@@ -66,7 +123,8 @@ class RingChatStore(BaseChatStore):
     @property
     def store(self) -> dict[str, list[ChatMessage]]:
         """All messages by key: a copy. Changing it changes nothing here."""
-        return {key: ring.get_all() for key, ring in self._sessions()}
+        with self._lock:
+            return {key: ring.get_all() for key, ring in self._rings.items()}
 
     def ring(self, key: str) -> MessageRing[ChatMessage] | None:
         """Return the ring of a session, None if there is no such session; a look counts as a use of the session."""
@@ -75,18 +133,16 @@ class RingChatStore(BaseChatStore):
             ring: MessageRing[ChatMessage] | None = fields["_rings"].get(key)
             return ring
         with self._lock:
-            ring = self._rings.pop(key, None)
+            ring = self._rings.get(key)
             if ring is not None:
-                self._rings[key] = ring  # last in the order: the most recently used
+                self._rings.move_to_end(key)  # the most recently used
             return ring
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Put messages in the place of all of a session; a copy of the list, which is not kept."""
         checked = _checked(messages)
-        excess = max(len(checked) - (self.max_messages or len(checked)), 0)
         with self._changing() as evicted:
-            self._open(key, evicted).set(checked[excess:])
-            evicted.append((key, checked[:excess]))
+            self._set(key, checked, evicted)
 
     def get_messages(self, key: str) -> list[ChatMessage]:
         """Return a new list of a session's messages; empty if there is no such session."""
@@ -97,10 +153,10 @@ class RingChatStore(BaseChatStore):
         """Add a message to a session: at its end, or before index `idx` as `list.insert` does."""
         fields = self.__dict__
         if idx is not None:
-            with self._lock:
+            with self._changing() as evicted:
                 messages = self.get_messages(key)
                 messages.insert(idx, message)
-                self.set_messages(key, messages)
+                self._set(key, _checked(messages), evicted)
         elif fields["max_messages"] is fields["max_sessions"] is None and isinstance(message, ChatMessage):
             with fields["_lock"]:  # nothing can leave
                 (fields["_rings"].get(key) or self._open(key, [])).put(message)
@@ -148,9 +204,10 @@ class RingChatStore(BaseChatStore):
 
     def get_keys(self) -> list[str]:
         """Return the keys of all sessions, in the order in which they began (with `max_sessions`: were last used)."""
-        return list(self._rings)
+        with self._lock:
+            return list(self._rings)
 
-    # Nothing here waits, so the async methods answer at once instead of hopping to a thread.
+    # Nothing here waits or counts, so the async methods answer at once instead of hopping to a thread.
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """As `set_messages`."""
@@ -184,20 +241,25 @@ class RingChatStore(BaseChatStore):
         """Write all sessions to a file in `SimpleChatStore`'s JSON form.
 
         The file has the old contents or the new ones, never a part: they go to a temporary file beside it, which is
-        flushed to the disk and renamed. Another file system `fs` gets the temporary file and the rename only.
+        flushed to the disk and renamed. Another file system `fs` gets the temporary file and the rename only. All
+        sessions are those of one moment, and of two threads that persist, the one that began later has the last word.
 
         Raises:
             ValueError: if a message's `additional_kwargs` hold something that has no JSON form; nothing is written.
             OSError: if writing fails; the file is left alone.
         """
-        data = self.model_dump_json()
+        with self._persisting:
+            self._write(self.model_dump_json(), persist_path, fs)
+
+    def _write(self, data: str, persist_path: str, fs: fsspec.AbstractFileSystem | None) -> None:
         if fs is None:
             persist_path = os.path.realpath(persist_path)  # a link is to stay one
         folder = os.path.dirname(persist_path)
         fs_or_local = fs or fsspec.filesystem("file")
         if folder and not fs_or_local.exists(folder):
             fs_or_local.makedirs(folder, exist_ok=True)
-        temporary = f"{persist_path}.{os.getpid()}-{threading.get_ident()}.tmp"
+        # Processes on two machines may have the same numbers.
+        temporary = f"{persist_path}.{uuid.uuid4().hex}.tmp"
         try:
             with fs_or_local.open(temporary, "w", encoding="utf-8") as file:
                 file.write(data)
@@ -255,7 +317,7 @@ class RingChatStore(BaseChatStore):
     def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """Describe the store as `SimpleChatStore` does, with the bounds if there are any."""
         bounds = {key: value for key, value in handler(self).items() if value is not None}
-        store = {key: [_dump(message, info) for message in ring.get_all()] for key, ring in self._sessions()}
+        store = {key: [_dump(message, info) for message in messages] for key, messages in self.store.items()}
         return {"store": store, **bounds, "class_name": self.class_name()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -269,7 +331,8 @@ class RingChatStore(BaseChatStore):
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RingChatStore:
         """Return a store with lists of its own, and counts, of the same messages."""
         copied = type(self)(**self._settings())
-        copied._rings.update((key, copy.copy(ring)) for key, ring in self._sessions())
+        with self._lock:
+            copied._rings.update((key, copy.copy(ring)) for key, ring in self._rings.items())
         return copied
 
     def __eq__(self, other: object) -> bool:
@@ -281,18 +344,24 @@ class RingChatStore(BaseChatStore):
     def _settings(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in type(self).model_fields}
 
-    def _sessions(self) -> list[tuple[str, MessageRing[ChatMessage]]]:
-        return list(self._rings.items())
+    def _set(self, key: str, messages: list[ChatMessage], evicted: list[_Evicted]) -> None:
+        """Put messages in the place of all of a session; those that it has no room for are added to `evicted`."""
+        excess = max(len(messages) - (self.max_messages or len(messages)), 0)
+        self._open(key, evicted).set(messages[excess:])
+        evicted.append((key, messages[:excess]))
 
     def _open(self, key: str, evicted: list[_Evicted]) -> MessageRing[ChatMessage]:
         """Return the ring of a session, begun now if there is none; a session that must leave is added to `evicted`."""
         ring = self.ring(key)
         if ring is None:
-            ring = self._rings[key] = MessageRing(max_messages=self.max_messages, counter="cl100k_base", measure="text")
-            while self.max_sessions is not None and len(self._rings) > self.max_sessions:
-                oldest = next(iter(self._rings))
-                evicted.append((oldest, self._rings.pop(oldest).get_all()))
+            ring = self._rings[key] = MessageRing(measure="text", max_messages=self.max_messages)
+            self._make_room(evicted)
         return ring
+
+    def _make_room(self, evicted: list[_Evicted]) -> None:
+        while self.max_sessions is not None and len(self._rings) > self.max_sessions:
+            oldest, ring = self._rings.popitem(last=False)
+            evicted.append((oldest, ring.get_all()))
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[list[_Evicted]]:
@@ -300,11 +369,19 @@ class RingChatStore(BaseChatStore):
         evicted: list[_Evicted] = []
         with self._lock:
             yield evicted
-        if self.on_evict is not None:
+        on_evict = self.on_evict
+        if on_evict is not None:
             with contextlib.ExitStack() as reports:  # all of them, even if one raises
                 for key, messages in reversed(evicted):
                     if messages:
-                        reports.callback(self.on_evict, key, messages)
+                        reports.callback(on_evict, key, messages)
+
+
+def _refuse_max_messages(value: int | None) -> NoReturn:
+    raise ValueError(
+        f"max_messages of a RingChatStore is fixed when it is made and cannot become {value!r}: make another, "
+        "RingChatStore(store=store.store, max_messages=...)"
+    )
 
 
 def _checked(messages: list[ChatMessage]) -> list[ChatMessage]:

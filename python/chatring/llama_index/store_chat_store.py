@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_ser
 from typing_extensions import Self
 
 from chatring._core import TokenCounter
-from chatring.llama_index.message_record import to_messages, to_record
+from chatring.llama_index.message_record import messages_of, records_of, to_messages, to_record
 from chatring.llama_index.ring_chat_store import _checked
 from chatring.llama_index.tokenizer import counter_of
 from chatring.stores.errors import CounterMismatchError
@@ -46,6 +47,35 @@ class StoreChatStore(BaseChatStore):
         _store: SQLStore | RedisStore
 
     _extra: ClassVar[str]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign a field, but not one that says what is open.
+
+        Raises:
+            ValueError: for `url` and `counter_name`.
+        """
+        self._refuse({name: value})
+        super().__setattr__(name, value)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a chat store of the same database, on the same connections.
+
+        Args:
+            update: fields that differ in the copy; not `url` and `counter_name`.
+            deep: makes no difference.
+
+        Raises:
+            ValueError: for another `url` or `counter_name`.
+        """
+        self._refuse({name: value for name, value in (update or {}).items() if value != getattr(self, name, None)})
+        return super().model_copy(update=update, deep=deep)
+
+    def _refuse(self, changes: Mapping[str, Any]) -> None:
+        for name in changes.keys() & {"url", "counter_name"}:
+            raise ValueError(
+                f"{name} of a {type(self).__name__} is fixed when it is opened and cannot become {changes[name]!r}: "
+                f"open another, {type(self).__name__}(url, counter=..., counter_name=...)"
+            )
 
     def _open(self, url: str, counter: Any, counter_name: str | None) -> None:
         try:
@@ -152,7 +182,7 @@ class StoreChatStore(BaseChatStore):
 
     async def awindow(self, key: str, token_limit: int, initial_token_count: int = 0) -> list[ChatMessage]:
         """As `window`."""
-        return to_messages(await self._store.awindow(key, token_limit, initial_token_count), key)
+        return await messages_of(await self._store.awindow(key, token_limit, initial_token_count), key)
 
     async def atoken_count(self, key: str) -> int:
         """As `token_count`."""
@@ -160,25 +190,25 @@ class StoreChatStore(BaseChatStore):
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """As `set_messages`."""
-        await self._store.areplace(key, list(map(to_record, _checked(messages))))
+        await self._store.areplace(key, await records_of(_checked(messages)))
 
     async def aget_messages(self, key: str) -> list[ChatMessage]:
         """As `get_messages`."""
-        return to_messages(await self._store.aall(key), key)
+        return await messages_of(await self._store.aall(key), key)
 
     async def async_add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
         """As `add_message`."""
         if idx is None:
             await self.async_add_messages(key, [message])
         else:
-            record = to_record(*_checked([message]))
+            [record] = await records_of(_checked([message]))
             records = await self._store.aall(key)
             records.insert(idx, record)
             await self._store.areplace(key, records)
 
     async def async_add_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """As `add_messages`."""
-        await self._store.aappend(key, list(map(to_record, _checked(messages))))
+        await self._store.aappend(key, await records_of(_checked(messages)))
 
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
         """As `delete_messages`."""
@@ -193,7 +223,7 @@ class StoreChatStore(BaseChatStore):
             if idx >= 0 or key not in await self._store.akeys():
                 return None
             raise
-        return to_messages([record], key)[0]
+        return (await messages_of([record], key))[0]
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
         """As `delete_last_message`."""
