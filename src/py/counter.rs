@@ -17,6 +17,15 @@ use crate::core::encoding::Encoding;
 /// it back about 60 ns when nobody wants it and far more when somebody does.
 pub const DETACH_BYTES: usize = 16 * 1024;
 
+/// Does `work`, which counts with `encoding`, without the GIL.
+///
+/// The vocabulary is loaded before, with the GIL, without which Python does not fork: a child forked while another thread
+/// loads would find the vocabulary half loaded, and wait for ever for a thread that it does not have.
+pub fn detach<T: Send>(py: Python<'_>, encoding: &Encoding, work: impl FnOnce() -> T + Send) -> T {
+    encoding.load();
+    py.detach(work)
+}
+
 /// Tokens that one text may have: far more than any has, and few enough that millions of such texts can be added up.
 const MOST_TOKENS: usize = 1 << 40;
 
@@ -154,7 +163,7 @@ impl TokenCounter {
                 if text.len() < DETACH_BYTES {
                     Ok(encoding.tokens(&text))
                 } else {
-                    Ok(py.detach(|| encoding.tokens(&text)))
+                    Ok(detach(py, encoding, || encoding.tokens(&text)))
                 }
             }
         }
@@ -228,7 +237,7 @@ impl TokenCounter {
                 // With the GIL, so as little as possible: a copy of every text would take a tenth of one core's time.
                 let texts: Vec<_> = texts.iter().map(to_cow).collect::<PyResult<_>>()?;
                 let workers = Workers::for_bytes(texts.iter().map(|text| text.len()).sum());
-                py.detach(|| workers.count(encoding, &texts))
+                detach(py, encoding, || workers.count(encoding, &texts))
             }
         };
         PyList::new(py, counts)
@@ -324,8 +333,8 @@ fn identity(callable: &Bound<'_, PyAny>) -> PyResult<(usize, usize)> {
     }
     if callable.is_exact_instance_of::<PyCFunction>() {
         let owner = callable.getattr(intern!(py, "__self__"))?;
-        let name = callable.getattr(intern!(py, "__qualname__"))?;
-        return Ok((owner.as_ptr() as usize, name.hash()? as usize));
+        // As CPython compares them: by object and C function. Names do not tell functions apart that belong to no object.
+        return Ok((owner.as_ptr() as usize, callable.hash()? as usize));
     }
     Ok((callable.as_ptr() as usize, 0))
 }

@@ -3,7 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 
-use super::counter::{Counting, DETACH_BYTES, TokenCounter};
+use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
 use super::message::to_text;
 use crate::core::appended::{Appended, append};
 use crate::core::joint::{Text, is_blank};
@@ -31,7 +31,7 @@ pub fn _measure_appended(
         Counting::Native(encoding) => {
             let little = earlier.is_empty() && texts.iter().map(|text| text.text.len()).sum::<usize>() < DETACH_BYTES;
             let work = || append(*encoding, earlier, texts);
-            let Ok(appended) = if little { work() } else { py.detach(work) };
+            let Ok(appended) = if little { work() } else { detach(py, encoding, work) };
             appended
         }
         Counting::Callable(callable) => append(&callable.bind(py), earlier, texts)?,
@@ -56,7 +56,7 @@ pub fn _start_among_blank(
     let last = texts.len().saturating_sub(1) as u64;
     let fit = match counter.get().counting() {
         Counting::Native(encoding) => {
-            let Ok(fit) = py.detach(|| earliest_blank_fit(*encoding, 0, &texts, allowance));
+            let Ok(fit) = detach(py, encoding, || earliest_blank_fit(*encoding, 0, &texts, allowance));
             fit
         }
         Counting::Callable(callable) => earliest_blank_fit(&callable.bind(py), 0, &texts, allowance)?,
