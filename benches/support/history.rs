@@ -7,7 +7,7 @@ use chatring::core::joint::Text;
 use chatring::core::ledger::{Entry, Fit, Ledger};
 use chatring::core::ring::Ring;
 use chatring::core::role::may_start_window;
-use chatring::core::window::{Need, Pass, SLACK, need};
+use chatring::core::window::{Need, Pass, Passed, SLACK, need};
 
 /// A message: its text, and whether a window may begin with it.
 #[derive(Clone)]
@@ -54,11 +54,12 @@ impl History {
             } else {
                 (Vec::new(), texts(ring, range.end..history.end.min(range.end + 1)))
             };
-            let mut pass = Pass::new(range.clone(), before, after, allowance + SLACK - spent);
+            let after_closed = self.ledger.is_after_closed();
+            let mut pass = Pass::new(range.clone(), before, after, after_closed, allowance + SLACK - spent);
             while let Some(wanted) = pass.wants() {
                 pass.feed(texts(ring, wanted), counter)?;
             }
-            let (measures, complete) = pass.finish();
+            let Passed { measures, complete, resteps } = pass.finish();
             let messages = ring.since(range.start).take((range.end - range.start) as usize).rev();
             let entries = measures.into_iter().zip(messages);
             let entries = entries.map(|(measure, message)| Entry {
@@ -73,6 +74,7 @@ impl History {
                 if newer {
                     self.ledger = Ledger::default();
                 }
+                self.ledger.restep(&resteps);
                 self.ledger.extend_older(range.end, entries);
             }
         }

@@ -58,7 +58,7 @@ pub fn append<C: Counter>(counter: &C, earlier: Vec<Text>, texts: Vec<Text>) -> 
         }
     }
     let blank_tail = all.iter().rev().take_while(|text| text.blank).count();
-    let closed = all.last().is_none_or(|last| last.text.ends_with(|end: char| !end.is_whitespace()));
+    let closed = all.last().is_none_or(Text::is_closed);
     Ok(Appended { sums, starts, blank_tail, closed })
 }
 

@@ -30,6 +30,13 @@ impl Text {
         let blank = is_blank(&text);
         Self { text, may_start, blank }
     }
+
+    /// Whether the text ends in a character that is not whitespace. What a message adds after it is then the same
+    /// whatever stands before that.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.text.ends_with(|end: char| !end.is_whitespace())
+    }
 }
 
 /// What the rule says of one message.
@@ -41,6 +48,8 @@ pub struct Measure {
     pub opening: Opening,
     /// Whether the message is blank.
     pub blank: bool,
+    /// Whether the text before it [is closed](Text::is_closed): the step is the same after any such text.
+    pub after_closed: bool,
 }
 
 /// What is known of a window's head.
@@ -77,7 +86,23 @@ pub fn measure<C: Counter>(counter: &C, texts: &[Text], index: usize) -> Result<
         (true, false) => Opening::Tokens(counter.count(head)? + rest),
         (true, true) => opening_of_blank(counter, &texts[index..])?,
     };
-    Ok(Measure { step, opening, blank: *blank })
+    Ok(Measure { step, opening, blank: *blank, after_closed: is_after_closed(texts, index) })
+}
+
+/// What `texts[index]` adds after the texts before it, which must be as for [`measure`]: its step alone.
+///
+/// # Errors
+/// Those of the counter.
+pub fn step_of<C: Counter>(counter: &C, texts: &[Text], index: usize) -> Result<i64, C::Error> {
+    let text = texts[index].text.as_str();
+    let (head, rest) = if counter.splits_at_spaces() { split_head(text) } else { (text, "") };
+    Ok(step(counter, &texts[..index], head)? + count_unless_empty(counter, rest)?)
+}
+
+/// Whether the text before `texts[index]` [is closed](Text::is_closed).
+#[must_use]
+pub fn is_after_closed(texts: &[Text], index: usize) -> bool {
+    texts[..index].last().is_some_and(Text::is_closed)
 }
 
 /// The tokens of `texts` joined by one space.
@@ -94,7 +119,7 @@ fn join(texts: &[Text]) -> String {
 
 /// Tokens that `" " + text` adds after the texts `before` it.
 fn step<C: Counter>(counter: &C, before: &[Text], text: &str) -> Result<i64, C::Error> {
-    if before.last().is_some_and(|last| last.text.ends_with(|end: char| !end.is_whitespace())) {
+    if before.last().is_some_and(Text::is_closed) {
         return Ok(counter.count(&format!(" {text}"))? - counter.count_empty()?);
     }
     let from = before.iter().rposition(|text| !text.blank).unwrap_or(0);
@@ -139,7 +164,7 @@ fn spaces_after_words(text: &str) -> impl DoubleEndedIterator<Item = usize> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{Measure, Opening, Text, is_blank, measure, split_head, split_tail};
+    use super::{Measure, Opening, Text, is_blank, measure, split_head, split_tail, step_of};
     use crate::core::count::Counter;
     use std::convert::Infallible;
 
@@ -203,9 +228,20 @@ pub(crate) mod tests {
         // After a newline the space is a token of its own only until the word takes it.
         assert_eq!(measured(&["one\n", "two"], 1).step, 1);
         // The blank message's space was a token of its own; now the word takes both.
-        assert_eq!(measured(&["one", "", "two"], 1), Measure { step: 1, opening: Opening::Tokens(1), blank: true });
-        assert_eq!(measured(&["one", "", "two"], 2), Measure { step: 0, opening: Opening::Tokens(1), blank: false });
-        assert_eq!(measured(&["one"], 0), Measure { step: 0, opening: Opening::Tokens(1), blank: false });
+        let opening = Opening::Tokens(1);
+        let blank = Measure { step: 1, opening, blank: true, after_closed: true };
+        assert_eq!(measured(&["one", "", "two"], 1), blank);
+        let word = Measure { step: 0, opening, blank: false, after_closed: false };
+        assert_eq!(measured(&["one", "", "two"], 2), word);
+        assert_eq!(measured(&["one"], 0), word);
+    }
+
+    #[test]
+    fn a_step_alone_is_the_measured_one() {
+        for contents in [["one", "two"], ["one\n", "two three"], ["one ", ""], ["", " two"]] {
+            let Ok(step) = step_of(&Words, &texts(&contents), 1);
+            assert_eq!(step, measured(&contents, 1).step, "{contents:?}");
+        }
     }
 
     #[test]

@@ -1,9 +1,17 @@
 //! The prefix sums of one history under one counter.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::joint::{Measure, Opening};
 use super::ring::grow;
+
+/// The generation that no ledger has had yet.
+static NEXT_GENERATION: AtomicU64 = AtomicU64::new(0);
+
+fn new_generation() -> u64 {
+    NEXT_GENERATION.fetch_add(1, Ordering::Relaxed)
+}
 
 /// The prefix sums of a run of successive messages, and for each legal start among them the prefix sum before it.
 ///
@@ -14,10 +22,14 @@ use super::ring::grow;
 /// messages hand it back, since dropping it may run foreign code.
 #[derive(Debug, Clone)]
 pub struct Ledger<P> {
+    /// See [`Ledger::generation`].
+    generation: u64,
     /// Position of the first counted message.
     first: u64,
     /// The prefix sum before it.
     base: i64,
+    /// Whether the first counted message's step was measured after a text that is closed, as far as is known.
+    after_closed: bool,
     counted: VecDeque<Counted<P>>,
     /// The legal starts that can be an answer: `before` grows strictly. See [`Ledger::earliest_fit`].
     starts: VecDeque<Start>,
@@ -84,8 +96,10 @@ pub struct Fit {
 impl<P> Default for Ledger<P> {
     fn default() -> Self {
         Self {
+            generation: new_generation(),
             first: 0,
             base: 0,
+            after_closed: false,
             counted: VecDeque::new(),
             starts: VecDeque::new(),
             hidden: VecDeque::new(),
@@ -97,6 +111,23 @@ impl<P> Default for Ledger<P> {
 }
 
 impl<P> Ledger<P> {
+    /// Tells this ledger from every other one and, of this one, from what it was before counts were forgotten or moved.
+    ///
+    /// Whoever counts for a ledger outside its lock compares it before the result is added: under the same generation, what
+    /// is still counted is what was counted then. Two changes need no new generation. Counts that are added show in
+    /// [`first`](Self::first) and [`end`](Self::end). Messages that leave the history at its beginning take their counts
+    /// with them, and their positions never come back.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether the step of the first counted message was measured after a text that is closed.
+    #[must_use]
+    pub fn is_after_closed(&self) -> bool {
+        self.after_closed
+    }
+
     /// Position of the first counted message.
     #[must_use]
     pub fn first(&self) -> u64 {
@@ -142,8 +173,10 @@ impl<P> Ledger<P> {
     pub fn map_pins<Q>(&self, mut other: impl FnMut(&P) -> Q) -> Ledger<Q> {
         let counted = self.counted.iter().map(|counted| Counted { sum: counted.sum, pin: other(&counted.pin) });
         Ledger {
+            generation: new_generation(),
             first: self.first,
             base: self.base,
+            after_closed: self.after_closed,
             counted: counted.collect(),
             starts: self.starts.clone(),
             hidden: self.hidden.clone(),
@@ -157,7 +190,7 @@ impl<P> Ledger<P> {
     /// [`window::SLACK`](super::window::SLACK).
     #[must_use]
     pub fn tokens(&self) -> i64 {
-        self.sum_before(self.end()).wrapping_sub(self.base)
+        self.last_sum().wrapping_sub(self.base)
     }
 
     /// Whether the history's `first` message was counted as a legal start.
@@ -179,7 +212,7 @@ impl<P> Ledger<P> {
     /// and among these the search is binary. Logarithmic in the number of legal starts.
     #[must_use]
     pub fn earliest_fit(&self, allowance: i64) -> Option<Fit> {
-        let sum = self.sum_before(self.end());
+        let sum = self.last_sum();
         let tokens = |start: &Start| sum.wrapping_sub(start.before);
         let front = self.front.as_ref().filter(|front| tokens(front) <= allowance);
         let first_fit = || self.starts.get(self.starts.partition_point(|start| tokens(start) > allowance));
@@ -193,7 +226,10 @@ impl<P> Ledger<P> {
             self.first = end;
         }
         grow(&mut self.counted, entries.len());
-        let openings = openings(self.first - entries.len() as u64, entries.iter().rev());
+        if let Some(oldest) = entries.last() {
+            self.after_closed = oldest.measure.after_closed;
+        }
+        let openings = openings(self.first.saturating_sub(entries.len() as u64), entries.iter().rev());
         for Entry { measure, pin, .. } in entries {
             self.counted.push_front(Counted { sum: self.base, pin });
             self.base = self.base.wrapping_sub(measure.step);
@@ -207,6 +243,19 @@ impl<P> Ledger<P> {
         }
     }
 
+    /// Notes anew the `steps` of the first counted messages, oldest first, up to one that is not blank: they depend on the
+    /// text before, which is not kept and may have changed since. No window that begins with a counted message does.
+    pub fn restep(&mut self, steps: &[i64]) {
+        let count = steps.len().min(self.counted.len());
+        let Some(last) = count.checked_sub(1).and_then(|index| self.counted.get(index)) else { return };
+        let mut sum = last.sum;
+        for (counted, step) in self.counted.range_mut(..count).zip(steps).rev() {
+            counted.sum = sum;
+            sum = sum.wrapping_sub(*step);
+        }
+        self.base = sum;
+    }
+
     /// Adds messages after the counted ones, the newest of them first.
     pub fn extend_newer(&mut self, entries: Vec<Entry<P>>) {
         grow(&mut self.counted, entries.len());
@@ -215,7 +264,7 @@ impl<P> Ledger<P> {
             if measure.blank {
                 self.blanks.push_back(self.end());
             }
-            let sum = self.sum_before(self.end()).wrapping_add(measure.step);
+            let sum = self.last_sum().wrapping_add(measure.step);
             self.counted.push_back(Counted { sum, pin });
         }
         for (start, opening) in openings {
@@ -236,12 +285,19 @@ impl<P> Ledger<P> {
 
     /// Forgets the messages before `position`, and hands back what was kept beside them.
     pub fn forget_before(&mut self, position: u64, forgotten: &mut Vec<P>) {
+        self.generation = new_generation();
+        self.evict_before(position, forgotten);
+    }
+
+    /// As [`forget_before`](Self::forget_before), for messages that have left the history: those positions never come back.
+    pub fn evict_before(&mut self, position: u64, forgotten: &mut Vec<P>) {
         while self.first < position
             && let Some(counted) = self.counted.pop_front()
         {
             self.first += 1;
             self.base = counted.sum;
             self.front = None;
+            self.after_closed = false;
             forgotten.push(counted.pin);
         }
         drop_while(&mut self.blanks, |&blank| blank < position);
@@ -270,6 +326,7 @@ impl<P> Ledger<P> {
 
     /// Forgets the messages from `position` on, and hands back what was kept beside them.
     pub fn forget_from(&mut self, position: u64, forgotten: &mut Vec<P>) {
+        self.generation = new_generation();
         let keep = position.clamp(self.first, self.end());
         forgotten.extend(self.counted.drain((keep - self.first) as usize..).map(|counted| counted.pin));
         self.blanks.truncate(self.blanks.partition_point(|&blank| blank < keep));
@@ -299,7 +356,9 @@ impl<P> Ledger<P> {
                 while self.is_blank(head) {
                     head += 1;
                 }
-                let before = self.sum_before(head + 1).wrapping_sub(tokens);
+                // Only if a caller names a message that is not counted: then nothing can be known of its window.
+                let Some(sum) = self.sum_through(head) else { return };
+                let before = sum.wrapping_sub(tokens);
                 let known = Start { position: start.position, before };
                 if start.may_start {
                     self.insert_start(known);
@@ -345,12 +404,15 @@ impl<P> Ledger<P> {
         self.blanks.iter_mut().for_each(|blank| *blank += 1);
     }
 
-    /// The prefix sum of the messages before `position`.
-    fn sum_before(&self, position: u64) -> i64 {
-        match (position - self.first).checked_sub(1) {
-            None => self.base,
-            Some(index) => self.counted[index as usize].sum,
-        }
+    /// The prefix sum up to and with the message at `position`, if it is counted.
+    fn sum_through(&self, position: u64) -> Option<i64> {
+        let index = usize::try_from(position.checked_sub(self.first)?).ok()?;
+        self.counted.get(index).map(|counted| counted.sum)
+    }
+
+    /// The prefix sum up to and with the last counted message.
+    fn last_sum(&self) -> i64 {
+        self.counted.back().map_or(self.base, |counted| counted.sum)
     }
 }
 

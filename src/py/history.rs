@@ -2,20 +2,20 @@
 //!
 //! Every step takes what it needs under the lock ([`State`]), works without it, and comes back with the result.
 
-use std::convert::Infallible;
 use std::num::NonZeroUsize;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
-use super::counter::{Counting, DETACH_BYTES, TokenCounter};
+use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
 use super::message;
 use super::state::{Candidate, Job, Pin, Request, Run, Slot, State, Step};
-use crate::core::count::Counter;
+use crate::core::encoding::Encoding;
 use crate::core::joint::Text;
 use crate::core::ledger::{Entry, Fit};
-use crate::core::window::{Pass, count_openings, earliest_blank_fit};
+use crate::core::window::{Pass, Passed, count_openings, earliest_blank_fit};
 
 /// Steps towards a window before giving up on a history that changes all the while. One that rests needs at most six.
 const STEPS: usize = 10;
@@ -45,7 +45,8 @@ impl History {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under the lock panics halfway through a change, so a poisoned lock guards a sound state.
+        // Nothing under the lock is meant to panic: what is found without it is checked by its generation. So a poisoned
+        // lock guards a sound state.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -66,13 +67,13 @@ impl History {
             let state = self.lock();
             let shown =
                 |(counter, ledger): &(Py<TokenCounter>, _)| (counter.clone_ref(py), copy_run(py, &state, ledger));
-            (state.messages().first(), state.epoch(), state.ledgers().iter().map(shown).collect::<Vec<_>>())
+            (state.messages().first(), state.ledgers().iter().map(shown).collect::<Vec<_>>())
         };
-        let (first, epoch, runs) = seen;
+        let (first, runs) = seen;
         let missing = missing_before(py, &runs, first, &slots)?;
         // For each ledger where it begins, and from where on the new messages are not those counted.
         let mut unlike = Vec::with_capacity(runs.len());
-        for (counter, run) in &runs {
+        for (_, run) in &runs {
             let start = run.first.max(first + missing);
             let counted = run.messages.iter().skip((start - run.first) as usize);
             let mut same = 0;
@@ -84,14 +85,14 @@ impl History {
                 }
                 same += 1;
             }
-            unlike.push((counter.as_ptr(), run.first, start + same));
+            unlike.push((run.generation, run.first, start + same));
         }
         let mut forgotten = Vec::new();
         let mut ledgers = Vec::new();
         let mut state = self.lock();
-        let as_seen = unlike.iter().map(|(counter, start, _)| (*counter, *start));
-        let is_now = state.ledgers().iter().map(|(counter, ledger)| (counter.as_ptr(), ledger.first().max(first)));
-        if state.epoch() == epoch && state.messages().first() == first && as_seen.eq(is_now) {
+        let as_seen = unlike.iter().map(|(generation, start, _)| (*generation, *start));
+        let is_now = state.ledgers().iter().map(|(_, ledger)| (ledger.generation(), ledger.first().max(first)));
+        if state.messages().first() == first && as_seen.eq(is_now) {
             for (ledger, (_, start, unlike)) in state.ledgers_to_change().zip(unlike) {
                 ledger.forget_from(unlike, &mut forgotten);
                 ledger.forget_before(first + missing, &mut forgotten);
@@ -174,17 +175,10 @@ impl History {
             let may_start = message::check(message.bind(py))?;
             roles.push((message, may_start));
         }
-        let mut state = self.lock();
-        let ledgers = state.take_ledgers();
         // Messages that were put or left meanwhile are not among those read; the others keep their order.
         let mut read = roles.iter();
-        for position in state.messages().first()..state.messages().end() {
-            let same = |(message, _): &&Slot| state.messages().get(position).is_some_and(|now| now.is(message));
-            if let Some((_, may_start)) = read.find(same) {
-                state.set_may_start(position, *may_start);
-            }
-        }
-        drop(state);
+        let read_role = |now: &Py<PyAny>| read.find(|(message, _)| now.is(message)).map(|(_, may_start)| *may_start);
+        let ledgers = self.lock().read_again(read_role);
         drop((ledgers, roles));
         Ok(())
     }
@@ -192,7 +186,8 @@ impl History {
     /// The window of the window rule. For an empty history no message and 0 tokens.
     ///
     /// If other threads or the counter itself change the history all the while, the answer is the window of the history
-    /// as it was at one moment of the call.
+    /// as it was at one moment of the call. If its messages' texts are others at each access, it is that of the texts that
+    /// were read last.
     pub fn window(&self, request: Request<'_, '_>) -> PyResult<Window> {
         for _ in 0..STEPS {
             if let Some(window) = self.step(request)? {
@@ -200,12 +195,25 @@ impl History {
             }
         }
         let moment = self.copy(request.counter.py());
-        let request = Request { verify: false, ..request };
-        loop {
+        for _ in 0..STEPS {
             if let Some(window) = moment.step(request)? {
                 return Ok(window);
             }
         }
+        // Nobody else has the copy, so what changed are texts: they are all read once more, and that is what counts.
+        let void = moment.lock().take_ledgers();
+        drop(void);
+        let request = Request { verify: false, ..request };
+        for _ in 0..STEPS {
+            if let Some(window) = moment.step(request)? {
+                return Ok(window);
+            }
+        }
+        Err(PyRuntimeError::new_err(format!(
+            "no window of at most {} tokens was found in {} attempts; please report this as a bug of chatring",
+            request.allowance,
+            3 * STEPS
+        )))
     }
 
     /// One step towards the window: the window itself, or `None` when something was counted or has changed.
@@ -227,10 +235,12 @@ impl History {
     fn count(&self, request: Request<'_, '_>, job: &Job) -> PyResult<()> {
         let py = request.counter.py();
         let read_pins = |pins: &[Pin]| pins.iter().map(|pin| read(pin.bind(py), false)).collect::<PyResult<_>>();
-        let mut pass = Pass::new(job.range.clone(), read_pins(&job.before)?, read_pins(&job.after)?, job.budget);
+        let (before, after) = (read_pins(&job.before)?, read_pins(&job.after)?);
+        let mut pass = Pass::new(job.range.clone(), before, after, job.after_closed, job.budget);
+        let mut with_gil = 0;
         let mut kept: Vec<(Pin, bool)> = Vec::new();
         while let Some(wanted) = pass.wants() {
-            let Some(slots) = self.lock().slots(py, &wanted, job.epoch) else { return Ok(()) };
+            let Some(slots) = self.lock().slots(request.counter, &wanted, job) else { return Ok(()) };
             let mut texts = Vec::with_capacity(slots.len());
             let mut pins = Vec::with_capacity(slots.len());
             for (position, (message, may_start)) in wanted.zip(slots) {
@@ -241,15 +251,15 @@ impl History {
             }
             kept.extend(pins.into_iter().rev());
             match request.counter.get().counting() {
-                Counting::Native(encoding) => feed_native(py, &mut pass, texts, *encoding),
+                Counting::Native(encoding) => feed_native(py, &mut pass, texts, encoding, &mut with_gil),
                 Counting::Callable(callable) => pass.feed(texts, &callable.bind(py))?,
             }
         }
-        let (measures, complete) = pass.finish();
+        let Passed { measures, complete, resteps } = pass.finish();
         let entries = measures.into_iter().zip(kept);
         let entries = entries.map(|(measure, (pin, may_start))| Entry { measure, may_start, pin }).collect();
         let mut forgotten = Vec::new();
-        let unused = self.lock().commit(request.counter, job, entries, complete, &mut forgotten);
+        let unused = self.lock().commit(request.counter, job, entries, complete, &resteps, &mut forgotten);
         drop((unused, forgotten));
         Ok(())
     }
@@ -260,15 +270,12 @@ impl History {
         let texts = read_run(py, run)?;
         let openings = match request.counter.get().counting() {
             Counting::Native(encoding) => {
-                let Ok(openings) = py.detach(|| count_openings(*encoding, run.first, &texts));
+                let Ok(openings) = detach(py, encoding, || count_openings(*encoding, run.first, &texts));
                 openings
             }
             Counting::Callable(callable) => count_openings(&callable.bind(py), run.first, &texts)?,
         };
-        let mut state = self.lock();
-        if state.epoch() == run.epoch
-            && let Some(ledger) = state.ledger_to_change(request.counter)
-        {
+        if let Some(ledger) = self.lock().ledger_of(request.counter, run.generation) {
             ledger.settle_open(openings);
         }
         Ok(())
@@ -280,7 +287,8 @@ impl History {
         let texts = read_run(py, run)?;
         let fit = match request.counter.get().counting() {
             Counting::Native(encoding) => {
-                let Ok(fit) = py.detach(|| earliest_blank_fit(*encoding, run.first, &texts, request.allowance));
+                let count = || earliest_blank_fit(*encoding, run.first, &texts, request.allowance);
+                let Ok(fit) = detach(py, encoding, count);
                 fit
             }
             Counting::Callable(callable) => {
@@ -289,10 +297,10 @@ impl History {
         };
         let end = run.first + texts.len() as u64;
         let candidate = {
-            let state = self.lock();
-            let as_seen = state.epoch() == run.epoch && state.messages().end() == end;
-            let still_counted = state.ledger(request.counter).is_some_and(|ledger| ledger.first() <= run.first);
-            (as_seen && still_counted)
+            let mut state = self.lock();
+            let ledger = state.ledger_of(request.counter, run.generation);
+            let still_counted = ledger.is_some_and(|ledger| ledger.first() <= run.first);
+            (still_counted && state.messages().end() == end)
                 .then(|| state.candidate(fit.unwrap_or(Fit { start: end - 1, tokens: None }), request))
         };
         candidate.map_or(Ok(None), |candidate| self.verified(request, candidate))
@@ -302,7 +310,7 @@ impl History {
     /// those is forgotten.
     fn verified(&self, request: Request<'_, '_>, candidate: Candidate) -> PyResult<Option<Window>> {
         let py = request.counter.py();
-        let Candidate { fit, epoch, messages, pins } = candidate;
+        let Candidate { fit, generation, messages, pins } = candidate;
         let mut changed: Option<(u64, u64)> = None;
         for ((position, message), pin) in (fit.start..).zip(&messages).zip(&pins) {
             if !message::still_has(message.bind(py), pin.bind(py))? {
@@ -312,9 +320,7 @@ impl History {
         let Some((first, last)) = changed else { return Ok(Some(Window { messages, tokens: fit.tokens })) };
         let mut forgotten = Vec::new();
         let mut state = self.lock();
-        if state.epoch() == epoch
-            && let Some(ledger) = state.ledger_to_change(request.counter)
-        {
+        if let Some(ledger) = state.ledger_of(request.counter, generation) {
             // Either side of a change can stay counted: the longer one.
             if last.saturating_sub(ledger.first()) < ledger.end().saturating_sub(first) {
                 ledger.forget_through(last, &mut forgotten);
@@ -362,7 +368,7 @@ impl History {
 fn copy_run(py: Python<'_>, state: &State, ledger: &crate::core::ledger::Ledger<Pin>) -> Run {
     let first = ledger.first().max(state.messages().first());
     let messages = ledger.pins_since(first).map(|pin| pin.clone_ref(py)).zip(state.may_start_since(first)).collect();
-    Run { epoch: state.epoch(), first, messages }
+    Run { generation: ledger.generation(), first, messages }
 }
 
 /// How many of the oldest messages are missing in `slots`, if what follows the counted messages' first one looks the same.
@@ -389,8 +395,13 @@ fn read(pin: &Bound<'_, PyAny>, may_start: bool) -> PyResult<Text> {
 }
 
 /// Counts without the GIL if there is enough to count: much text, or a long run of blank messages to join again and again.
-fn feed_native<C: Counter<Error = Infallible> + Sync>(py: Python<'_>, pass: &mut Pass, texts: Vec<Text>, counter: &C) {
-    let bytes: usize = texts.iter().map(|text| text.text.len()).sum();
-    let little = bytes < DETACH_BYTES && pass.held() < LONG_RUN;
-    let Ok(()) = if little { pass.feed(texts, counter) } else { py.detach(|| pass.feed(texts, counter)) };
+/// `with_gil` are the bytes counted with it since it was last given up.
+fn feed_native(py: Python<'_>, pass: &mut Pass, texts: Vec<Text>, encoding: &Encoding, with_gil: &mut usize) {
+    *with_gil += texts.iter().chain(pass.held()).map(|text| text.text.len()).sum::<usize>();
+    let Ok(()) = if *with_gil < DETACH_BYTES && pass.held().count() < LONG_RUN {
+        pass.feed(texts, encoding)
+    } else {
+        *with_gil = 0;
+        detach(py, encoding, || pass.feed(texts, encoding))
+    };
 }

@@ -60,8 +60,10 @@ pub struct Job {
     pub newer: bool,
     /// The positions of the whole history.
     pub history: Range<u64>,
-    /// The state that this was taken from.
-    pub epoch: u64,
+    /// The generation of the ledger that this was taken from.
+    pub generation: u64,
+    /// Whether the step of the first message after `range` was measured after a text that is closed.
+    pub after_closed: bool,
     /// What the messages before `range` were counted as, back to one that is not blank.
     pub before: Vec<Pin>,
     /// What the messages after `range` were counted as, up to one that is not blank.
@@ -72,8 +74,8 @@ pub struct Job {
 
 /// Successive messages as they were counted, and whether a window may begin with each.
 pub struct Run {
-    /// The state that this was taken from.
-    pub epoch: u64,
+    /// The generation of the ledger that this was taken from.
+    pub generation: u64,
     /// Position of the first.
     pub first: u64,
     /// The messages.
@@ -84,8 +86,8 @@ pub struct Run {
 pub struct Candidate {
     /// Its start and tokens.
     pub fit: Fit,
-    /// The state that this was taken from.
-    pub epoch: u64,
+    /// The generation of the ledger that this was taken from.
+    pub generation: u64,
     /// Its messages.
     pub messages: Vec<Py<PyAny>>,
     /// What they were counted as; empty if they need not be verified.
@@ -97,16 +99,15 @@ pub struct State {
     messages: Ring<Py<PyAny>>,
     /// The positions of the messages with which a window may begin, by their roles. Sorted.
     starts: VecDeque<u64>,
-    /// The most recently used last.
+    /// The most recently used last. Whatever takes messages out or changes them, but for eviction, gives every ledger a new
+    /// generation: what is being counted for it is void then.
     ledgers: Vec<CountedLedger>,
-    /// Grows when messages leave or change other than by eviction: what is being counted is void then.
-    epoch: u64,
 }
 
 impl State {
     /// No messages, of which at most `bound` are kept, or any number.
     pub fn new(bound: Option<NonZeroUsize>) -> Self {
-        Self { messages: Ring::new(bound), starts: VecDeque::new(), ledgers: Vec::new(), epoch: 0 }
+        Self { messages: Ring::new(bound), starts: VecDeque::new(), ledgers: Vec::new() }
     }
 
     /// The messages.
@@ -117,11 +118,6 @@ impl State {
     /// The ledgers, the most recently used last.
     pub fn ledgers(&self) -> &[CountedLedger] {
         &self.ledgers
-    }
-
-    /// What tells this state from later ones in which messages have left or changed.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
     }
 
     /// Whether a window may begin with each message from `position` on, by their roles.
@@ -146,11 +142,13 @@ impl State {
                 self.starts.push_back(self.messages.end());
             }
             evicted.extend(self.messages.push(message));
+            // At once, or the starts of a batch of millions would be held, for ten messages that stay.
+            let first = self.messages.first();
+            self.starts.pop_front_if(|start| *start < first);
         }
         if !evicted.is_empty() {
             let first = self.messages.first();
-            self.starts.drain(..self.starts.partition_point(|&start| start < first));
-            self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_before(first, forgotten));
+            self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.evict_before(first, forgotten));
         }
         evicted
     }
@@ -159,7 +157,6 @@ impl State {
     pub fn pop(&mut self, forgotten: &mut Vec<Pin>) -> Option<Py<PyAny>> {
         let message = self.messages.pop()?;
         let end = self.messages.end();
-        self.epoch += 1;
         self.starts.pop_back_if(|start| *start == end);
         self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_from(end, forgotten));
         Some(message)
@@ -169,7 +166,6 @@ impl State {
     pub fn remove(&mut self, index: isize, forgotten: &mut Vec<Pin>) -> Result<Py<PyAny>, usize> {
         let position = self.position(index)?;
         let message = self.messages.remove(position).ok_or(self.messages.len())?;
-        self.epoch += 1;
         let older = self.starts.partition_point(|&start| start < position);
         if self.starts.get(older) == Some(&position) {
             self.starts.remove(older);
@@ -179,32 +175,32 @@ impl State {
         Ok(message)
     }
 
-    /// Takes out all messages; the next one gets the position `first`.
+    /// Takes out all messages; the next one gets the position `first`. What the ledgers have counted of them must have been
+    /// forgotten.
     pub fn take_messages(&mut self, first: u64) -> VecDeque<Py<PyAny>> {
-        self.epoch += 1;
-        self.starts.clear();
+        self.starts = VecDeque::new();
         self.messages.take(first)
     }
 
     /// Takes out all ledgers.
     pub fn take_ledgers(&mut self) -> Vec<CountedLedger> {
-        self.epoch += 1;
         std::mem::take(&mut self.ledgers)
     }
 
     /// The ledgers, to forget what changes that are no eviction, pop or removal make void.
     pub fn ledgers_to_change(&mut self) -> impl Iterator<Item = &mut Ledger<Pin>> {
-        self.epoch += 1;
         self.ledgers.iter_mut().map(|(_, ledger)| ledger)
     }
 
-    /// Notes that a window may, or may not, begin with the message at `position`.
-    pub fn set_may_start(&mut self, position: u64, may_start: bool) {
-        match (self.starts.binary_search(&position), may_start) {
-            (Ok(index), false) => drop(self.starts.remove(index)),
-            (Err(index), true) => self.starts.insert(index, position),
-            _ => {}
-        }
+    /// Takes out all ledgers, and notes anew whether a window may begin with each message; `None` leaves that as it was.
+    pub fn read_again(&mut self, mut may_start: impl FnMut(&Py<PyAny>) -> Option<bool>) -> Vec<CountedLedger> {
+        let known = self.messages.iter().zip(self.may_start_since(self.messages.first()));
+        let starts = (self.messages.first()..)
+            .zip(known)
+            .filter(|(_, (message, known))| may_start(message).unwrap_or(*known))
+            .map(|(position, _)| position);
+        self.starts = starts.collect();
+        self.take_ledgers()
     }
 
     /// The same messages and counts, and nothing shared.
@@ -215,7 +211,7 @@ impl State {
         }
         let copy =
             |(counter, ledger): &CountedLedger| (counter.clone_ref(py), ledger.map_pins(|pin| pin.clone_ref(py)));
-        Self { messages, starts: self.starts.clone(), ledgers: self.ledgers.iter().map(copy).collect(), epoch: 0 }
+        Self { messages, starts: self.starts.clone(), ledgers: self.ledgers.iter().map(copy).collect() }
     }
 
     /// What to do next for `request`. A ledger that must make room for another is `retired`.
@@ -230,7 +226,6 @@ impl State {
         if history.is_empty() {
             return Step::Empty;
         }
-        let epoch = self.epoch;
         let ledger = self.ledger_or_new(request.counter, retired);
         let Some(need) = need(ledger, history.clone(), request.allowance, forgotten) else {
             let tail = ledger.blank_tail();
@@ -240,6 +235,7 @@ impl State {
                 None => Step::Found(self.candidate(Fit { start: history.end - 1, tokens: None }, request)),
             };
         };
+        let (generation, after_closed) = (ledger.generation(), ledger.is_after_closed());
         let pins = |range: Range<u64>| {
             let pins = ledger.pins_since(range.start).take(range.end.saturating_sub(range.start) as usize);
             pins.map(|pin| pin.clone_ref(py)).collect()
@@ -251,12 +247,12 @@ impl State {
                 let word = (range.end..ledger.end()).find(|&position| !ledger.is_blank(position));
                 let after = pins(range.end..word.map_or(ledger.end(), |word| word + 1));
                 let budget = budget.saturating_sub(ledger.tokens());
-                Job { range, newer: false, history, epoch, before: Vec::new(), after, budget }
+                Job { range, newer: false, history, generation, after_closed, before: Vec::new(), after, budget }
             }
             Need::Newer(range) => {
                 let word = ledger.blank_tail().saturating_sub(1).max(ledger.first());
                 let before = pins(word..range.start);
-                Job { range, newer: true, history, epoch, before, after: Vec::new(), budget }
+                Job { range, newer: true, history, generation, after_closed, before, after: Vec::new(), budget }
             }
         })
     }
@@ -265,58 +261,71 @@ impl State {
     pub fn candidate(&self, fit: Fit, request: Request<'_, '_>) -> Candidate {
         let py = request.counter.py();
         let messages = self.messages.since(fit.start).map(|message| message.clone_ref(py)).collect();
-        let ledger = if request.verify { self.ledger(request.counter) } else { None };
-        let pins = ledger.into_iter().flat_map(|ledger| ledger.pins_since(fit.start));
-        Candidate { fit, epoch: self.epoch, messages, pins: pins.map(|pin| pin.clone_ref(py)).collect() }
+        let ledger = self.ledger(request.counter);
+        let generation = ledger.map_or(u64::MAX, Ledger::generation);
+        let pins = ledger.filter(|_| request.verify).into_iter().flat_map(|ledger| ledger.pins_since(fit.start));
+        Candidate { fit, generation, messages, pins: pins.map(|pin| pin.clone_ref(py)).collect() }
     }
 
     /// The messages of `range`, which are counted.
     fn run(&self, range: Range<u64>, request: Request<'_, '_>) -> Run {
         let py = request.counter.py();
         let history_start = self.messages.first();
-        let pins = self.ledger(request.counter).into_iter().flat_map(|ledger| ledger.pins_since(range.start));
+        let ledger = self.ledger(request.counter);
+        let generation = ledger.map_or(u64::MAX, Ledger::generation);
+        let pins = ledger.into_iter().flat_map(|ledger| ledger.pins_since(range.start));
         let may_start = range.clone().zip(self.may_start_since(range.start));
         let may_start = may_start.map(|(position, by_role)| by_role || position == history_start);
         let messages = pins.map(|pin| pin.clone_ref(py)).zip(may_start).collect();
-        Run { epoch: self.epoch, first: range.start, messages }
+        Run { generation, first: range.start, messages }
     }
 
-    /// The messages of `range`; `None` if some have left since the state of `epoch`.
-    pub fn slots(&self, py: Python<'_>, range: &Range<u64>, epoch: u64) -> Option<Vec<Slot>> {
-        if self.epoch != epoch || self.messages.first() > range.start {
+    /// The messages of `range`, to be counted for `job`; `None` if that is void, or some have left.
+    pub fn slots(&mut self, counter: &Bound<'_, TokenCounter>, range: &Range<u64>, job: &Job) -> Option<Vec<Slot>> {
+        let py = counter.py();
+        self.ledger_of(counter, job.generation)?;
+        if self.messages.first() > range.start {
             return None;
         }
         let messages = self.messages.since(range.start).map(|message| message.clone_ref(py));
         Some(messages.zip(self.may_start_since(range.start)).take((range.end - range.start) as usize).collect())
     }
 
-    /// Adds the measured `entries`, the newest first, to the ledger of `counter`, unless it has changed since the job was
-    /// taken. What must be dropped comes back.
+    /// Adds the measured `entries`, the newest first, to the ledger of `counter`, if the job still begins where that ends.
+    /// What must be dropped comes back.
     pub fn commit(
         &mut self,
         counter: &Bound<'_, TokenCounter>,
         job: &Job,
         entries: Vec<Entry<Pin>>,
         complete: bool,
+        resteps: &[i64],
         forgotten: &mut Vec<Pin>,
     ) -> Option<Vec<Entry<Pin>>> {
         let first = self.messages.first();
-        if self.epoch != job.epoch {
-            return Some(entries);
-        }
-        let Some(ledger) = self.ledger_to_change(counter) else { return Some(entries) };
-        if !job.newer && (ledger.is_empty() || ledger.first() == job.range.end) {
-            ledger.extend_older(job.range.end, entries);
-        } else if job.newer && complete && !ledger.is_empty() && ledger.end() == job.range.start {
-            ledger.extend_newer(entries);
-        } else if job.newer && !complete {
-            // What was counted before is too far back for this limit.
-            ledger.forget_from(ledger.first(), forgotten);
-            ledger.extend_older(job.range.end, entries);
+        let Some(ledger) = self.ledger_of(counter, job.generation) else { return Some(entries) };
+        let fits = if job.newer {
+            ledger.end() == job.range.start
+        } else if job.after.is_empty() {
+            ledger.is_empty()
         } else {
+            !ledger.is_empty() && ledger.first() == job.range.end
+        };
+        if !fits {
             return Some(entries);
         }
-        ledger.forget_before(first, forgotten);
+        if job.newer && complete {
+            ledger.extend_newer(entries);
+        } else {
+            if job.newer {
+                // What was counted before is too far back for this limit.
+                ledger.forget_from(ledger.first(), forgotten);
+            }
+            ledger.restep(resteps);
+            ledger.extend_older(job.range.end, entries);
+        }
+        // Messages that left meanwhile were measured all the same.
+        ledger.evict_before(first, forgotten);
         None
     }
 
@@ -326,10 +335,11 @@ impl State {
         ledgers.find(|(known, _)| known.get().counts_like(counter.get())).map(|(_, ledger)| ledger)
     }
 
-    /// The ledger of `counter`, if there is one, to be changed.
-    pub fn ledger_to_change(&mut self, counter: &Bound<'_, TokenCounter>) -> Option<&mut Ledger<Pin>> {
+    /// The ledger of `counter`, to be changed by what was found under its `generation`; `None` if that is void.
+    pub fn ledger_of(&mut self, counter: &Bound<'_, TokenCounter>, generation: u64) -> Option<&mut Ledger<Pin>> {
         let mut ledgers = self.ledgers.iter_mut().rev();
-        ledgers.find(|(known, _)| known.get().counts_like(counter.get())).map(|(_, ledger)| ledger)
+        let (_, ledger) = ledgers.find(|(known, _)| known.get().counts_like(counter.get()))?;
+        (ledger.generation() == generation).then_some(ledger)
     }
 
     /// The ledger of `counter`, which is now the most recently used.
