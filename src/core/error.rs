@@ -27,6 +27,12 @@ pub enum Error {
         /// What was given.
         limit: i64,
     },
+    /// A window cannot have less than no tokens.
+    #[error("the allowance of a window must be at least 0 tokens, got {allowance}")]
+    Allowance {
+        /// What was given.
+        allowance: i64,
+    },
     /// A bounded ring must hold one message.
     #[error("max_messages must be at least 1, got {bound}")]
     MaxMessages {

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyDict, PyInt, PyIterator, PyList, PySlice, PyString};
+use pyo3::types::{PyBool, PyDict, PyInt, PyIterator, PyList, PySlice, PyString, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
 use super::counter::TokenCounter;
@@ -27,8 +27,15 @@ pub struct MessageRing {
     history: History,
 }
 
-/// What is pickled beside the arguments: the messages, whether a window may begin with each, and a subclass's attributes.
-type State<'py> = (Bound<'py, PyList>, Vec<bool>, Option<Bound<'py, PyDict>>);
+/// What is pickled beside the arguments: [`STATE_VERSION`], the messages, whether a window may begin with each, and what a
+/// subclass added: the attributes of its dict, and those of its slots.
+type State<'py> = (u32, Bound<'py, PyList>, Vec<bool>, Option<Bound<'py, PyDict>>, Bound<'py, PyDict>);
+
+/// What `__reduce__` returns: what makes the ring, from which arguments, and its state.
+type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, Bound<'py, PyAny>), Bound<'py, PyAny>);
+
+/// Grows when [`State`] changes, so that a state of another release is refused in words.
+const STATE_VERSION: u32 = 1;
 
 impl MessageRing {
     fn window<'py>(
@@ -126,6 +133,9 @@ impl MessageRing {
         allowance: i64,
         counter: &Bound<'py, TokenCounter>,
     ) -> PyResult<Bound<'py, PyList>> {
+        if allowance < 0 {
+            return Err(Error::Allowance { allowance }.into());
+        }
         PyList::new(py, self.history.window(Request { counter, allowance, verify: true })?.messages)
     }
 
@@ -202,19 +212,20 @@ impl MessageRing {
 
     /// A ring of the same messages that starts with the same counts.
     fn __copy__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
-        let (py, this) = (slf.py(), slf.get());
-        let (class, keywords) = (slf.get_type(), PyDict::new(py));
-        keywords.set_item(intern!(py, "max_messages"), this.max_messages())?;
-        let arguments = (&class, this.token_limit, &this.counter);
-        let copy = class.getattr(intern!(py, "__new__"))?.call(arguments, Some(&keywords))?.cast_into::<Self>()?;
-        copy.get().history.become_copy_of(&this.history, py);
-        if let Some(attributes) = slf.getattr_opt(intern!(py, "__dict__"))? {
-            copy.getattr(intern!(py, "__dict__"))?.cast::<PyDict>()?.update(attributes.cast()?)?;
-        }
+        let py = slf.py();
+        let (make, arguments) = making(slf)?;
+        let copy = make.call1(arguments)?.cast_into::<Self>()?;
+        copy.get().history.become_copy_of(&slf.get().history, py);
+        add_attributes(&copy, dict_of(slf)?.as_ref(), &slots_of(slf)?)?;
         Ok(copy)
     }
 
     /// Pickled and deep-copied as its arguments, its messages and what a subclass added; counts are made anew.
+    fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
+        let (make, arguments) = making(slf)?;
+        Ok((make, arguments, slf.call_method0(intern!(slf.py(), "__getstate__"))?))
+    }
+
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyDict>)> {
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "max_messages"), self.max_messages())?;
@@ -223,18 +234,28 @@ impl MessageRing {
 
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<State<'py>> {
         let (py, this) = (slf.py(), slf.get());
-        let attributes = slf.getattr_opt(intern!(py, "__dict__"))?.map(Bound::cast_into).transpose()?;
         let (messages, may_start): (Vec<_>, Vec<_>) = this.history.slots(py).into_iter().unzip();
-        Ok((PyList::new(py, messages)?, may_start, attributes))
+        Ok((STATE_VERSION, PyList::new(py, messages)?, may_start, dict_of(slf)?, slots_of(slf)?))
     }
 
     // Does not look into the messages: in a cycle they may not have got their own state yet.
     #[pyo3(signature = (state, /))]
-    fn __setstate__(slf: &Bound<'_, Self>, state: State<'_>) -> PyResult<()> {
-        let (messages, may_start, attributes) = state;
-        if let Some(attributes) = attributes {
-            slf.getattr(intern!(slf.py(), "__dict__"))?.cast::<PyDict>()?.update(attributes.as_mapping())?;
+    fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyAny>) -> PyResult<()> {
+        let version = state.cast::<PyTuple>().ok().and_then(|state| state.get_item(0).ok());
+        if !version.is_some_and(|version| version.extract().is_ok_and(|version: u32| version == STATE_VERSION)) {
+            return Err(PyValueError::new_err(format!(
+                "the state of a ring begins with its version, {STATE_VERSION}; this one was made by another release of chatring"
+            )));
         }
+        let (_, messages, may_start, attributes, in_slots): State<'_> = state.extract()?;
+        if messages.len() != may_start.len() {
+            return Err(PyValueError::new_err(format!(
+                "the state of a ring must tell of each message whether a window may begin with it, got {} messages and {} flags",
+                messages.len(),
+                may_start.len()
+            )));
+        }
+        add_attributes(slf, attributes.as_ref(), &in_slots)?;
         let slots = messages.iter().map(Bound::unbind).zip(may_start);
         slf.get().history.replace(slf.py(), slots.collect())
     }
@@ -247,6 +268,47 @@ impl MessageRing {
     fn __clear__(&self) {
         self.history.clear();
     }
+}
+
+/// What calls a class's `__new__`, and its arguments: the class, those by position and those by name.
+type Making<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, Bound<'py, PyAny>));
+
+/// What makes an empty ring like this one; a subclass may have other arguments. Not left to `object`, which knows no way
+/// under the pickle protocols 0 and 1.
+fn making<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Making<'py>> {
+    let py = ring.py();
+    let (arguments, keywords) = ring.call_method0(intern!(py, "__getnewargs_ex__"))?.extract()?;
+    let make = py.import("copyreg")?.getattr("__newobj_ex__")?;
+    Ok((make, (ring.get_type(), arguments, keywords)))
+}
+
+/// The attributes that a subclass keeps in its dict, if it has one.
+fn dict_of<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Option<Bound<'py, PyDict>>> {
+    Ok(ring.getattr_opt(intern!(ring.py(), "__dict__"))?.map(Bound::cast_into).transpose()?)
+}
+
+/// The attributes that a subclass keeps in its `__slots__`, found as the interpreter's own `object.__reduce_ex__` does.
+fn slots_of<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Bound<'py, PyDict>> {
+    let py = ring.py();
+    let attributes = PyDict::new(py);
+    for name in py.import("copyreg")?.call_method1("_slotnames", (ring.get_type(),))?.try_iter()? {
+        let name = name?.cast_into::<PyString>()?;
+        if let Some(value) = ring.getattr_opt(&name)? {
+            attributes.set_item(name, value)?;
+        }
+    }
+    Ok(attributes)
+}
+
+fn add_attributes(
+    ring: &Bound<'_, MessageRing>,
+    attributes: Option<&Bound<'_, PyDict>>,
+    in_slots: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    if let Some(attributes) = attributes {
+        ring.getattr(intern!(ring.py(), "__dict__"))?.cast::<PyDict>()?.update(attributes.as_mapping())?;
+    }
+    in_slots.iter().try_for_each(|(name, value)| ring.setattr(name.cast::<PyString>()?, value))
 }
 
 fn slot(message: Bound<'_, PyAny>) -> PyResult<Slot> {
