@@ -486,6 +486,22 @@ def test_the_first_message_after_an_eviction_was_edited(counter: Any) -> None:
         assert ring.token_count() == totals[0]
 
 
+@pytest.mark.parametrize("counter", ["cl100k_base", cl100k])
+def test_an_edit_is_taken_back_after_it_was_counted(counter: Any) -> None:
+    total = joined_total(COUNT)
+    for old, new, second in itertools.product(OUTSIDE, OUTSIDE, NEXT):
+        edited = Message("assistant", old)
+        ring: MessageRing[Message] = MessageRing(10, counter, max_messages=4)
+        ring.put_messages([Message("user", "oldest"), edited, Message("user", second + " words" * 30)])
+        ring.put(Message("user", "last"))
+        ring.get()
+        edited.content = new
+        ring.token_count()
+        edited.content = old
+        ring.put(Message("user", "newest"))  # the one edited is now the first
+        assert ring.token_count() == total([text_of(message.content) for message in ring]), (old, new, second)
+
+
 def test_texts_that_end_in_a_word_are_counted_once() -> None:
     # What stands before them makes no difference then: going on with older messages counts nothing again.
     counted: list[str] = []

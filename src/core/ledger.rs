@@ -28,8 +28,6 @@ pub struct Ledger<P> {
     first: u64,
     /// The prefix sum before it.
     base: i64,
-    /// Whether the first counted message's step was measured after a text that is closed, as far as is known.
-    after_closed: bool,
     counted: VecDeque<Counted<P>>,
     /// The legal starts that can be an answer: `before` grows strictly. See [`Ledger::earliest_fit`].
     starts: VecDeque<Start>,
@@ -39,6 +37,8 @@ pub struct Ledger<P> {
     open: VecDeque<OpenStart>,
     /// Positions of the counted messages that are blank.
     blanks: VecDeque<u64>,
+    /// Positions of the counted messages whose steps were measured after a text that is not closed, or after none.
+    after_open: VecDeque<u64>,
     /// The first counted message as a start, if it opens the history without being a legal start by its role.
     front: Option<Start>,
 }
@@ -99,12 +99,12 @@ impl<P> Default for Ledger<P> {
             generation: new_generation(),
             first: 0,
             base: 0,
-            after_closed: false,
             counted: VecDeque::new(),
             starts: VecDeque::new(),
             hidden: VecDeque::new(),
             open: VecDeque::new(),
             blanks: VecDeque::new(),
+            after_open: VecDeque::new(),
             front: None,
         }
     }
@@ -125,7 +125,7 @@ impl<P> Ledger<P> {
     /// Whether the step of the first counted message was measured after a text that is closed.
     #[must_use]
     pub fn is_after_closed(&self) -> bool {
-        self.after_closed
+        self.after_open.front() != Some(&self.first)
     }
 
     /// Position of the first counted message.
@@ -176,12 +176,12 @@ impl<P> Ledger<P> {
             generation: new_generation(),
             first: self.first,
             base: self.base,
-            after_closed: self.after_closed,
             counted: counted.collect(),
             starts: self.starts.clone(),
             hidden: self.hidden.clone(),
             open: self.open.clone(),
             blanks: self.blanks.clone(),
+            after_open: self.after_open.clone(),
             front: self.front,
         }
     }
@@ -226,9 +226,6 @@ impl<P> Ledger<P> {
             self.first = end;
         }
         grow(&mut self.counted, entries.len());
-        if let Some(oldest) = entries.last() {
-            self.after_closed = oldest.measure.after_closed;
-        }
         let openings = openings(self.first.saturating_sub(entries.len() as u64), entries.iter().rev());
         for Entry { measure, pin, .. } in entries {
             self.counted.push_front(Counted { sum: self.base, pin });
@@ -236,6 +233,9 @@ impl<P> Ledger<P> {
             self.first -= 1;
             if measure.blank {
                 self.blanks.push_front(self.first);
+            }
+            if !measure.after_closed {
+                self.after_open.push_front(self.first);
             }
         }
         for (start, opening) in openings.into_iter().rev() {
@@ -254,6 +254,10 @@ impl<P> Ledger<P> {
             sum = sum.wrapping_sub(*step);
         }
         self.base = sum;
+        // The text that it was measured after this time may be open.
+        if self.is_after_closed() {
+            self.after_open.push_front(self.first);
+        }
     }
 
     /// Adds messages after the counted ones, the newest of them first.
@@ -263,6 +267,9 @@ impl<P> Ledger<P> {
         for Entry { measure, pin, .. } in entries.into_iter().rev() {
             if measure.blank {
                 self.blanks.push_back(self.end());
+            }
+            if !measure.after_closed {
+                self.after_open.push_back(self.end());
             }
             let sum = self.last_sum().wrapping_add(measure.step);
             self.counted.push_back(Counted { sum, pin });
@@ -297,10 +304,10 @@ impl<P> Ledger<P> {
             self.first += 1;
             self.base = counted.sum;
             self.front = None;
-            self.after_closed = false;
             forgotten.push(counted.pin);
         }
         drop_while(&mut self.blanks, |&blank| blank < position);
+        drop_while(&mut self.after_open, |&after| after < position);
         drop_while(&mut self.open, |open| open.position < position);
         drop_while(&mut self.hidden, |start| start.position < position);
         if drop_while(&mut self.starts, |start| start.position < position) {
@@ -330,6 +337,7 @@ impl<P> Ledger<P> {
         let keep = position.clamp(self.first, self.end());
         forgotten.extend(self.counted.drain((keep - self.first) as usize..).map(|counted| counted.pin));
         self.blanks.truncate(self.blanks.partition_point(|&blank| blank < keep));
+        self.after_open.truncate(self.after_open.partition_point(|&after| after < keep));
         // What windows cost that begin with the blank messages now last depends again on what follows.
         let tail = self.blank_tail();
         let tail_of = |starts: &VecDeque<Start>| starts.partition_point(|start| start.position < tail);
@@ -401,7 +409,7 @@ impl<P> Ledger<P> {
         let starts = self.starts.iter_mut().chain(&mut self.hidden).chain(&mut self.front);
         starts.for_each(|start| start.position += 1);
         self.open.iter_mut().for_each(|open| open.position += 1);
-        self.blanks.iter_mut().for_each(|blank| *blank += 1);
+        self.blanks.iter_mut().chain(&mut self.after_open).for_each(|at| *at += 1);
     }
 
     /// The prefix sum up to and with the message at `position`, if it is counted.
