@@ -20,7 +20,7 @@ def pickled(protocol: int) -> Copy:
 COPIES: dict[str, Copy] = {
     "copy": copy.copy,
     "deepcopy": copy.deepcopy,
-    **{f"pickle {protocol}": pickled(protocol) for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1)},
+    **{f"pickle {protocol}": pickled(protocol) for protocol in range(pickle.HIGHEST_PROTOCOL + 1)},
 }
 
 
@@ -125,6 +125,67 @@ def test_a_subclass_keeps_its_attributes(make_copy: Copy) -> None:
     assert session.label == "kept"
 
 
+class Slotted(MessageRing[Any]):
+    """A subclass whose attributes are in slots, one of them under a mangled name."""
+
+    __slots__ = ("__secret", "label", "missing")
+
+    def hide(self, secret: object) -> None:
+        self.__secret = secret
+
+    def secret(self) -> object:
+        return self.__secret
+
+
+class SlottedAndMore(Slotted):
+    """One that adds a slot, and a dict."""
+
+    __slots__ = ("__dict__", "more")
+
+
+@pytest.mark.parametrize("kind", [Slotted, SlottedAndMore])
+def test_a_subclass_keeps_what_is_in_its_slots(make_copy: Copy, kind: type[Any]) -> None:
+    ring = kind(9, max_messages=5)
+    ring.label = ["kept"]
+    ring.hide("a secret")
+    if kind is SlottedAndMore:
+        ring.more, ring.in_the_dict = 1, 2
+    ring.put(Message("user", "one"))
+    other = make_copy(ring)
+    assert type(other) is kind
+    assert (other.label, other.secret(), len(other)) == (["kept"], "a secret", 1)
+    assert not hasattr(other, "missing")
+    if kind is SlottedAndMore:
+        assert (other.more, other.in_the_dict) == (1, 2)
+    other.label = "other"
+    assert ring.label == ["kept"]
+
+
+class Named(MessageRing[Any]):
+    """A subclass that is made from other arguments, and says from which."""
+
+    name: str
+
+    def __new__(cls, name: str, limit: int = 9) -> "Named":
+        ring: Any = super().__new__(cls, limit)
+        ring.name = name
+        assert isinstance(ring, cls)
+        return ring
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def __getnewargs_ex__(self) -> Any:
+        return (self.name, self.token_limit), {}
+
+
+def test_a_subclass_with_other_arguments_says_which(make_copy: Copy) -> None:
+    ring = Named("mine", 5, measure="text")
+    ring.put(Message("user", "one"))
+    other = make_copy(ring)
+    assert (type(other), other.name, other.token_limit, len(other)) == (Named, "mine", 5, 1)
+
+
 @pytest.mark.parametrize("how", [name for name in COPIES if name != "copy"])
 def test_a_cycle_of_ring_and_message(how: str) -> None:
     ring: MessageRing[Any] = MessageRing(9, counter="cl100k_base", measure="text")
@@ -184,11 +245,35 @@ def test_what_cannot_be_pickled_says_so() -> None:
 def test_a_state_that_is_none_of_ours_is_refused() -> None:
     ring: Any = MessageRing(counter="cl100k_base", measure="text")
     ring.put(Message("user", "one"))
-    states: list[Any] = [None, 5, [], ([],), ([5], None), ([{"role": "user"}], None)]
+    version, kept, flags, attributes, in_slots = ring.__getstate__()
+    states: list[Any] = [None, 5, [], ([],), ([5], None), ([{"role": "user"}], None), (), (version,)]
+    states += [(kept, flags, attributes), (version, kept, flags, attributes), (version, kept, flags, None, None)]
+    states += [(version, kept, flags, [], {}), (version, kept, [1], None, {}), (version, kept, "t", None, {})]
+    states += [(version, tuple(kept), flags, None, {}), (version, kept, flags, attributes, in_slots, None)]
     for state in states:
         with pytest.raises((TypeError, ValueError)):
             ring.__setstate__(state)
+    for other in (version + 1, 0, -1, "1", None):
+        with pytest.raises(ValueError, match="begins with its version, 1; this one was made by another release"):
+            ring.__setstate__((other, kept, flags, attributes, in_slots))
     assert contents(ring) == [("user", "one")]
+    ring.__setstate__((version, kept * 2, flags * 2, attributes, in_slots))
+    assert contents(ring) == [("user", "one")] * 2
+
+
+@pytest.mark.parametrize("flags", [[], [True], [True] * 2, [True] * 4])
+def test_a_state_that_would_lose_messages_is_refused(flags: list[bool]) -> None:
+    class Labelled(MessageRing[Any]):
+        label = "before"
+
+    ring: Any = Labelled(counter="cl100k_base", measure="text")
+    ring.put(Message("user", "one"))
+    version, *_ = ring.__getstate__()
+    expected = f"whether a window may begin with it, got 3 messages and {len(flags)} flags"
+    with pytest.raises(ValueError, match=expected):
+        ring.__setstate__((version, messages()[:3], flags, {"label": "after"}, {}))
+    assert contents(ring) == [("user", "one")]
+    assert ring.label == "before"
 
 
 def test_a_counter_is_pickled_by_its_name() -> None:

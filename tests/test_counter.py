@@ -2,18 +2,21 @@
 
 import contextlib
 import copy
+import ctypes
 import functools
 import os
 import pickle
 import re
+import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import tiktoken
-from chatring import TokenCounter
+from chatring import MessageRing, TokenCounter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples, slow
@@ -189,6 +192,63 @@ def test_batches_from_several_threads() -> None:
     assert results == [expected] * 8
 
 
+FORKED_WHILE_LOADING = """
+import os, signal, sys, threading, time
+from chatring import MessageRing, TokenCounter
+counter = TokenCounter(sys.argv[1])
+ring = MessageRing(10, counter)
+ring.put({"role": "user", "content": "x " * 10_000})
+firsts = {
+    "count": lambda: counter.count("x" * 20_000),
+    "count_batch": lambda: counter.count_batch(["x" * 20_000] * 3),
+    "get": ring.get,
+}
+thread = threading.Thread(target=firsts[sys.argv[2]])
+thread.start()
+time.sleep(float(sys.argv[3]))
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    os._exit(0 if counter.count("hello") == 1 else 1)
+_, status = os.waitpid(child, 0)
+thread.join()
+sys.exit(os.waitstatus_to_exitcode(status) != 0)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.parametrize("first", ["count", "count_batch", "get"])
+@pytest.mark.parametrize("seconds", [0.005, 0.015, 0.03])
+def test_a_fork_while_another_thread_loads_an_encoding(first: str, seconds: float) -> None:
+    code = [sys.executable, "-W", "ignore", "-c", FORKED_WHILE_LOADING, "o200k_base", first, str(seconds)]
+    assert subprocess.run(code, timeout=60).returncode == 0
+
+
+def test_counting_many_short_texts_lets_others_run() -> None:
+    ring: MessageRing[Any] = MessageRing(1_000, counter="cl100k_base", measure="text")
+    ring.put_messages([{"role": "user", "content": f"hi {number}"} for number in range(100_000)])
+    turns, done = [0], threading.Event()
+
+    def take_turns() -> None:
+        while not done.is_set():
+            time.sleep(0)
+            turns[0] += 1
+
+    interval = sys.getswitchinterval()
+    thread = threading.Thread(target=take_turns)
+    thread.start()
+    try:
+        # So long that nobody has to give up the GIL: the other thread runs only where this one does.
+        sys.setswitchinterval(1_000)
+        before = turns[0]
+        ring.get(token_limit=10_000_000, verify=False)
+        assert turns[0] > before
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        thread.join()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
 def test_a_batch_after_fork() -> None:
@@ -348,6 +408,44 @@ def test_a_method_of_the_same_object_is_the_same_counter() -> None:
     assert TokenCounter(find.findall) != TokenCounter(other_find.findall)
     assert TokenCounter(find.findall) != TokenCounter(find.split)
     assert len({TokenCounter(tokenizer.encode), TokenCounter(tokenizer.encode), TokenCounter("gpt2")}) == 2
+
+
+def c_function(tokens_a_word: int) -> Any:
+    """Return a C function as an extension without a module of its own has it: named `count_tokens`, of no object."""
+
+    class Definition(ctypes.Structure):
+        _fields_ = (
+            ("name", ctypes.c_char_p),
+            ("function", ctypes.c_void_p),
+            ("flags", ctypes.c_int),
+            ("doc", ctypes.c_char_p),
+        )
+
+    called = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.py_object)(
+        lambda _, text: text.split() * tokens_a_word
+    )
+    takes_one_object = 0x0008  # METH_O
+    definition = Definition(b"count_tokens", ctypes.cast(called, ctypes.c_void_p).value, takes_one_object, None)
+    C_FUNCTIONS.append((called, definition))
+    make = ctypes.pythonapi.PyCFunction_NewEx
+    make.restype, make.argtypes = ctypes.py_object, [ctypes.c_void_p] * 3
+    return make(ctypes.addressof(definition), None, None)
+
+
+# What ctypes made, which must outlive the functions.
+C_FUNCTIONS: list[object] = []
+
+
+def test_c_functions_of_one_name_are_different_counters() -> None:
+    once, thrice = c_function(1), c_function(3)
+    assert once.__self__ is thrice.__self__ is None
+    assert once.__qualname__ == thrice.__qualname__
+    assert TokenCounter(once) != TokenCounter(thrice)
+    assert TokenCounter(once) == TokenCounter(once)
+    ring: MessageRing[Any] = MessageRing(5, once, measure="text")
+    ring.put_messages([{"role": "user", "content": "two words"} for _ in range(9)])
+    assert len(ring.get()) == 2
+    assert len(ring.get(counter=thrice)) == 1
 
 
 def test_encodings_differ() -> None:

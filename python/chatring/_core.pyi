@@ -160,7 +160,9 @@ class MessageRing(Generic[_M]):
     counts as the text `"None"`), or a list of parts, of which those with a str `text` count, joined by newlines. The
     ring keeps references: messages are never copied, and putting one counts nothing.
 
-    Safe to use from many threads, and from counters and messages that call back into the ring.
+    Safe to use from many threads, and from counters and messages that call back into the ring. Before Python 3.14, a
+    daemon thread that runs a Python counter or property while the interpreter exits can abort the process: end such
+    threads first.
 
     Args:
         token_limit: tokens that a window may have, at least 1.
@@ -253,6 +255,9 @@ class MessageRing(Generic[_M]):
 
         None if more than `most` characters would have to be counted, a message being 64 of them beside its own; or any
         at all, if the counter is a callable.
+
+        Raises:
+            ValueError: if `allowance` is negative.
         """
 
     def get_all(self) -> list[_M]:
@@ -299,6 +304,25 @@ class MessageRing(Generic[_M]):
     def __copy__(self) -> MessageRing[_M]:
         """Return a ring of the same messages that starts with the same counts."""
 
-    def __getnewargs_ex__(self) -> tuple[tuple[int, TokenCounter], dict[str, int | None]]: ...
-    def __getstate__(self) -> tuple[list[_M], list[bool], dict[str, Any] | None]: ...
-    def __setstate__(self, state: tuple[list[_M], list[bool], dict[str, Any] | None], /) -> None: ...
+    def __getnewargs_ex__(self) -> tuple[tuple[int, TokenCounter], dict[str, int | None]]:
+        """Return the arguments of `__new__` for a copy, by position and by name.
+
+        A subclass whose `__new__` takes others returns those here: copies and pickles are made with them.
+        """
+
+    def __reduce__(self) -> tuple[Any, tuple[type[MessageRing[_M]], tuple[Any, ...], dict[str, Any]], Any]: ...
+    def __getstate__(self) -> tuple[int, list[_M], list[bool], dict[str, Any] | None, dict[str, Any]]:
+        """Return the state that is pickled.
+
+        That is its version, the messages, of each whether a window may begin with it, and the attributes that a
+        subclass keeps in its dict and in its `__slots__`.
+        """
+
+    def __setstate__(self, state: tuple[int, list[_M], list[bool], dict[str, Any] | None, dict[str, Any]], /) -> None:
+        """Take over the messages and attributes of `state`.
+
+        Raises:
+            ValueError: if its version is not this release's, or if it does not tell of every message whether a
+                window may begin with it. Then nothing is changed.
+            TypeError: if it has another shape; likewise.
+        """

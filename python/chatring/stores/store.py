@@ -184,5 +184,5 @@ def check_limits(token_limit: int, initial_token_count: int) -> int:
     if token_limit is None or initial_token_count is None:
         name = "token_limit" if token_limit is None else "initial_token_count"
         raise TypeError(f"{name} must be an integer, got None (NoneType)")
-    MessageRing[Any](token_limit).get(initial_token_count=initial_token_count)
+    MessageRing[Any](token_limit, counter="cl100k_base", measure="text").get(initial_token_count=initial_token_count)
     return token_limit - initial_token_count
