@@ -100,7 +100,7 @@ class _Reader:
         if isinstance(value, ValueError):
             raise value
         if isinstance(value, list):
-            form, conversations = CONVERSATION, self._of_list(value)
+            form, conversations = CONVERSATION, self._of_list(place, value)
         elif found := find(value) or find_titled(value):
             form, conversations = found[0], list(map(self._conversation, found[1]))
         else:
@@ -115,7 +115,7 @@ class _Reader:
         else:
             self._reading.conversations += conversations
 
-    def _of_list(self, values: list[Any]) -> list[Conversation]:
+    def _of_list(self, place: str, values: list[Any]) -> list[Conversation]:
         if not values:
             return [self._new()]
         inner = _Reader(self._new, skip_invalid=self._skip_invalid)
@@ -124,7 +124,8 @@ class _Reader:
         reading = inner.reading()
         self._reading.left_out += reading.left_out
         self._reading.skipped += reading.skipped
-        self._reading.first_skipped = self._reading.first_skipped or reading.first_skipped
+        if reading.skipped and not self._reading.first_skipped:
+            self._reading.first_skipped = f"{place}: {reading.first_skipped}"
         return reading.conversations
 
     def _conversation(self, history: History) -> Conversation:

@@ -66,8 +66,7 @@ def find(value: Any, path: str = "") -> Found | None:
     """Find the messages in an object."""
     if not isinstance(value, dict):
         return None
-    has_list = any(isinstance(value.get(key), list) for key in LISTS)
-    if not has_list and _is_message(value):
+    if _is_message(value) and not any(isinstance(value[key], list) for key in LISTS if key in value):
         return MESSAGE, [[(path, _as_message(value))]]
     said = _first(value, _SAID, path)
     answered_to_a_request = _first(value, _ANSWERED_TO_A_REQUEST, path)

@@ -22,6 +22,14 @@ _HEAD = 4
 _WHITESPACE = re.compile(r"[ \t\r\n]*")
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"not JSON: {constant} is not a JSON number")
+
+
+# Made once, as json.loads would make one for each line.
+_DECODER = json.JSONDecoder(parse_constant=_refuse)
+
+
 class _CutOffError(ValueError):
     """A line that is only the beginning of a JSON value."""
 
@@ -119,9 +127,12 @@ def _split(blocks: Iterable[AnyStr], newline: AnyStr) -> Iterator[AnyStr]:
 
 def _parse(line: str | bytes) -> Any:
     """Return the value of a line, or the ValueError that says why it has none."""
+    text = _decoded(line)
+    if isinstance(text, ValueError):
+        return text
+    text = text.rstrip()
     try:
-        text = _text(line).rstrip()
-        return json.loads(text, parse_constant=_refuse)
+        return _DECODER.decode(text)
     except json.JSONDecodeError as error:
         fault = f"not JSON: {error.msg} at column {error.pos + 1}"
         return _CutOffError(fault) if error.pos >= len(text) else ValueError(fault)
@@ -131,53 +142,49 @@ def _parse(line: str | bytes) -> Any:
         return ValueError("not a message: nested too deeply")
 
 
-def _text(line: str | bytes) -> str:
+def _decoded(line: str | bytes) -> str | ValueError:
     if isinstance(line, str):
         return line
     try:
         # Files written on Windows may begin with a byte order mark.
         return line.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start + 1}") from error
+        return ValueError(f"not UTF-8: {error.reason} at byte {error.start + 1}")
 
 
 def _documents(number: int, lines: list[str | bytes]) -> Iterator[tuple[int, Any]]:
-    """Yield the values that these lines have together, or else those of each line if only some are damaged."""
-    by_line = ((n, _parse(line)) for n, line in enumerate(lines, number) if line.strip())
-    try:
-        text = "\n".join(map(_text, lines))
-    except ValueError:  # the line that is not UTF-8 says where
-        yield from by_line
-        return
-    decoder = json.JSONDecoder(parse_constant=_refuse)
-    values: list[tuple[int, Any]] = []
+    """Yield the values that these lines have together; if they have none, but some lines have, the values of each."""
+    whole = list(_values(number, list(map(_decoded, lines))))
+    if any(isinstance(value, ValueError) for _, value in whole) and lines[0].strip() not in ("[", "{", b"[", b"{"):
+        lone = [(n, _parse(line)) for n, line in enumerate(lines, number) if line.strip()]
+        if any(isinstance(value, dict) and value for _, value in lone[1:]):
+            whole = lone
+    yield from whole
+
+
+def _values(number: int, lines: list[str | ValueError]) -> Iterator[tuple[int, Any]]:
+    """Yield the values that these lines have one after the other, up to the first that is damaged."""
+    for n, line in enumerate(lines, number):
+        if isinstance(line, ValueError):
+            yield n, line
+            return
+    text = "\n".join(map(str, lines))
     begin = end = 0
     try:
         while (next_begin := _end_of_whitespace(text, end)) < len(text):
             number += text.count("\n", begin, next_begin)
             begin = next_begin
-            value, end = decoder.raw_decode(text, begin)
-            values.append((number, value))
-        yield from values
-        return
+            value, end = _DECODER.raw_decode(text, begin)
+            yield number, value
     except json.JSONDecodeError as error:
         number += text.count("\n", begin, error.pos)
-        fault = ValueError(f"not JSON: {error.msg} at column {error.colno}")
+        yield number, ValueError(f"not JSON: {error.msg} at column {error.colno}")
     except ValueError as error:
-        fault = error
+        yield number, error
     except RecursionError:
-        fault = ValueError("not a message: nested too deeply")
-    lone = list(by_line)
-    if _text(lines[0]).strip() not in ("[", "{") and any(isinstance(value, dict) and value for _, value in lone[1:]):
-        yield from lone
-    else:
-        yield from (*values, (number, fault))
+        yield number, ValueError("not a message: nested too deeply")
 
 
 def _end_of_whitespace(text: str, begin: int) -> int:
     found = _WHITESPACE.match(text, begin)
     return found.end() if found else begin
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"not JSON: {constant} is not a JSON number")
