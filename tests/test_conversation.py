@@ -140,6 +140,10 @@ FILES: dict[str, tuple[list[Any], list[Any]]] = {
         [{"input": {"messages": [USER]}, "preferred_output": [REPLY], "non_preferred_output": [USER]}],
         [TALK],
     ),
+    "TRL": (
+        [{"prompt": [USER], "completion": [REPLY]}, {"prompt": [USER], "chosen": [REPLY], "rejected": []}],
+        [TALK, TALK],
+    ),
     "OpenAI's batch": (
         [{"custom_id": n, "method": "POST", "url": "/v1/x", "body": {"model": "m", "messages": TALK}} for n in "ab"],
         [TALK, TALK],
@@ -387,6 +391,7 @@ class TestRefusals:
                 lines({"instruction": "a", "input": "b", "output": "c"}),
                 f'line 1: {NEITHER}its keys: "instruction", "input", "output"',
             ),
+            (lines({"prompt": "a", "completion": "b"}), f'line 1: {NEITHER}its keys: "prompt", "completion"'),
             (lines({"model": "m", "input": ["a", "b"]}), f'line 1: {NEITHER}its keys: "model", "input"'),
             # Documents.
             (b'\n[\n {"role": "user",\n  "content" "a"}\n]', "line 4: not JSON: Expecting ':' delimiter at column 13"),

@@ -24,9 +24,10 @@ _SAID = (
     "request",  # Gemini's batches
     "params",  # Anthropic's batches
     "body",  # OpenAI's batches; a result has it in its response
-    "input",  # OpenAI's Responses; pairs for fine-tuning by preference
+    "input",  # OpenAI's Responses; fine-tuning by preference
+    "prompt",  # TRL's data sets
 )
-_ANSWERED_TO_A_REQUEST = ("preferred_output", "response", "result")
+_ANSWERED_TO_A_REQUEST = ("preferred_output", "completion", "chosen", "response", "result")
 _ANSWERED = (
     "output",  # Responses, Bedrock
     "choices",  # chat completions
@@ -40,7 +41,7 @@ _ANSWERED = (
 # Of these the first is what was answered.
 _ALTERNATIVES = ("choices", "candidates")
 LISTS = ("messages", "contents", "conversations", "conversation")
-_MAYBE_LISTS = ("input", "preferred_output", "output")
+_MAYBE_LISTS = ("input", "prompt", "preferred_output", "completion", "chosen", "output")
 # Under these is a message, and never something that has one: Claude Code's `data` quotes those of other agents.
 _MESSAGES = ("message", "content", "payload", "data", "kwargs")
 _SYSTEM = ("system", "systemInstruction", "system_instruction", "instructions")
@@ -48,7 +49,7 @@ _SYSTEM = ("system", "systemInstruction", "system_instruction", "instructions")
 _LANGCHAIN = ("human", "ai", "system", "tool", "function", "chat", "HumanMessageChunk", "AIMessageChunk")
 _RESPONSES = ("reasoning", "item_reference", "compaction", "mcp_list_tools")
 # There are many: function_call, function_call_output, mcp_approval_request.
-_RESPONSES_ENDS = ("_call", "_call_output", "_approval_request", "_approval_response")
+_RESPONSES_ENDS = ("_call", "_output", "_approval_request", "_approval_response")
 _SHOWN = 40
 _SHAREGPT_ROLES = {
     "human": "user",

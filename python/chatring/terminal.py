@@ -10,7 +10,7 @@ _JOINERS = "\u200c\u200d"
 # What the texts and the calls of a message are under, with every provider, at any depth.
 _SAID = (
     *("content", "parts", "blocks", "text", "thinking", "reasoningContent", "reasoningText", "refusal"),
-    *("summary", "output", "toolResult", "functionResponse", "response", "result"),
+    *("summary", "output", "toolResult", "functionResponse", "function_response", "response", "result"),
     *("function_call", "function", "custom", "functionCall", "toolUse"),
 )
 _ARGUMENTS = ("arguments", "args", "input")
