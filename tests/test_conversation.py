@@ -338,12 +338,16 @@ class TestBytes:
     @pytest.mark.parametrize(
         ("data", "reason"),
         [
-            (lines(USER).decode().encode("utf-16")[:-1], "it begins like UTF-16, but is not: truncated data" + SAVE),
+            (
+                lines(USER).decode().encode("utf-16")[:-1],
+                "it begins like UTF-16, but is not: truncated data" + SAVE,
+            ),
             (
                 b"\xff\xfe\0\0" + b"\xff" * 8,
                 "it begins like UTF-32, but is not: code point not in range(0x110000)" + SAVE,
             ),
-            (gzip.compress(lines(USER))[:-9], "damaged gzip: it ends too early"),
+            (gzip.compress(lines(USER))[:-9], "line 2: damaged gzip: it ends too early"),
+            (gzip.compress(lines(USER))[:9], "damaged gzip: it ends too early"),
             (
                 b"\x1f\x8b\x08 and no more of it",
                 "damaged gzip: Error -3 while decompressing data: unknown header flags set",
@@ -464,6 +468,11 @@ class TestSkipping:
     def test_a_first_line_that_is_cut_off(self) -> None:
         reading = read(b'{"role": "user", "content": \n' + lines(*TALK), skip_invalid=True)
         assert (taken(reading), reading.skipped) == ([TALK], 1)
+
+    def test_a_file_that_ends_too_early(self) -> None:
+        reading = read(gzip.compress(lines(*TALK))[:-8], skip_invalid=True)
+        assert (taken(reading), reading.skipped) == ([TALK], 1)
+        assert reading.first_skipped == "line 3: damaged gzip: it ends too early"
 
     def test_in_a_list(self) -> None:
         reading = read(json.dumps([USER, 3, REPLY, "a"], indent=1).encode(), skip_invalid=True)

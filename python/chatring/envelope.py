@@ -42,6 +42,8 @@ _ANSWERED = (
 _ALTERNATIVES = ("choices", "candidates")
 LISTS = ("messages", "contents", "conversations", "conversation")
 _MAYBE_LISTS = ("input", "prompt", "preferred_output", "completion", "chosen", "output")
+# Under these a text is what a user says.
+_TEXTS = ("input", "contents")
 # Under these is a message, and never something that has one: Claude Code's `data` quotes those of other agents.
 _MESSAGES = ("message", "content", "payload", "data", "kwargs")
 _SYSTEM = ("system", "systemInstruction", "system_instruction", "instructions")
@@ -99,18 +101,18 @@ def _under(key: str, value: Message, path: str) -> list[History] | None:
         is_known = key in LISTS or (key in _MAYBE_LISTS and _are_messages(inner))
         return _histories(inner, path) if is_known else None
     if isinstance(inner, str):
-        # Beside an `instruction`, or an `output` that is a text too, it is of a data set without messages.
-        is_request = (
-            key == "input" and not {"type", "instruction"} & value.keys() and not isinstance(value.get("output"), str)
-        )
-        is_request |= key == "contents"
-        return [[(path, {"role": "user", "content": inner})]] if is_request else None
+        return [[(path, {"role": "user", "content": inner})]] if key in _TEXTS and _is_request(value) else None
     if key in _MESSAGES and not (isinstance(inner, dict) and _is_message(inner)):
         return None
     if key == "payload" and value.get("type") == "event_msg":  # what the response items say too
         return None
     found = find(inner, path)
     return found and found[1]
+
+
+def _is_request(value: Message) -> bool:
+    """Whether a text in it is a message: not in an item of a log, nor in a data set of instructions and outputs."""
+    return value.keys().isdisjoint(("type", "instruction")) and not isinstance(value.get("output"), str)
 
 
 def _histories(values: list[Any], path: str) -> list[History]:

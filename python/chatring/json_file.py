@@ -40,23 +40,28 @@ def read_values(stream: IO[bytes]) -> Iterator[tuple[int, Any]]:
     Each line is a value, and is read when it is asked for. But if the first line is only the beginning of one, values
     may have any number of lines, and the whole file is read at once.
 
-    A value that is damaged is yielded as the ValueError that says what is wrong with it.
+    A value that is damaged is yielded as the ValueError that says what is wrong with it, a damaged end of the file too.
 
     Raises:
-        ValueError: if the file as a whole cannot be read.
+        ValueError: if no line can be read.
 
     """
     numbered = enumerate(_lines(stream), 1)
-    is_first = True
-    for number, line in numbered:
-        if not line.strip():
-            continue
-        value = _parse(line)
-        if is_first and isinstance(value, _CutOffError):
-            yield from _documents(number, [line, *(line for _, line in numbered)])
-            return
-        is_first = False
-        yield number, value
+    number, is_first = 0, True
+    try:
+        for number, line in numbered:
+            if not line.strip():
+                continue
+            value = _parse(line)
+            if is_first and isinstance(value, _CutOffError):
+                yield from _documents(number, [line, *(line for _, line in numbered)])
+                return
+            is_first = False
+            yield number, value
+    except ValueError as error:
+        if is_first:
+            raise
+        yield number + 1, error
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str | bytes]:
