@@ -1,6 +1,7 @@
 """The command, from its output alone: windows and totals are held against tiktoken and the window rule."""
 
 import contextlib
+import gzip
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from chatring import MessageRing, TokenCounter
 from chatring.cli import chatring
 from chatring.stores import Record as Stored
 from chatring.stores import open_store
-from chatring.terminal import amount, duration, headline, one_line
+from chatring.terminal import amount, duration, headline, one_line, role_of
 from click.testing import CliRunner, Result
 from conftest import AIRLINE
 from reference import Message, joined_total, may_start, text_of, tiktoken_count, window_of
@@ -97,6 +98,10 @@ def expected_window(messages: Sequence[Record], encoding: tiktoken.Encoding, lim
         "window": {"start": len(messages) - size, "messages": size, "tokens": joined_tokens(window, encoding)},
         "history": {"messages": len(messages), "tokens": joined_tokens(messages, encoding)},
     }
+
+
+def without_times(text: str) -> str:
+    return re.sub("\ntime: .*", "", text)
 
 
 @pytest.fixture
@@ -189,11 +194,16 @@ class TestWindow:
         text = lines(TALK).rstrip(b"\n")
         assert record("window", "-", "--token-limit", 20, stdin=text) == expected_window(TALK, cl100k, 20)
 
-    def test_tool_calls_without_content_have_none(self) -> None:
-        message = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
-        found = record("window", "-", "--token-limit", 9, stdin=lines([message]))
-        assert found["messages"] == [{**message, "content": None}]
-        assert found["window"]["tokens"] == TokenCounter("cl100k_base").count("None")
+    @pytest.mark.xfail(strict=True, reason="the ring refuses messages without content, as they are in the file")
+    def test_messages_without_content_are_handed_on_as_they_are(self) -> None:
+        call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
+        item = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
+        gemini = {"role": "model", "parts": [{"text": "Yes."}]}
+        for message, role in ((call, "assistant"), (item, "function_call"), (gemini, "model")):
+            found = record("window", "-", "--token-limit", 99, stdin=lines([TALK[1], message]))
+            assert found["messages"] == [TALK[1], message]
+            assert list(record("stats", "-", stdin=lines([TALK[1], message]))["roles"]) == ["user", role]
+            assert " f({})" in output("window", "-", "--token-limit", 99, stdin=lines([TALK[1], message]))
 
     def test_conversation_without_messages(self) -> None:
         found = record("window", "-", "--token-limit", 9, stdin=b'{"messages": []}')
@@ -201,6 +211,51 @@ class TestWindow:
         assert found["window"] == {"start": 0, "messages": 0, "tokens": 0}
         assert found["history"] == {"messages": 0, "tokens": 0}
         assert ["history", "0", "0"] in cells(output("window", "-", "--token-limit", 9, stdin=b'{"messages": []}'))
+
+
+class TestForms:
+    """That the command reads files by their bytes; `test_conversation.py` has the forms."""
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            json.dumps(TALK).encode(),
+            json.dumps({"model": "gpt-4o", "messages": TALK}, indent=2).encode(),
+            lines(TALK).decode().encode("utf-16"),
+            gzip.compress(lines(TALK)),
+            gzip.compress(json.dumps([TALK], indent=2).encode("utf-16")),
+        ],
+        ids=["an array", "a request", "utf-16", "gzip", "all at once"],
+    )
+    def test_file_and_standard_input(self, data: bytes, tmp_path: Path, cl100k: tiktoken.Encoding) -> None:
+        path = tmp_path / "talk"
+        path.write_bytes(data)
+        assert record("window", path, "--token-limit", 20) == expected_window(TALK, cl100k, 20)
+        assert record("window", "-", "--token-limit", 20, stdin=data) == expected_window(TALK, cl100k, 20)
+        assert record("stats", path)["history"]["messages"] == len(TALK)
+
+    @pytest.mark.parametrize("command", [("window", "--token-limit", "1000"), ("stats",)])
+    @pytest.mark.parametrize("as_json", [[], ["--json"]])
+    def test_what_is_left_out_is_told(self, command: tuple[str, ...], as_json: list[str]) -> None:
+        events = [{"type": "summary"}, {"type": "summary"}, {"type": "\x1b[2J", "content": "a"}]
+        envelopes = [{"type": message["role"], "message": message} for message in TALK]
+        result = run(*command, "-", *as_json, stdin=lines([{"title": "Tea"}, *events, *envelopes]))
+        told = "Left out, as they are not messages: header (1), summary (2), \\x1b[2J (1)\n"
+        assert (result.exit_code, result.stderr) == (0, told)
+        plain = output(*command, "-", *as_json, stdin=lines(TALK))
+        assert without_times(result.stdout) == without_times(plain)
+
+    @pytest.mark.parametrize("command", [("window", "--token-limit", "1000"), ("stats",)])
+    def test_damaged_lines_are_skipped_and_counted(self, command: tuple[str, ...], stored: str) -> None:
+        plain = output(*command, "-", "--skip-invalid", stdin=lines(TALK))
+        for damaged, number in ((b'{"role": "us', "1 damaged line"), (b"\xff\n" * 1234, "1,234 damaged lines")):
+            data = lines(TALK) + damaged
+            reason = refusal(*command, "-", stdin=data).removeprefix("Error: standard input: ")
+            result = run(*command, "-", "--skip-invalid", stdin=data)
+            assert (result.exit_code, result.stderr) == (0, f"Skipped {number}: {reason}")
+            assert without_times(result.stdout) == without_times(plain)
+        told = "Error: --skip-invalid is for files; a store has no damaged lines\n"
+        assert refusal(*command, stored, "ada", "--skip-invalid") == told
 
 
 class TestSeveralConversations:
@@ -414,10 +469,10 @@ class TestRefusals:
             (MESSAGE + b'{"role": "\xff"}\n', "line 2: not UTF-8: invalid start byte at byte 11"),
             (b'{"role": "user", "content": NaN}', "line 1: not JSON: NaN is not a JSON number"),
             (b"[" * 200_000, "line 1: not a message: nested too deeply"),
-            (b"[]", 'line 1: neither a message with role and content nor a conversation, {"messages": [...]}'),
             (
-                b'{"messages": 1}',
-                'line 1: neither a message with role and content nor a conversation, {"messages": [...]}',
+                b'{"messages": 1, "id": 2}',
+                'line 1: neither a message with a role nor a conversation, {"messages": [...]}; '
+                'its keys: "messages", "id"',
             ),
             (
                 b'{"role": "user"}',
@@ -425,7 +480,7 @@ class TestRefusals:
             ),
             (
                 b'{"content": "a"}',
-                "line 1: a message needs a role and a content, as attributes or keys; this dict has no role",
+                'line 1: neither a message with a role nor a conversation, {"messages": [...]}; its keys: "content"',
             ),
             (b'{"role": 1, "content": "a"}', "line 1: a message's role must be a string, got int"),
             (
@@ -438,8 +493,7 @@ class TestRefusals:
             ),
             (
                 b'{"messages": []}\n{"messages": [' + MESSAGE.strip() + b', "a"]}',
-                "line 2: messages[1]: "
-                "a message needs a role and a content, as attributes or keys; this str has no role",
+                'line 2: messages[1]: a message must be an object, got "a"',
             ),
             (
                 MESSAGE + b'{"messages": []}',
@@ -450,7 +504,7 @@ class TestRefusals:
                 "line 3: this is a message, but line 2 is a conversation; all lines must be of one form",
             ),
         ],
-        ids=range(18),
+        ids=range(17),
     )
     @pytest.mark.parametrize("command", [("window", "--token-limit", "9"), ("stats",), ("stats", "--json")])
     def test_lines(self, text: bytes, reason: str, command: tuple[str, ...], tmp_path: Path) -> None:
@@ -575,9 +629,69 @@ class TestTerminalText:
         assert said(content="a\nb") == "a b"
         assert said(content=None) == ""
         assert said(content="Wait.", tool_calls=[function, custom]) == 'Wait. f({"a": 1}) g(x y)'
-        assert said(content=None, tool_calls=["?", {"function": {}}]) == "[tool call] [tool call]"
+        assert said(content=None, tool_calls=["?", {}, {"function": {}}]) == "[tool call] [tool call] [function]"
         assert said(content="a", tool_calls="none") == "a"
+        assert said() == said(content={}, tool_calls=None) == ""
         assert said(content=["a", {"text": "b"}, {"type": "input_audio"}, {}, 3]) == "a b [input_audio]"
+
+    @pytest.mark.parametrize(
+        ("message", "said", "role"),
+        [
+            (
+                {"role": "model", "parts": [{"text": "Wait."}, {"functionCall": {"name": "f", "args": {"é": 1}}}]},
+                'Wait. f({"é": 1})',
+                "model",
+            ),
+            (
+                {
+                    "parts": [
+                        {"functionResponse": {"name": "f", "response": {"result": "4"}}},
+                        {"inlineData": {"data": ""}},
+                    ]
+                },
+                "4 [inlineData]",
+                "",
+            ),
+            ({"type": "function_call", "name": "f", "arguments": "{}", "call_id": "1"}, "f({})", "function_call"),
+            ({"type": "function_call_output", "output": "4"}, "4", "function_call_output"),
+            (
+                {"type": "function_call_output", "output": [{"type": "input_text", "text": "4"}]},
+                "4",
+                "function_call_output",
+            ),
+            ({"type": "reasoning", "summary": [{"type": "summary_text", "text": "Hm."}]}, "Hm.", "reasoning"),
+            ({"type": "reasoning", "summary": [], "encrypted_content": "x"}, "[reasoning]", "reasoning"),
+            ({"role": "assistant", "function_call": {"name": "f", "arguments": "{}"}}, "f({})", "assistant"),
+            ({"role": "assistant", "refusal": "No."}, "No.", "assistant"),
+            (
+                {
+                    "role": "assistant",
+                    "content": [
+                        {"type": "thinking", "thinking": "Hm."},
+                        {"type": "tool_use", "name": "f", "input": {}},
+                    ],
+                },
+                "Hm. f({})",
+                "assistant",
+            ),
+            (
+                {"role": "user", "content": [{"type": "tool_result", "content": [{"type": "text", "text": "4"}]}]},
+                "4",
+                "user",
+            ),
+            ({"role": "assistant", "content": [{"toolUse": {"name": "f", "input": {}}}]}, "f({})", "assistant"),
+            (
+                {"role": "user", "content": [{"toolResult": {"content": [{"text": "4"}]}}, {"image": {}}]},
+                "4 [image]",
+                "user",
+            ),
+            ({"type": "ai", "content": "", "tool_calls": [{"name": "f", "args": {}, "id": "1"}]}, "f({})", "ai"),
+            ({"role": ["user"], "content": 3}, "", ""),
+        ],
+    )
+    def test_headline_and_role_of_every_provider(self, message: Record, said: str, role: str) -> None:
+        assert headline(message) == said
+        assert role_of(message) == role
 
     def test_duration_and_amount(self) -> None:
         assert [duration(s) for s in (7.34e-6, 0.00041, 0.0123, 2.5)] == ["7.3 µs", "410.0 µs", "12.3 ms", "2.5 s"]

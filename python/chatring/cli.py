@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain
+from functools import partial
 from typing import Any, TypeVar
 
 import click
@@ -18,19 +18,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from chatring._core import MessageRing, TokenCounter
-from chatring.conversation import Conversation, ConversationError, concatenate, read_conversations
+from chatring.conversation import ConversationError, NewConversation, Reading, concatenate, read_conversations
 from chatring.migration import CHATRING, LLAMA_INDEX, is_url, migrate, open_existing, open_source
 from chatring.report import MigrationReport, StatsReport, WindowReport, show_search, show_windows
 from chatring.stores import Store, StoreError, open_store
 from chatring.stores.url import without_secrets
-from chatring.terminal import one_line
+from chatring.terminal import amount, one_line
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _DEFAULT_ENCODING = "cl100k_base"
 # Bytes of a file from which on progress is shown: smaller ones are done within a second.
 _LARGE_FILE = 16 * 1024 * 1024
-_BLOCK = 1024 * 1024
 # By the package that is missing: what to install.
 _EXTRAS = {"sqlalchemy": "sql", "psycopg": "sql", "redis": "redis", "llama_index": "llama-index"}
 # Sessions that are named, of those that there are.
@@ -57,6 +56,9 @@ def _counting(command: _Command) -> _Command:
 
 
 def _history(command: _Command) -> _Command:
+    command = click.option("--skip-invalid", is_flag=True, help="Skip damaged lines, and say how many there were.")(
+        command
+    )
     command = click.argument("session", required=False)(command)
     return click.argument("file", metavar="FILE|URL", type=click.Path(allow_dash=True))(command)
 
@@ -66,8 +68,9 @@ def _history(command: _Command) -> _Command:
 def chatring() -> None:
     """Which messages of a conversation fit a token limit, and where its tokens are.
 
-    FILE has OpenAI's chat messages as JSON Lines: one message a line, or one conversation a line, {"messages": [...]}.
-    "-" reads standard input. Conversations are numbered from 1, messages have an index from 0.
+    FILE has messages as JSON: a message or a conversation a line, an array, a request body, a data set for fine-tuning,
+    requests and results of a batch, the log of an agent. It may be compressed by gzip. "-" reads standard input.
+    Conversations are numbered from 1, messages have an index from 0.
 
     A session of a store goes by the store's URL and the session's key: sqlite:///chat.db ada.
     """
@@ -86,6 +89,7 @@ def chatring() -> None:
 def window(
     file: str,
     session: str | None,
+    skip_invalid: bool,
     token_limit: int,
     initial_token_count: int,
     chosen: int | None,
@@ -104,12 +108,14 @@ def window(
     have the role and the content, without what else is stored with them.
     """
     counter = _counter(encoding, model)
+    new: NewConversation = partial(MessageRing, counter=counter)
     _check_limits(token_limit, initial_token_count)
     if chosen is not None and as_one:
         raise _Refusal("--conversation and --concatenate exclude each other")
     if is_url(file):
         if chosen is not None or as_one:
             raise _Refusal("--conversation and --concatenate are for files; a store has sessions")
+        _refuse_skipping(skip_invalid)
         with _session(file, session, counter) as (store, key):
             report = WindowReport.read(store, key, token_limit=token_limit, initial_token_count=initial_token_count)
         if as_json:
@@ -120,8 +126,8 @@ def window(
         return
     _refuse_session(session)
     with _progress(file) as progress:
-        conversations = _read(file, progress)
-        histories = [concatenate(conversations)] if as_one else conversations
+        reading = _read(file, new, progress, skip_invalid=skip_invalid)
+        histories = [concatenate(reading.conversations, new)] if as_one else reading.conversations
         numbered = [(n, history) for n, history in enumerate(histories, 1) if chosen in (None, n)]
         if not numbered:
             raise _Refusal(f"no conversation {chosen}: the file has {len(histories):,}, numbered from 1")
@@ -129,14 +135,14 @@ def window(
         reports = [
             WindowReport.find(
                 history,
-                counter,
+                new,
                 token_limit=token_limit,
                 initial_token_count=initial_token_count,
                 conversation=number if len(histories) > 1 else None,
             )
             for number, history in progress.track(numbered, description="counting")
         ]
-
+    _tell_what_is_left_out(reading)
     if as_json:
         for report in reports:
             click.echo(json.dumps(report.record()))
@@ -152,24 +158,29 @@ def window(
 @chatring.command()
 @_history
 @_counting
-def stats(file: str, session: str | None, encoding: str | None, model: str | None, as_json: bool) -> None:
+def stats(
+    file: str, session: str | None, skip_invalid: bool, encoding: str | None, model: str | None, as_json: bool
+) -> None:
     """Print messages and tokens by role, the longest messages, and tokens over FILE, or a SESSION in a store.
 
     A message's tokens are those of its content alone. A history's are those of all contents joined by one space, which
     may differ from their sum. Several conversations are taken together.
     """
     counter = _counter(encoding, model)
+    new: NewConversation = partial(MessageRing, counter=counter)
     if is_url(file):
+        _refuse_skipping(skip_invalid)
         with _session(file, session, counter) as (store, key):
-            conversation: Conversation = MessageRing(counter="cl100k_base", measure="text")
+            conversation = new()
             conversation.put_messages({"role": record.role, "content": record.text} for record in store.all(key))
-        conversations = [conversation]
+        reading = Reading([conversation])
     else:
         _refuse_session(session)
     with _progress(file) as progress:
         if not is_url(file):
-            conversations = _read(file, progress)
-        report = StatsReport.measure(conversations, counter, progress)
+            reading = _read(file, new, progress, skip_invalid=skip_invalid)
+        report = StatsReport.measure(reading.conversations, new, progress)
+    _tell_what_is_left_out(reading)
     if as_json:
         click.echo(json.dumps(report.record()))
     else:
@@ -260,23 +271,30 @@ def _check_limits(token_limit: int, initial_token_count: int) -> None:
         raise _Refusal(f"initial token count must be at least 0, got {initial_token_count}")
     try:
         # An empty ring refuses the same limits, before a large file is read.
-        MessageRing(token_limit, counter="cl100k_base", measure="text").get(initial_token_count=initial_token_count)
+        MessageRing(token_limit).get(initial_token_count=initial_token_count)
     except ValueError as error:
         raise _Refusal(error) from error
 
 
-def _read(file: str, progress: Progress) -> list[Conversation]:
+def _read(file: str, new: NewConversation, progress: Progress, *, skip_invalid: bool) -> Reading:
     try:
         if progress.disable:
-            with click.open_file(file, "rb") as lines:
-                return read_conversations(lines)
-        with progress.open(file, "rb", description="reading") as stream:
-            # By blocks, because telling progress of each line takes longer than reading it.
-            return read_conversations(chain.from_iterable(iter(lambda: stream.readlines(_BLOCK), [])))
+            with click.open_file(file, "rb") as stream:
+                return read_conversations(stream, new, skip_invalid=skip_invalid)
+        with progress.open(file, "rb", description="reading") as reported:
+            return read_conversations(reported, new, skip_invalid=skip_invalid)
     except OSError as error:
         raise _Refusal(f"{without_secrets(file)}: {error.strerror}") from error
     except ConversationError as error:
         raise _Refusal(f"{'standard input' if file == '-' else without_secrets(file)}: {error}") from error
+
+
+def _tell_what_is_left_out(reading: Reading) -> None:
+    if reading.left_out:
+        counts = ", ".join(f"{name} ({count:,})" for name, count in reading.left_out.items())
+        click.echo(one_line(f"Left out, as they are not messages: {counts}"), err=True)
+    if reading.skipped:
+        click.echo(one_line(f"Skipped {amount(reading.skipped, 'damaged line')}: {reading.first_skipped}"), err=True)
 
 
 @contextlib.contextmanager
@@ -318,6 +336,11 @@ def _session(url: str, session: str | None, counter: TokenCounter) -> Iterator[t
 def _refuse_session(session: str | None) -> None:
     if session is not None:
         raise _Refusal(f"a session, {session!r}, needs the URL of a store, such as sqlite:///chat.db; a file has none")
+
+
+def _refuse_skipping(skip_invalid: bool) -> None:
+    if skip_invalid:
+        raise _Refusal("--skip-invalid is for files; a store has no damaged lines")
 
 
 def _copying(messages: int) -> Progress:

@@ -1,104 +1,164 @@
-"""Conversations in JSON Lines: one message a line, or one conversation a line as `{"messages": [...]}`."""
+"""Conversations in files of JSON, whatever wrote them: OpenAI's lines, request bodies, data sets, logs of agents."""
 
-import json
-from collections.abc import Iterable
-from typing import Any, TypeAlias
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import IO, Any, TypeAlias
 
 from chatring._core import MessageRing
+from chatring.envelope import CONVERSATION, LISTS, MESSAGE, History, Message, find, find_titled, shown
+from chatring.json_file import read_values
 
-Message: TypeAlias = dict[str, Any]
 Conversation: TypeAlias = MessageRing[Message]
+NewConversation: TypeAlias = Callable[[], Conversation]
+# Whatever has one of these was meant to be read, so it is not a header.
+_MEANT = ("role", "content", "parts", "text", "value", "mes", *LISTS)
+_NAMED_KEYS = 10
 
 
 class ConversationError(ValueError):
-    """Lines that are not conversations. The text names the line to blame, counted from 1."""
+    """A file without conversations that can be read. The text names the line to blame, counted from 1."""
 
 
-def read_conversations(lines: Iterable[bytes]) -> list[Conversation]:
-    """Return the conversations of a JSON Lines file in UTF-8.
+@dataclass
+class Reading:
+    """The conversations of a file, and what else was in it."""
 
-    Messages one a line are one conversation. Blank lines are skipped. The messages are OpenAI's chat messages, kept as
-    the dicts that JSON gives, but one with `tool_calls` and no `content` at all gets the content None.
+    conversations: list[Conversation] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+    """How often there was what is no message and need not be: `header`, or the types of a log's events."""
+    skipped: int = 0
+    """The number of damaged lines."""
+    first_skipped: str = ""
+    """The first of them, and what is wrong with it."""
+
+
+def read_conversations(stream: IO[bytes], new: NewConversation, *, skip_invalid: bool = False) -> Reading:
+    """Return the conversations of a file of JSON: of its lines, or of whole documents.
+
+    Each value is a message, something with messages in it (a list, a request, a result, an envelope), or one of the
+    other lines that logs have. Messages one a line are one conversation.
+
+    Messages are handed on as they are in the file, but those of ShareGPT (`from`, `value`) and SillyTavern (`is_user`,
+    `mes`) become `{"role", "content"}`. Instructions beside messages become their first one, with the role system.
+
+    Args:
+        stream: the file, as bytes.
+        new: makes an empty conversation; what that refuses, cannot be read.
+        skip_invalid: count what cannot be read, instead of raising an error.
 
     Raises:
-        ConversationError: for a line that is not UTF-8, not JSON, or neither a message nor a conversation; for lines of
-            both forms; if there is no line but blank ones.
+        ConversationError: for a value that is not JSON, or in which no message is found; for messages beside
+            conversations; if there is neither; if the file as a whole cannot be read.
 
     """
-    conversations: list[Conversation] = []
-    first_line = 0
-    first_form = ""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            value = _parse(line)
-            form = _form(value)
-            if not first_form:
-                first_line, first_form = number, form
-            if form != first_form:
-                raise ValueError(
-                    f"this is {form}, but line {first_line} is {first_form}; all lines must be of one form"
-                )
-            if form == "a conversation":
-                conversations.append(_conversation(value["messages"]))
-            else:
-                if not conversations:
-                    conversations.append(MessageRing(counter="cl100k_base", measure="text"))
-                _put(value, conversations[0])
-        except ValueError as error:
-            raise ConversationError(f"line {number}: {error}") from error
-    if not conversations:
-        raise ConversationError("no messages: the file is empty")
-    return conversations
+    reader = _Reader(new, skip_invalid=skip_invalid)
+    try:
+        for number, value in read_values(stream):
+            reader.take(f"line {number}", value)
+        return reader.reading()
+    except ValueError as error:
+        raise ConversationError(str(error)) from error
 
 
-def concatenate(conversations: Iterable[Conversation]) -> Conversation:
+def concatenate(conversations: Iterable[Conversation], new: NewConversation) -> Conversation:
     """Return one history of all messages, in order."""
-    history: Conversation = MessageRing(counter="cl100k_base", measure="text")
+    history = new()
     for conversation in conversations:
         history.put_messages(conversation)
     return history
 
 
-def _parse(line: bytes) -> Any:
-    try:
-        # Files written on Windows may begin with a byte order mark.
-        return json.loads(line.decode("utf-8-sig").rstrip(), parse_constant=_refuse)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"not UTF-8: {error.reason} at byte {error.start + 1}") from error
-    except json.JSONDecodeError as error:
-        raise ValueError(f"not JSON: {error.msg} at column {error.pos + 1}") from error
-    except RecursionError as error:
-        raise ValueError("not a message: nested too deeply") from error
+class _Reader:
+    """Takes the values of a file, or of a list, one after the other."""
+
+    def __init__(self, new: NewConversation, *, skip_invalid: bool) -> None:
+        self._new = new
+        self._skip_invalid = skip_invalid
+        self._reading = Reading()
+        self._form = self._form_place = self._first_left_out = ""
+
+    def take(self, place: str, value: Any) -> None:
+        """Take the value at a place, such as `line 7`."""
+        try:
+            self._take(place, value)
+        except (ValueError, RecursionError) as error:
+            reason = f"{place}: {'nested too deeply' if isinstance(error, RecursionError) else error}"
+            if not self._skip_invalid:
+                raise ValueError(reason) from error
+            self._reading.skipped += 1
+            self._reading.first_skipped = self._reading.first_skipped or reason
+
+    def reading(self) -> Reading:
+        """Return what was read, which must be something."""
+        if not self._reading.conversations:
+            skipped = self._reading.skipped and f"no messages: nothing can be read; {self._reading.first_skipped}"
+            raise ValueError(self._first_left_out or skipped or "no messages: the file is empty")
+        return self._reading
+
+    def _take(self, place: str, value: Any) -> None:
+        if isinstance(value, ValueError):
+            raise value
+        if isinstance(value, list):
+            form, conversations = CONVERSATION, self._of_list(place, value)
+        elif found := find(value) or find_titled(value):
+            form, conversations = found[0], list(map(self._conversation, found[1]))
+        else:
+            self._leave_out(place, value)
+            return
+        if self._form not in ("", form):
+            raise ValueError(f"this is {form}, but {self._form_place} is {self._form}; all lines must be of one form")
+        if not self._form:
+            self._form, self._form_place = form, place
+        if form == MESSAGE and self._reading.conversations:
+            self._reading.conversations[0].put_messages(conversations[0])
+        else:
+            self._reading.conversations += conversations
+
+    def _of_list(self, place: str, values: list[Any]) -> list[Conversation]:
+        if not values:
+            return [self._new()]
+        inner = _Reader(self._new, skip_invalid=self._skip_invalid)
+        for index, value in enumerate(values):
+            inner.take(f"[{index}]", value)
+        reading = inner.reading()
+        self._reading.left_out += reading.left_out
+        self._reading.skipped += reading.skipped
+        if reading.skipped and not self._reading.first_skipped:
+            self._reading.first_skipped = f"{place}: {reading.first_skipped}"
+        return reading.conversations
+
+    def _conversation(self, history: History) -> Conversation:
+        conversation = self._new()
+        for place, message in history:
+            _put(conversation, place, message)
+        return conversation
+
+    def _leave_out(self, place: str, value: Any) -> None:
+        """Leave out an event of a log, or what stands before the first message."""
+        keys = f"its keys: {_some_keys(value)}" if isinstance(value, dict) else f"it is {shown(value)}"
+        reason = f'neither a message with a role nor a conversation, {{"messages": [...]}}; {keys}'
+        name = _event(value) if isinstance(value, dict) else None
+        if name is None:
+            if not isinstance(value, dict) or self._form or not value.keys().isdisjoint(_MEANT):
+                raise ValueError(reason)
+            name = "header"
+        self._reading.left_out[name] += 1
+        self._first_left_out = self._first_left_out or f"{place}: {reason}"
 
 
-def _refuse(constant: str) -> None:
-    raise ValueError(f"not JSON: {constant} is not a JSON number")
-
-
-def _form(value: Any) -> str:
-    match value:
-        case {"messages": list()}:
-            return "a conversation"
-        case {"role": _} | {"content": _}:
-            return "a message"
-        case _:
-            raise ValueError('neither a message with role and content nor a conversation, {"messages": [...]}')
-
-
-def _conversation(messages: list[Any]) -> Conversation:
-    conversation: Conversation = MessageRing(counter="cl100k_base", measure="text")
-    for index, message in enumerate(messages):
-        _put(message, conversation, place=f"messages[{index}]: ")
-    return conversation
-
-
-def _put(message: Any, conversation: Conversation, *, place: str = "") -> None:
-    # Many clients leave out keys whose value is null before they log a message.
-    if isinstance(message, dict) and message.get("tool_calls") and "content" not in message:
-        message = {**message, "content": None}
+def _put(conversation: Conversation, place: str, message: Message) -> None:
     try:
         conversation.put(message)
-    except TypeError as error:
-        raise ValueError(f"{place}{error}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{place}: {error}" if place else str(error)) from error
+
+
+def _event(value: Message) -> str | None:
+    names = (value.get("type"), value.get("record_type"), "hidden message" if "mes" in value else None)
+    return next((name for name in names if isinstance(name, str)), None)
+
+
+def _some_keys(value: Message) -> str:
+    keys = [shown(key) for key in list(value)[:_NAMED_KEYS]]
+    return ", ".join(keys + ["..."] * (len(value) > _NAMED_KEYS)) or "none"

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -11,23 +12,31 @@ from rich.table import Table
 from rich.text import Text
 
 from chatring._core import MessageRing, TokenCounter
-from chatring.conversation import Conversation, Message, concatenate
+from chatring.conversation import Conversation, NewConversation, concatenate
+from chatring.envelope import Message
 from chatring.migration import Migration
 from chatring.stores import Store
-from chatring.terminal import amount, duration, headline, one_line
+from chatring.terminal import amount, duration, headline, one_line, role_of
 
 _LONGEST = 5
 _CHART_ROWS = 12
 _CHART_WIDTH = 40
 _COUNTS = ("sessions", "messages", "tokens")
-_ROLE_STYLES = {"system": "magenta", "developer": "magenta", "user": "green", "assistant": "cyan", "tool": "yellow"}
+_ROLE_STYLES = {
+    "system": "magenta",
+    "developer": "magenta",
+    "user": "green",
+    "assistant": "cyan",
+    "model": "cyan",
+    "tool": "yellow",
+}
 
 
-def count_tokens(messages: Iterable[Message], counter: TokenCounter) -> int:
-    """Return the tokens of the messages' texts joined by one space."""
-    ring: Conversation = MessageRing(counter=counter, measure="text")
-    ring.put_messages(messages)
-    return ring.token_count()
+def count_tokens(messages: Iterable[Message], new: NewConversation) -> int:
+    """Return what a new conversation of these messages counts: one of them, or any number."""
+    conversation = new()
+    conversation.put_messages(messages)
+    return conversation.token_count()
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class WindowReport:
     """
 
     conversation: int | None
+    new: NewConversation
     counter: TokenCounter
     token_limit: int
     initial_token_count: int
@@ -53,7 +63,7 @@ class WindowReport:
     def find(
         cls,
         history: Conversation,
-        counter: TokenCounter,
+        new: NewConversation,
         *,
         token_limit: int,
         initial_token_count: int,
@@ -66,19 +76,20 @@ class WindowReport:
 
         """
         begin = time.perf_counter()
-        messages = history.get(initial_token_count=initial_token_count, token_limit=token_limit, counter=counter)
+        messages = history.get(initial_token_count=initial_token_count, token_limit=token_limit)
         found = time.perf_counter()
-        history.get(initial_token_count=initial_token_count, token_limit=token_limit, counter=counter)
+        history.get(initial_token_count=initial_token_count, token_limit=token_limit)
         found_again = time.perf_counter()
         return cls(
             conversation=conversation,
-            counter=counter,
+            new=new,
+            counter=history.counter,
             token_limit=token_limit,
             initial_token_count=initial_token_count,
             messages=messages,
-            tokens=count_tokens(messages, counter),
+            tokens=count_tokens(messages, new),
             history_messages=len(history),
-            history_tokens=history.token_count(counter=counter),
+            history_tokens=history.token_count(),
             first_seconds=found - begin,
             again_seconds=found_again - found,
         )
@@ -91,6 +102,7 @@ class WindowReport:
             ValueError: if `token_limit` is below 1 or `initial_token_count` above it.
             StoreError: if the store fails.
         """
+        new: NewConversation = partial(MessageRing, counter=store.counter)
         begin = time.perf_counter()
         records = store.window(session, token_limit, initial_token_count)
         found = time.perf_counter()
@@ -99,11 +111,12 @@ class WindowReport:
         messages: list[Message] = [{"role": record.role, "content": record.text} for record in records]
         return cls(
             conversation=None,
+            new=new,
             counter=store.counter,
             token_limit=token_limit,
             initial_token_count=initial_token_count,
             messages=messages,
-            tokens=count_tokens(messages, store.counter),
+            tokens=count_tokens(messages, new),
             history_messages=store.length(session),
             history_tokens=store.token_count(session),
             first_seconds=found - begin,
@@ -140,8 +153,8 @@ class WindowReport:
             console.print(f"conversation {self.conversation:,}", style="bold")
         table = _table(">index", "role", ">tokens", "content")
         for index, message in enumerate(self.messages, self.start):
-            tokens = count_tokens([message], self.counter)
-            table.add_row(f"{index:,}", _role(message["role"]), f"{tokens:,}", Text(headline(message)))
+            tokens = count_tokens([message], self.new)
+            table.add_row(f"{index:,}", _role(message), f"{tokens:,}", Text(headline(message)))
         console.print(table)
         console.print()
 
@@ -181,7 +194,7 @@ def show_search(console: Console, reports: Sequence[WindowReport], *, loading_se
         console.print(f"time: {first} to count and find, {again} again; encoding loaded in {duration(loading_seconds)}")
     else:
         console.print(f"time: {first} to connect and read, {again} to read again")
-    if len(reports) == 1 and any(message["content"] is None for message in reports[0].messages):
+    if len(reports) == 1 and any(message.get("content", "") is None for message in reports[0].messages):
         console.print("note: tool calls do not count; a message without content counts as the text None", style="dim")
 
 
@@ -200,18 +213,18 @@ class StatsReport:
     growth: list[tuple[int, int]]
 
     @classmethod
-    def measure(cls, conversations: Sequence[Conversation], counter: TokenCounter, progress: Progress) -> "StatsReport":
+    def measure(cls, conversations: Sequence[Conversation], new: NewConversation, progress: Progress) -> "StatsReport":
         """Count every message of the conversations."""
-        history = concatenate(conversations).get_all()
-        tokens = [count_tokens([message], counter) for message in progress.track(history, description="counting")]
+        history = concatenate(conversations, new).get_all()
+        tokens = [count_tokens([message], new) for message in progress.track(history, description="counting")]
         rows = min(_CHART_ROWS, len(history))
         ends = [len(history) * row // rows for row in range(1, rows + 1)]
         growth = []
-        ring: Conversation = MessageRing(counter=counter, measure="text")
+        conversation = new()
         for end in progress.track(ends, description="adding up"):
-            ring.put_messages(history[len(ring) : end])
-            growth.append((end, ring.token_count()))
-        return cls(counter, conversations, history, tokens, growth)
+            conversation.put_messages(history[len(conversation) : end])
+            growth.append((end, conversation.token_count()))
+        return cls(conversation.counter, conversations, history, tokens, growth)
 
     @property
     def history_tokens(self) -> int:
@@ -222,8 +235,8 @@ class StatsReport:
         """Return the messages and tokens of each role, in the order in which they speak first."""
         roles: dict[str, tuple[int, int]] = {}
         for message, tokens in zip(self.history, self.tokens, strict=True):
-            messages, total = roles.get(message["role"], (0, 0))
-            roles[message["role"]] = messages + 1, total + tokens
+            messages, total = roles.get(role := role_of(message), (0, 0))
+            roles[role] = messages + 1, total + tokens
         return roles
 
     def longest(self) -> list[tuple[int, int, Message, int]]:
@@ -243,7 +256,7 @@ class StatsReport:
                 {
                     "conversation": conversation,
                     "index": index,
-                    "role": message["role"],
+                    "role": role_of(message),
                     "tokens": tokens,
                     "beginning": headline(message)[:200],
                 }
@@ -262,7 +275,7 @@ class StatsReport:
         console.print()
         roles = _table("role", ">messages", ">tokens", ">tokens/message")
         for role, (messages, tokens) in self.by_role().items():
-            roles.add_row(_role(role), f"{messages:,}", f"{tokens:,}", f"{tokens / messages:,.1f}")
+            roles.add_row(_role({"role": role}), f"{messages:,}", f"{tokens:,}", f"{tokens / messages:,.1f}")
         console.print(roles)
 
         console.print()
@@ -270,7 +283,7 @@ class StatsReport:
         longest = _table(*[">conversation"] * several, ">index", "role", ">tokens", "content")
         for conversation, index, message, tokens in self.longest():
             place = [f"{conversation:,}"] * several
-            longest.add_row(*place, f"{index:,}", _role(message["role"]), f"{tokens:,}", Text(headline(message)))
+            longest.add_row(*place, f"{index:,}", _role(message), f"{tokens:,}", Text(headline(message)))
         console.print(longest)
 
         console.print()
@@ -336,5 +349,6 @@ def _table(*headers: str) -> Table:
     return table
 
 
-def _role(role: str) -> Text:
+def _role(message: Message) -> Text:
+    role = role_of(message)
     return Text(one_line(role, characters=20), _ROLE_STYLES.get(role, ""))

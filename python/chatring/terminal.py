@@ -1,11 +1,21 @@
 """Messages and numbers as plain text for a terminal: one line each, without control characters."""
 
+import json
 from typing import Any
 
-from chatring.conversation import Message
+from chatring.envelope import Message
 
 # Joiners are not printable to Python, but emoji and the scripts of Persian and India are made with them.
 _JOINERS = "\u200c\u200d"
+# What the texts and the calls of a message are under, with every provider, at any depth.
+_SAID = (
+    *("content", "parts", "blocks", "text", "thinking", "reasoningContent", "reasoningText", "refusal"),
+    *("summary", "output", "toolResult", "functionResponse", "function_response", "response", "result"),
+    *("function_call", "function", "custom", "functionCall", "toolUse"),
+)
+_ARGUMENTS = ("arguments", "args", "input")
+# Deeper than any provider's: the results of a call, in a message.
+_DEPTH = 8
 
 
 def one_line(text: str, *, characters: int = 1000) -> str:
@@ -19,11 +29,18 @@ def one_line(text: str, *, characters: int = 1000) -> str:
     return line if len(text) <= characters else line + "…"
 
 
+def role_of(message: Message) -> str:
+    """Return a message's role, or the type of an item that has none, such as `function_call`."""
+    return next((name for key in ("role", "type") if isinstance(name := message.get(key), str)), "")
+
+
 def headline(message: Message) -> str:
-    """Return the beginning of what a message says, and the tools that it calls as `name(arguments)`, on one line."""
-    calls = message.get("tool_calls")
-    said = [_content(message["content"]), *map(_call, calls if isinstance(calls, list) else [])]
-    return " ".join(one_line(part) for part in said if part)
+    """Return the beginning of what a message says, and the tools that it calls as `name(arguments)`, on one line.
+
+    The message may be of any provider and lack anything. What has neither text nor call shows as its type:
+    `[image_url]`.
+    """
+    return " ".join(one_line(part) for part in _said(message, _DEPTH) if part)
 
 
 def duration(seconds: float) -> str:
@@ -38,25 +55,27 @@ def amount(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _content(content: Any) -> str:
-    if isinstance(content, list):
-        return " ".join(map(_part, content))
-    return content or ""
+def _said(value: Any, depth: int) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    if depth == 0 or not isinstance(value, dict | list):
+        return []
+    if isinstance(value, list):
+        return [text for part in value for text in _said(part, depth - 1)]
+    if call := _call(value):
+        return [call]
+    said = [text for key in _SAID for text in _said(value.get(key), depth - 1)]
+    if isinstance(calls := value.get("tool_calls"), list):
+        for call in calls:
+            said += (isinstance(call, dict) and _said(call, depth - 1)) or ["[tool call]"]
+    if not said and value and "role" not in value:
+        said = [f"[{value.get('type', next(iter(value)))}]"]
+    return said
 
 
-def _part(part: Any) -> str:
-    match part:
-        case str(text) | {"text": str(text)}:
-            return text
-        case {"type": str(kind)}:
-            return f"[{kind}]"
-        case _:
-            return ""
-
-
-def _call(call: Any) -> str:
-    match call:
-        case {"function": {"name": name, "arguments": arguments}} | {"custom": {"name": name, "input": arguments}}:
-            return f"{name}({arguments})"
-        case _:
-            return "[tool call]"
+def _call(value: Message) -> str:
+    """Return `name(arguments)`, or nothing if this is not a call."""
+    arguments = next((value[key] for key in _ARGUMENTS if key in value), None)
+    if not isinstance(name := value.get("name"), str) or arguments is None or "role" in value:
+        return ""
+    return f"{name}({arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)})"
