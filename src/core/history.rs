@@ -3,23 +3,67 @@
 //! Nothing here drops a message, a ledger or what was kept beside a count, since that may run foreign code while a lock is
 //! held: what leaves is handed back.
 
-use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 
 use super::deque::{Deque, Renumbered};
-use super::item::Outline;
+use super::item::{Kind, Outline};
 use super::ledger::Ledger;
+use super::policy::{Accounting, Rule, StartOn};
+use super::query::{Found, Wanted};
 
 /// Ledgers kept with a history, least recently used out: a fresh callable for every request must not leak.
 const LEDGERS: usize = 4;
 
+/// What is fixed with a history beside its policies.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// What its windows are.
+    pub rule: Rule,
+    /// The most messages that are kept beside the head and a question, `None` for any number.
+    pub max_messages: Option<NonZeroUsize>,
+    /// Whether the head never leaves for other messages.
+    pub keep_head: bool,
+}
+
+/// Where a message stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// In the head, at this index.
+    Head(usize),
+    /// It is the question of the oldest step, and what stood between has left.
+    Question,
+    /// At this position.
+    At(u64),
+}
+
+/// How a window may begin with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starting {
+    /// It may not.
+    No,
+    /// With it.
+    Alone,
+    /// With it, and its question in front.
+    Carrying,
+}
+
 /// Messages `M` with what the rules know of them, and a ledger for each of the policies `K` that were used last. `P` is
 /// what is kept beside each counted message.
+///
+/// Unless texts are joined, the leading system messages are the *head*, apart from the others.
 #[derive(Debug)]
 pub struct History<M, K, P> {
+    bounds: Bounds,
+    head: Vec<(M, Outline)>,
+    /// The question of the oldest step, when that has left its place: with the position that it had.
+    question: Option<(u64, M, Outline)>,
     messages: Deque<M>,
     outlines: Deque<Outline>,
+    /// The position of the oldest user message there is, the question's included.
+    first_user: Option<u64>,
+    /// Whether no message has left for others: the first one is the history's.
+    is_whole: bool,
     /// The most recently used last.
     ledgers: Vec<(K, Ledger<P>)>,
     /// Grows with every change of messages, outlines and ledgers but one: adding messages when none leaves. So whoever
@@ -28,28 +72,126 @@ pub struct History<M, K, P> {
 }
 
 impl<M, K: PartialEq, P> History<M, K, P> {
-    /// No messages, and room for at most `bound` of them, or any number.
+    /// No messages.
     #[must_use]
-    pub fn new(bound: Option<NonZeroUsize>) -> Self {
-        Self { messages: Deque::new(bound), outlines: Deque::new(bound), ledgers: Vec::new(), generation: 1 }
+    pub fn new(bounds: Bounds) -> Self {
+        Self {
+            bounds,
+            head: Vec::new(),
+            question: None,
+            messages: Deque::default(),
+            outlines: Deque::default(),
+            first_user: None,
+            is_whole: true,
+            ledgers: Vec::new(),
+            generation: 1,
+        }
     }
 
-    /// The messages.
+    /// What is fixed with it.
+    #[must_use]
+    pub fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// The leading system messages.
+    #[must_use]
+    pub fn head(&self) -> &[(M, Outline)] {
+        &self.head
+    }
+
+    /// The position of the question that was kept when it left its place.
+    #[must_use]
+    pub fn kept_question(&self) -> Option<u64> {
+        self.question.as_ref().map(|(position, ..)| *position)
+    }
+
+    /// The messages behind the head and a question that was kept.
     #[must_use]
     pub fn messages(&self) -> &Deque<M> {
         &self.messages
     }
 
-    /// What the rules know of the messages.
+    /// What the rules know of these.
     #[must_use]
     pub fn outlines(&self) -> &Deque<Outline> {
         &self.outlines
     }
 
-    /// The positions of all messages.
+    /// Whether no message has left for others.
     #[must_use]
-    pub fn range(&self) -> Range<u64> {
-        self.messages.first()..self.messages.end()
+    pub fn is_whole(&self) -> bool {
+        self.is_whole
+    }
+
+    /// The number of all messages.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.head.len() + usize::from(self.question.is_some()) + self.messages.len()
+    }
+
+    /// Whether there is no message.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All messages with what the rules know of each, oldest first.
+    pub fn all(&self) -> impl Iterator<Item = (&M, Outline)> {
+        let head = self.head.iter().map(|(message, outline)| (message, *outline));
+        let question = self.question.iter().map(|(_, message, outline)| (message, *outline));
+        head.chain(question).chain(self.messages.iter().zip(self.outlines.iter().copied()))
+    }
+
+    /// Where message number `index` stands, counted from the newest if negative.
+    ///
+    /// # Errors
+    /// The number of messages, if there is no such one.
+    pub fn place(&self, index: isize) -> Result<Place, usize> {
+        let length = self.len();
+        let index = if index < 0 { length.checked_add_signed(index) } else { Some(index as usize) };
+        let index = index.filter(|&index| index < length).ok_or(length)?;
+        let kept = usize::from(self.question.is_some());
+        Ok(match index.checked_sub(self.head.len()) {
+            None => Place::Head(index),
+            Some(0) if kept == 1 => Place::Question,
+            Some(index) => Place::At(self.messages.first() + (index - kept) as u64),
+        })
+    }
+
+    /// The message at `place`.
+    #[must_use]
+    pub fn get(&self, place: Place) -> Option<&M> {
+        match place {
+            Place::Head(index) => self.head.get(index).map(|(message, _)| message),
+            Place::Question => self.question.as_ref().map(|(_, message, _)| message),
+            Place::At(position) => self.messages.get(position),
+        }
+    }
+
+    /// The messages that a query wants to read.
+    pub fn wanted(&self, wanted: &Wanted) -> Vec<&M> {
+        match wanted {
+            Wanted::Head(range) => self.head[range.clone()].iter().map(|(message, _)| message).collect(),
+            Wanted::Messages(range) => range.clone().filter_map(|position| self.at(position)).collect(),
+        }
+    }
+
+    /// The messages of the window `found`, oldest first, up to the one before `end`.
+    pub fn window(&self, found: &Found, end: u64) -> impl Iterator<Item = &M> {
+        let head = self.head[found.head.clone()].iter().map(|(message, _)| message);
+        let question = found.question.and_then(|position| self.at(position));
+        let messages = self.messages.since(found.start).take(end.saturating_sub(found.start) as usize);
+        head.chain(question).chain(messages)
+    }
+
+    /// The message at `position`, one that was kept when it left its place included.
+    #[must_use]
+    pub fn at(&self, position: u64) -> Option<&M> {
+        match &self.question {
+            Some((kept, message, _)) if *kept == position => Some(message),
+            _ => self.messages.get(position),
+        }
     }
 
     /// The ledgers, the most recently used last.
@@ -64,20 +206,64 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.generation
     }
 
-    /// Whether a window may begin with the message at `position` by LlamaIndex's rule, the last message aside.
+    /// How a window may begin with the message at `position`. The last message aside, with which one may under
+    /// [`StartOn::Any`].
     #[must_use]
-    pub fn may_start(&self, position: u64) -> bool {
-        position == self.messages.first() || self.outlines.get(position).is_some_and(|outline| outline.may_start)
+    pub fn starting(&self, position: u64) -> Starting {
+        let Some(outline) = self.outlines.get(position) else { return Starting::No };
+        let is_start = match self.bounds.rule.start_on {
+            // Where tokens add up, the first message begins the window that has everything, whatever its role.
+            StartOn::Any => {
+                let joins = self.bounds.rule.accounting == Accounting::Joined;
+                outline.may_start || (joins && self.is_whole && position == self.messages.first())
+            }
+            StartOn::User => match outline.kind {
+                Kind::User => true,
+                Kind::Assistant => return self.starting_step(position),
+                Kind::System | Kind::Tool => false,
+            },
+        };
+        if is_start { Starting::Alone } else { Starting::No }
     }
 
-    /// The position of `index`, counted from the newest if negative; `Err` has the number of messages.
-    ///
-    /// # Errors
-    /// If there is no such message.
-    pub fn position(&self, index: isize) -> Result<u64, usize> {
-        let length = self.messages.len();
-        let index = if index < 0 { length.checked_add_signed(index) } else { Some(index as usize) };
-        index.filter(|&index| index < length).map(|index| self.messages.first() + index as u64).ok_or(length)
+    /// How a window may begin with the assistant message at `position`: not within a step, and with its question.
+    fn starting_step(&self, position: u64) -> Starting {
+        let before = position.checked_sub(1).and_then(|before| self.outlines.get(before));
+        let within = before.is_some_and(|before| before.kind == Kind::Assistant && before.continues);
+        // With its question just before it, it would be the window that begins there.
+        let after_question = before.is_some_and(|before| before.kind == Kind::User);
+        match self.first_user {
+            _ if within => Starting::No,
+            None => Starting::Alone,
+            Some(user) if user < position && !after_question => Starting::Carrying,
+            Some(_) => Starting::No,
+        }
+    }
+
+    /// Whether the message at `position` is a user's.
+    #[must_use]
+    pub fn is_question(&self, position: u64) -> bool {
+        self.outlines.get(position).is_some_and(|outline| outline.kind == Kind::User)
+    }
+
+    /// Whether the message at `position` is the result of a call.
+    #[must_use]
+    pub fn is_result(&self, position: u64) -> bool {
+        self.outlines.get(position).is_some_and(|outline| outline.kind == Kind::Tool)
+    }
+
+    /// The position of the last user message before `position`.
+    #[must_use]
+    pub fn question_of(&self, position: u64) -> Option<u64> {
+        let mut candidates = (self.messages.first()..position.min(self.messages.end())).rev();
+        let found = candidates.find(|&at| self.is_question(at));
+        found.or_else(|| self.kept_question().filter(|&kept| kept < position))
+    }
+
+    /// The newest start before `position`.
+    #[must_use]
+    pub fn newest_start_before(&self, position: u64) -> Option<u64> {
+        (self.messages.first()..position).rev().find(|&at| self.starting(at) != Starting::No)
     }
 
     /// Adds messages, and hands back those that leave a bounded history, oldest first.
@@ -92,48 +278,202 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         }
         let mut evicted = Vec::new();
         for (message, outline) in messages {
-            self.outlines.push(outline);
-            evicted.extend(self.messages.push(message));
-        }
-        if !evicted.is_empty() {
-            self.generation += 1;
-            let first = self.messages.first();
-            self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_before(first, forgotten));
+            if self.belongs_to_head(outline) {
+                self.head.push((message, outline));
+                let first = self.messages.first() + 1;
+                self.messages.take(first);
+                self.outlines.take(first);
+                self.generation += 1;
+            } else {
+                if outline.kind == Kind::User && self.first_user.is_none() && self.asks_for_users() {
+                    self.first_user = Some(self.messages.end());
+                    // What stands before the first question may begin no window any more.
+                    self.forget_all(forgotten);
+                }
+                self.outlines.push(outline);
+                self.messages.push(message);
+            }
+            while self.bounds.max_messages.is_some_and(|most| self.kept() > most.get()) {
+                self.evict(&mut evicted, forgotten);
+            }
         }
         evicted
     }
 
+    fn asks_for_users(&self) -> bool {
+        self.bounds.rule.start_on == StartOn::User
+    }
+
+    fn belongs_to_head(&self, outline: Outline) -> bool {
+        self.bounds.rule.accounting == Accounting::Additive
+            && outline.kind == Kind::System
+            && self.messages.is_empty()
+            && self.question.is_none()
+    }
+
+    /// Moves system messages to the head that have become the first ones.
+    fn find_head(&mut self, forgotten: &mut Vec<P>) {
+        if self.bounds.rule.accounting == Accounting::Joined || self.question.is_some() {
+            return;
+        }
+        let first = self.messages.first();
+        while self.outlines.get(self.outlines.first()).is_some_and(|outline| outline.kind == Kind::System)
+            && let Some(leading) = self.messages.pop_front().zip(self.outlines.pop_front())
+        {
+            self.head.push(leading);
+        }
+        if self.messages.first() > first {
+            let first = self.messages.first();
+            self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_before(first, forgotten));
+        }
+    }
+
+    /// The number of messages that the bound is about.
+    fn kept(&self) -> usize {
+        self.messages.len() + if self.bounds.keep_head { 0 } else { self.head.len() }
+    }
+
+    /// Takes out the oldest message that may leave, and what is nothing without it.
+    fn evict(&mut self, evicted: &mut Vec<M>, forgotten: &mut Vec<P>) {
+        self.generation += 1;
+        if !self.bounds.keep_head && !self.head.is_empty() {
+            evicted.push(self.head.remove(0).0);
+            self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(forgotten));
+            return;
+        }
+        self.is_whole = false;
+        let mut gone = self.evict_oldest(evicted);
+        // Results whose calls have gone, and what else is left of a step, go with it.
+        while let Some(next) = self.outlines.get(self.outlines.first()) {
+            let in_step = gone.is_some_and(|gone| gone.kind == Kind::Assistant && gone.continues);
+            if next.kind != Kind::Tool && !(next.kind == Kind::Assistant && in_step) {
+                break;
+            }
+            gone = self.evict_oldest(evicted);
+        }
+        let next = self.outlines.iter().find(|outline| matches!(outline.kind, Kind::User | Kind::Assistant));
+        if next.is_some_and(|next| next.kind == Kind::User) {
+            evicted.extend(self.question.take().map(|(_, message, _)| message));
+        }
+        if self.bounds.rule.accounting == Accounting::Additive && self.question.is_none() {
+            // A system message behind others is part of their turn.
+            while self.outlines.get(self.outlines.first()).is_some_and(|outline| outline.kind == Kind::System) {
+                self.evict_oldest(evicted);
+            }
+        }
+        let first = self.messages.first();
+        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.evict_before(first, forgotten));
+        if self.first_user.is_some_and(|user| user < first) {
+            self.find_first_user(forgotten);
+        }
+    }
+
+    fn evict_oldest(&mut self, evicted: &mut Vec<M>) -> Option<Outline> {
+        let position = self.messages.first();
+        let (message, outline) = self.messages.pop_front().zip(self.outlines.pop_front())?;
+        if self.asks_for_users() && outline.kind == Kind::User {
+            let before = self.question.replace((position, message, outline));
+            evicted.extend(before.map(|(_, message, _)| message));
+        } else {
+            evicted.push(message);
+        }
+        Some(outline)
+    }
+
+    /// Looks for the first user message again. Without any, other messages may begin windows.
+    fn find_first_user(&mut self, forgotten: &mut Vec<P>) {
+        if !self.asks_for_users() {
+            return;
+        }
+        let found = self.kept_question().or_else(|| self.range().find(|&position| self.is_question(position)));
+        let other_starts = found.is_none() != self.first_user.is_none();
+        self.first_user = found;
+        if other_starts {
+            self.forget_all(forgotten);
+        }
+    }
+
     /// Takes out the newest message.
     pub fn pop(&mut self, forgotten: &mut Vec<P>) -> Option<M> {
-        let message = self.messages.pop()?;
-        self.outlines.pop();
+        let Some(message) = self.messages.pop() else {
+            let place = self.place(-1).ok()?;
+            return self.remove(place, forgotten);
+        };
+        let outline = self.outlines.pop();
         self.generation += 1;
         let end = self.messages.end();
         self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_from(end, forgotten));
-        Some(message)
-    }
-
-    /// Takes out the message at `position`. The messages on the shorter side of it get other positions.
-    pub fn remove(&mut self, position: u64, forgotten: &mut Vec<P>) -> Option<M> {
-        let (message, renumbered) = self.messages.remove(position)?;
-        self.outlines.remove(position);
-        self.generation += 1;
-        for (_, ledger) in &mut self.ledgers {
-            match renumbered {
-                Renumbered::Older if ledger.end() <= position => ledger.renumber(1),
-                Renumbered::Older => ledger.forget_through(position, forgotten),
-                Renumbered::Newer if position < ledger.first() => ledger.renumber(-1),
-                Renumbered::Newer => ledger.forget_from(position, forgotten),
-            }
+        if outline.is_some_and(|outline| outline.kind == Kind::User) {
+            self.find_first_user(forgotten);
         }
         Some(message)
     }
 
-    /// Takes out all messages; the next one gets the position `first`. Ledgers stay.
-    pub fn take_messages(&mut self, first: u64) -> VecDeque<M> {
+    /// Takes out the message at `place`. The messages on the shorter side of a position get other ones.
+    pub fn remove(&mut self, place: Place, forgotten: &mut Vec<P>) -> Option<M> {
+        let position = match place {
+            Place::Head(index) => {
+                self.generation += 1;
+                self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(forgotten));
+                return (index < self.head.len()).then(|| self.head.remove(index).0);
+            }
+            Place::Question => {
+                let (_, message, _) = self.question.take()?;
+                self.forget_all(forgotten);
+                self.find_head(forgotten);
+                self.find_first_user(forgotten);
+                return Some(message);
+            }
+            Place::At(position) => position,
+        };
+        let (message, renumbered) = self.messages.remove(position)?;
+        let was_question = self.outlines.remove(position).is_some_and(|(outline, _)| outline.kind == Kind::User);
         self.generation += 1;
+        for (_, ledger) in &mut self.ledgers {
+            match renumbered {
+                Renumbered::Older if ledger.end() <= position => ledger.renumber(1),
+                // Whether the next message may begin a window depends on this one, and on a question all that follow it.
+                Renumbered::Older if was_question => ledger.forget_through_turn(position, forgotten),
+                Renumbered::Older => ledger.forget_through(position + 1, forgotten),
+                Renumbered::Newer if position < ledger.first() => ledger.forget_all(forgotten),
+                Renumbered::Newer => ledger.forget_from(position, forgotten),
+            }
+            if renumbered == Renumbered::Older {
+                ledger.await_question(forgotten); // which may have another position now
+            }
+        }
+        self.find_head(forgotten);
+        if let Some(user) = &mut self.first_user {
+            match renumbered {
+                Renumbered::Older if *user < position && !self.question.as_ref().is_some_and(|(kept, ..)| kept == user) => {
+                    *user += 1;
+                }
+                Renumbered::Newer if *user > position => *user -= 1,
+                _ => {}
+            }
+        }
+        if was_question {
+            self.find_first_user(forgotten);
+        }
+        Some(message)
+    }
+
+    /// Replaces the head, and hands back the one there was.
+    pub fn set_head(&mut self, head: Vec<(M, Outline)>, forgotten: &mut Vec<P>) -> Vec<(M, Outline)> {
+        self.generation += 1;
+        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(forgotten));
+        std::mem::replace(&mut self.head, head)
+    }
+
+    /// Takes out all messages; the next one gets the position `first`. Ledgers stay, but for the head.
+    pub fn take_messages(&mut self, first: u64, forgotten: &mut Vec<P>) -> Vec<M> {
+        self.generation += 1;
+        (self.first_user, self.is_whole) = (None, true);
+        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(forgotten));
         self.outlines.take(first);
-        self.messages.take(first)
+        let head = std::mem::take(&mut self.head).into_iter().map(|(message, _)| message);
+        let question = self.question.take().map(|(_, message, _)| message);
+        head.chain(question).chain(self.messages.take(first)).collect()
     }
 
     /// Takes out all ledgers.
@@ -148,23 +488,45 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.ledgers.iter_mut().map(|(_, ledger)| ledger)
     }
 
-    /// Notes what the rules know of the message at `position` now.
-    pub fn set_outline(&mut self, position: u64, outline: Outline) {
+    fn forget_all(&mut self, forgotten: &mut Vec<P>) {
         self.generation += 1;
-        if let Some(known) = self.outlines.get_mut(position) {
-            *known = outline;
-        }
+        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_all(forgotten));
     }
 
-    /// Forgets what was counted of the messages from `first` to `last`, since they have changed: the shorter side of the
-    /// ledger.
+    /// Notes what the rules know of each message now, oldest first; those put since are left as they are.
+    pub fn set_outlines(&mut self, outlines: impl Iterator<Item = Outline>, forgotten: &mut Vec<P>) {
+        self.generation += 1;
+        let head = self.head.iter_mut().map(|(_, outline)| outline);
+        let question = self.question.iter_mut().map(|(.., outline)| outline);
+        head.chain(question).chain(self.outlines.iter_mut()).zip(outlines).for_each(|(known, now)| *known = now);
+        self.first_user = None;
+        self.find_first_user(forgotten);
+        self.forget_all(forgotten);
+    }
+
+    /// Forgets what was counted under `policy` of the messages from `first` to `last`, since they have changed, and what
+    /// depends on it: the shorter side of the ledger.
     pub fn forget_changed(&mut self, policy: &K, first: u64, last: u64, forgotten: &mut Vec<P>) {
         if let Some(ledger) = self.ledger_to_change(policy) {
             if last.saturating_sub(ledger.first()) < ledger.end().saturating_sub(first) {
-                ledger.forget_through(last, forgotten);
+                ledger.forget_through_turn(last, forgotten);
             } else {
                 ledger.forget_from(first, forgotten);
             }
+        }
+    }
+
+    /// Forgets what was counted under `policy` of the head.
+    pub fn forget_head(&mut self, policy: &K, forgotten: &mut Vec<P>) {
+        if let Some(ledger) = self.ledger_to_change(policy) {
+            ledger.forget_head(forgotten);
+        }
+    }
+
+    /// Forgets all that was counted under `policy`.
+    pub fn forget_ledger(&mut self, policy: &K, forgotten: &mut Vec<P>) {
+        if let Some(ledger) = self.ledger_to_change(policy) {
+            ledger.forget_all(forgotten);
         }
     }
 
@@ -182,7 +544,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
 
     /// Makes the ledger of `policy` the most recently used, and begins it if there is none. One that must make room for it
     /// is `retired`.
-    pub fn use_ledger(&mut self, policy: &K, retired: &mut Vec<(K, Ledger<P>)>) -> &mut Ledger<P>
+    pub fn use_ledger(&mut self, policy: &K, retired: &mut Vec<(K, Ledger<P>)>) -> &Ledger<P>
     where
         K: Clone,
     {
@@ -196,7 +558,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             self.ledgers.push((policy.clone(), Ledger::default()));
         }
         let last = self.ledgers.len() - 1;
-        &mut self.ledgers[last].1
+        &self.ledgers[last].1
     }
 
     /// The same messages and counts, and nothing shared.
@@ -208,13 +570,24 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         mut pin: impl FnMut(&P) -> P,
     ) -> Self {
         let mut messages = self.messages.empty_like();
-        self.messages.iter().for_each(|each| drop(messages.push(message(each))));
+        self.messages.iter().for_each(|each| messages.push(message(each)));
         let ledgers = self.ledgers.iter().map(|(known, ledger)| (policy(known), ledger.map_pins(&mut pin)));
         Self {
+            bounds: self.bounds,
+            head: self.head.iter().map(|(each, outline)| (message(each), *outline)).collect(),
+            question: self.question.as_ref().map(|(position, each, outline)| (*position, message(each), *outline)),
             messages,
             outlines: self.outlines.clone(),
+            first_user: self.first_user,
+            is_whole: self.is_whole,
             ledgers: ledgers.collect(),
             generation: self.generation,
         }
+    }
+
+    /// The positions of all messages behind the head and a question that was kept.
+    #[must_use]
+    pub fn range(&self) -> Range<u64> {
+        self.messages.first()..self.messages.end()
     }
 }

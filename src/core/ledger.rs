@@ -31,6 +31,16 @@ pub struct Ledger<P> {
     runs: VecDeque<Run>,
     /// Whether the last counted text is known to end in a character that is not whitespace.
     closed: bool,
+    /// Positions of the counted questions: the user messages, where windows may carry them.
+    questions: VecDeque<u64>,
+    /// The question before the counted messages, if it was counted for the steps that carry it.
+    carried: Option<Carried<P>>,
+    /// Positions of the starts before the first counted question. They carry one that is not counted yet.
+    waiting: VecDeque<u64>,
+    /// Tokens of each message of the head, which is not among the counted ones, and what is kept beside them.
+    head: Vec<(i64, P)>,
+    /// Tokens of what has been evicted since somebody asked for a cut that stays, once all was counted for that.
+    evicted: Option<i64>,
 }
 
 /// One counted message.
@@ -38,6 +48,14 @@ pub struct Ledger<P> {
 struct Counted<P> {
     /// The prefix sum up to and with this message.
     sum: i64,
+    pin: P,
+}
+
+/// A question that is not among the counted messages.
+#[derive(Debug, Clone)]
+struct Carried<P> {
+    position: u64,
+    tokens: i64,
     pin: P,
 }
 
@@ -68,14 +86,28 @@ pub struct Run {
 pub struct Entry<P> {
     /// Tokens that it adds to those before it.
     pub step: i64,
-    /// If a window may begin with it: the tokens from it up to its segment's word.
+    /// If a window may begin with it: the tokens from it up to its segment's word, without a question that it carries.
     pub opening: Option<i64>,
+    /// What it is to questions.
+    pub asks: Asks,
     /// Whether it is blank.
     pub blank: bool,
     /// Of a word: how many messages before it its long run of blank starts begins.
     pub run: Option<u64>,
     /// What to keep.
     pub pin: P,
+}
+
+/// What a message is to the question that a window carries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Asks {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// It is one.
+    Question,
+    /// A window that begins with it carries the one before it.
+    Carries,
 }
 
 /// A window: where it starts and its tokens, without any initial count.
@@ -98,6 +130,11 @@ impl<P> Default for Ledger<P> {
             blanks: VecDeque::new(),
             runs: VecDeque::new(),
             closed: false,
+            questions: VecDeque::new(),
+            carried: None,
+            waiting: VecDeque::new(),
+            head: Vec::new(),
+            evicted: None,
         }
     }
 }
@@ -144,6 +181,12 @@ impl<P> Ledger<P> {
         self.counted.range(skipped..).map(|counted| &counted.pin)
     }
 
+    /// All that was kept.
+    pub fn pins(&self) -> impl Iterator<Item = &P> {
+        let head = self.head.iter().map(|(_, pin)| pin);
+        head.chain(self.carried.iter().map(|carried| &carried.pin)).chain(self.pins_since(0))
+    }
+
     /// The same ledger with other things kept beside the messages.
     pub fn map_pins<Q>(&self, mut other: impl FnMut(&P) -> Q) -> Ledger<Q> {
         let counted = self.counted.iter().map(|counted| Counted { sum: counted.sum, pin: other(&counted.pin) });
@@ -156,6 +199,15 @@ impl<P> Ledger<P> {
             blanks: self.blanks.clone(),
             runs: self.runs.clone(),
             closed: self.closed,
+            questions: self.questions.clone(),
+            carried: self.carried.as_ref().map(|carried| Carried {
+                position: carried.position,
+                tokens: carried.tokens,
+                pin: other(&carried.pin),
+            }),
+            waiting: self.waiting.clone(),
+            head: self.head.iter().map(|(tokens, pin)| (*tokens, other(pin))).collect(),
+            evicted: self.evicted,
         }
     }
 
@@ -204,6 +256,88 @@ impl<P> Ledger<P> {
         runs
     }
 
+    /// The newest start and its window's tokens.
+    #[must_use]
+    pub fn newest_start(&self) -> Option<Fit> {
+        let newest = [self.starts.back(), self.hidden.back()].into_iter().flatten().max_by_key(|start| start.position)?;
+        Some(Fit { start: newest.position, tokens: Some(self.last_sum().wrapping_sub(newest.before)) })
+    }
+
+    /// The position of the question that a window from the counted `start` on carries, if it carries one.
+    #[must_use]
+    pub fn question_of(&self, start: u64) -> Option<u64> {
+        let older = self.questions.partition_point(|&question| question < start);
+        let counted = older.checked_sub(1).map(|index| self.questions[index]);
+        counted.or_else(|| self.carried.as_ref().map(|carried| carried.position))
+    }
+
+    /// Tokens of the question before the counted messages, and its position, if it was counted.
+    #[must_use]
+    pub fn carried(&self) -> Option<(u64, i64)> {
+        self.carried.as_ref().map(|carried| (carried.position, carried.tokens))
+    }
+
+    /// The first start that carries a question which is not counted yet.
+    #[must_use]
+    pub fn first_waiting(&self) -> Option<u64> {
+        self.waiting.front().copied()
+    }
+
+    /// What was kept beside the question at `position`.
+    #[must_use]
+    pub fn pin_of_question(&self, position: u64) -> Option<&P> {
+        match &self.carried {
+            Some(carried) if carried.position == position => Some(&carried.pin),
+            _ => self.counted.get(position.checked_sub(self.first)? as usize).map(|counted| &counted.pin),
+        }
+    }
+
+    /// Tokens of each message of the head that is counted, and what was kept beside it.
+    #[must_use]
+    pub fn head(&self) -> &[(i64, P)] {
+        &self.head
+    }
+
+    /// Adds counted messages to the head.
+    pub fn extend_head(&mut self, counted: impl IntoIterator<Item = (i64, P)>) {
+        self.head.extend(counted);
+    }
+
+    /// Forgets what was counted of the head.
+    pub fn forget_head(&mut self, forgotten: &mut Vec<P>) {
+        forgotten.extend(self.head.drain(..).map(|(_, pin)| pin));
+    }
+
+    /// Tokens of all that was ever counted for a cut that stays, evicted messages included.
+    #[must_use]
+    pub fn tokens_since_origin(&self) -> i64 {
+        self.tokens().saturating_add(self.evicted.unwrap_or(0))
+    }
+
+    /// Tokens that were evicted since all was counted for a cut that stays; `None` if nobody has asked for one.
+    #[must_use]
+    pub fn evicted(&self) -> Option<i64> {
+        self.evicted
+    }
+
+    /// Has cuts that stay counted from the first counted message on, of which so many tokens are evicted.
+    pub fn set_origin(&mut self, evicted: i64) {
+        self.evicted = Some(evicted);
+    }
+
+    /// Counts a question before the counted messages, for the starts that wait for it.
+    pub fn set_carried(&mut self, position: u64, tokens: i64, pin: P, forgotten: &mut Vec<P>) {
+        self.forget_carried(forgotten);
+        for start in std::mem::take(&mut self.waiting) {
+            self.insert_start(Start { position: start, before: self.sum_before(start).wrapping_sub(tokens) });
+        }
+        self.carried = Some(Carried { position, tokens, pin });
+    }
+
+    fn forget_carried(&mut self, forgotten: &mut Vec<P>) {
+        forgotten.extend(self.carried.take().map(|carried| carried.pin));
+    }
+
     /// Adds messages before the counted ones, the newest of them first. Those of an empty ledger end before `end`.
     pub fn extend_older(&mut self, end: u64, entries: Vec<Entry<P>>) {
         if self.counted.is_empty() {
@@ -211,7 +345,7 @@ impl<P> Ledger<P> {
         }
         grow(&mut self.counted, entries.len());
         let mut word_sum = self.base;
-        for Entry { step, opening, blank, run, pin } in entries {
+        for Entry { step, opening, asks, blank, run, pin } in entries {
             self.counted.push_front(Counted { sum: self.base, pin });
             self.first -= 1;
             if blank {
@@ -220,12 +354,38 @@ impl<P> Ledger<P> {
                 word_sum = self.base;
             }
             self.base = self.base.wrapping_sub(step);
-            if let Some(opening) = opening {
-                self.insert_start(Start { position: self.first, before: word_sum.wrapping_sub(opening) });
+            match (asks, opening) {
+                (Asks::Carries, Some(_)) => self.waiting.push_front(self.first),
+                (_, Some(opening)) => {
+                    self.insert_start(Start { position: self.first, before: word_sum.wrapping_sub(opening) });
+                }
+                (_, None) => {}
+            }
+            if asks == Asks::Question {
+                self.questions.push_front(self.first);
+                for start in std::mem::take(&mut self.waiting) {
+                    self.insert_start(Start { position: start, before: self.sum_before(start).wrapping_sub(step) });
+                }
             }
             if let Some(length) = run {
                 self.runs.push_front(Run { first: self.first - length, word: self.first });
             }
+        }
+    }
+
+    /// Forgets the question before the counted messages, since those before them are about to be counted: the starts that
+    /// carry it wait for it again.
+    pub fn await_question(&mut self, forgotten: &mut Vec<P>) {
+        if self.carried.is_some() {
+            let end = self.questions.front().copied().unwrap_or(u64::MAX);
+            let carrying = |starts: &mut VecDeque<Start>| {
+                let newer = starts.split_off(starts.partition_point(|start| start.position < end));
+                std::mem::replace(starts, newer)
+            };
+            let starts = carrying(&mut self.starts).into_iter().chain(carrying(&mut self.hidden));
+            self.waiting.extend(starts.map(|start| start.position));
+            self.waiting.make_contiguous().sort_unstable();
+            self.forget_carried(forgotten);
         }
     }
 
@@ -234,7 +394,7 @@ impl<P> Ledger<P> {
         grow(&mut self.counted, entries.len());
         // The starts of a segment are known with its word.
         let mut blank_starts = Vec::new();
-        for Entry { step, opening, blank, run, pin } in entries.into_iter().rev() {
+        for Entry { step, opening, asks, blank, run, pin } in entries.into_iter().rev() {
             let position = self.end();
             let sum = self.last_sum().wrapping_add(step);
             self.counted.push_back(Counted { sum, pin });
@@ -244,11 +404,27 @@ impl<P> Ledger<P> {
             if blank {
                 self.blanks.push_back(position);
                 blank_starts.extend(opening.map(|opening| (position, opening)));
+            } else if asks == Asks::Carries && opening.is_some() {
+                match self.question_tokens() {
+                    Some(tokens) => self.insert_start(Start { position, before: sum.wrapping_sub(step + tokens) }),
+                    None => self.waiting.push_back(position),
+                }
             } else {
+                if asks == Asks::Question {
+                    self.questions.push_back(position);
+                }
                 for (position, opening) in blank_starts.drain(..).chain(opening.map(|opening| (position, opening))) {
                     self.insert_start(Start { position, before: sum.wrapping_sub(opening) });
                 }
             }
+        }
+    }
+
+    /// Tokens of the last question, if it is counted.
+    fn question_tokens(&self) -> Option<i64> {
+        match self.questions.back() {
+            Some(&question) => Some(self.sum_before(question + 1).wrapping_sub(self.sum_before(question))),
+            None => self.carried.as_ref().map(|carried| carried.tokens),
         }
     }
 
@@ -260,7 +436,16 @@ impl<P> Ledger<P> {
     /// Forgets everything, and hands back what was kept.
     pub fn forget_all(&mut self, forgotten: &mut Vec<P>) {
         let all = std::mem::take(self);
+        (self.head, self.evicted) = (all.head, all.evicted);
         forgotten.extend(all.counted.into_iter().map(|counted| counted.pin));
+        forgotten.extend(all.carried.map(|carried| carried.pin));
+    }
+
+    /// As [`forget_before`](Self::forget_before), for messages that have left the history for others.
+    pub fn evict_before(&mut self, position: u64, forgotten: &mut Vec<P>) {
+        let tokens = self.tokens();
+        self.forget_before(position, forgotten);
+        self.evicted = self.evicted.map(|evicted| evicted.saturating_add(tokens - self.tokens()));
     }
 
     /// Forgets the messages before `position`, and hands back what was kept beside them.
@@ -271,9 +456,21 @@ impl<P> Ledger<P> {
         while self.first < position
             && let Some(counted) = self.counted.pop_front()
         {
+            if self.questions.front() == Some(&self.first) {
+                // The steps behind it may still carry it.
+                self.questions.pop_front();
+                self.forget_carried(forgotten);
+                let tokens = counted.sum.wrapping_sub(self.base);
+                self.carried = Some(Carried { position: self.first, tokens, pin: counted.pin });
+            } else {
+                forgotten.push(counted.pin);
+            }
             self.first += 1;
             self.base = counted.sum;
-            forgotten.push(counted.pin);
+        }
+        drop_while(&mut self.waiting, |&start| start < position);
+        if self.counted.is_empty() || self.questions.front() == Some(&self.first) {
+            self.forget_carried(forgotten);
         }
         let last_forgotten_is_blank = self.blanks.iter().take_while(|&&blank| blank < position).last() == Some(&(position - 1));
         drop_while(&mut self.blanks, |&blank| blank < position);
@@ -303,6 +500,21 @@ impl<P> Ledger<P> {
         }
     }
 
+    /// As [`forget_through`](Self::forget_through), and all steps that may carry the message at `position`.
+    pub fn forget_through_turn(&mut self, position: u64, forgotten: &mut Vec<P>) {
+        let older = self.questions.partition_point(|&question| question <= position);
+        let last = match self.questions.get(older) {
+            Some(next) => next - 1,
+            None if self.asks_questions() => self.end().max(1) - 1,
+            None => position,
+        };
+        self.forget_through(last.max(position), forgotten);
+    }
+
+    fn asks_questions(&self) -> bool {
+        !self.questions.is_empty() || !self.waiting.is_empty() || self.carried.is_some()
+    }
+
     /// Forgets the segment of the message at `position` and all after it, and hands back what was kept beside them.
     pub fn forget_from(&mut self, position: u64, forgotten: &mut Vec<P>) {
         if position >= self.end() {
@@ -317,7 +529,12 @@ impl<P> Ledger<P> {
         self.starts.truncate(self.starts.partition_point(|start| start.position < keep));
         self.hidden.truncate(self.hidden.partition_point(|start| start.position < keep));
         self.runs.truncate(self.runs.partition_point(|run| run.word < keep));
+        self.questions.truncate(self.questions.partition_point(|&question| question < keep));
+        self.waiting.truncate(self.waiting.partition_point(|&start| start < keep));
         self.closed = false;
+        if self.counted.is_empty() {
+            self.forget_carried(forgotten);
+        }
     }
 
     /// Notes that every counted message has another position: `by` more.
@@ -325,7 +542,8 @@ impl<P> Ledger<P> {
         self.first = self.first.wrapping_add_signed(by);
         let starts = self.starts.iter_mut().chain(&mut self.hidden).map(|start| &mut start.position);
         let runs = self.runs.iter_mut().flat_map(|run| [&mut run.first, &mut run.word]);
-        starts.chain(&mut self.blanks).chain(runs).for_each(|position| *position = position.wrapping_add_signed(by));
+        let questions = self.questions.iter_mut().chain(&mut self.waiting);
+        starts.chain(&mut self.blanks).chain(questions).chain(runs).for_each(|position| *position = position.wrapping_add_signed(by));
     }
 
     /// Adds a start to those that can be an answer, or to the hidden ones, and hides those that it makes impossible.
@@ -370,20 +588,20 @@ fn drop_while<T>(items: &mut VecDeque<T>, condition: impl Fn(&T) -> bool) -> boo
 
 #[cfg(test)]
 mod tests {
-    use super::{Entry, Ledger, Run};
+    use super::{Asks, Entry, Ledger, Run};
 
     /// A message that is a start of its own: (tokens after what stands before, tokens alone).
     fn start(step: i64, opening: i64) -> Entry<i64> {
-        Entry { step, opening: Some(opening), blank: false, run: None, pin: step }
+        Entry { step, opening: Some(opening), asks: Asks::Nothing, blank: false, run: None, pin: step }
     }
 
     /// A message with which no window begins.
     fn reply(step: i64) -> Entry<i64> {
-        Entry { step, opening: None, blank: false, run: None, pin: step }
+        Entry { step, opening: None, asks: Asks::Nothing, blank: false, run: None, pin: step }
     }
 
     fn blank(opening: Option<i64>) -> Entry<i64> {
-        Entry { step: 0, opening, blank: true, run: None, pin: 0 }
+        Entry { step: 0, opening, asks: Asks::Nothing, blank: true, run: None, pin: 0 }
     }
 
     fn filled(end: u64, oldest_first: Vec<Entry<i64>>) -> Ledger<i64> {

@@ -9,4 +9,5 @@ pub mod item;
 pub mod joined;
 pub mod ledger;
 pub mod measure;
+pub mod policy;
 pub mod query;

@@ -1,14 +1,13 @@
 //! The search for a window, without input or output: it says what it wants to read, is fed that, and says what it found.
 //!
-//! The start is the first one whose window has at most `allowance` tokens (the token limit less the initial token count); if
-//! none fits, the last message. A window may begin with the history's first message, its last, and every one whose role lets
-//! it: LlamaIndex's rule.
+//! The start is the first one whose window has at most as many tokens as the limits allow; `docs/design.md` has the rule.
 //!
 //! ```text
 //! loop {
 //!     match query.next(&mut history) {                    // with the history's lock, if it has one
-//!         Next::Read(range) => query.feed(&counter, read(range))?,        // without
-//!         Next::Found(fit) => break,
+//!         Next::Read(wanted) => query.feed(&counter, read(wanted))?,      // without
+//!         Next::Found(found) => break,
+//!         Next::HeadTooLong(tokens) => ...                // the head alone does not fit
 //!         Next::Changing => ...                           // it changes all the while: ask a copy
 //!     }
 //! }
@@ -20,9 +19,10 @@ use std::collections::VecDeque;
 use std::ops::Range;
 
 use super::count::Counter;
-use super::history::History;
+use super::history::{History, Starting};
 use super::joined::{self, Before, SLACK, Text};
-use super::ledger::{Entry, Fit, Ledger};
+use super::ledger::{Asks, Entry, Fit, Ledger};
+use super::policy::{Accounting, Limits, Rule, StartOn};
 
 /// Attempts before the query says that the history changes all the while. One that nobody else changes needs one.
 const ATTEMPTS: usize = 10;
@@ -31,15 +31,6 @@ const ATTEMPTS: usize = 10;
 const FIRST_READ: u64 = 4;
 /// Messages read at once at most, so that a pass over a long history holds few texts at a time.
 const LARGEST_READ: u64 = 1024;
-
-/// What a message's tokens are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Accounting {
-    /// Those of its text, joined with the others by one space: `measure="text"`.
-    Joined,
-    /// The same wherever it stands, and never negative.
-    Additive,
-}
 
 /// What is fed of a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,13 +48,37 @@ pub enum Content {
     Measured(i64),
 }
 
+/// Messages that a query wants to read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those of the head with these indexes.
+    Head(Range<usize>),
+    /// Those at these positions.
+    Messages(Range<u64>),
+}
+
+/// A window that was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// The messages of the head that are in it, by their indexes.
+    pub head: Range<usize>,
+    /// The position of the question in front of the other messages, if it carries one.
+    pub question: Option<u64>,
+    /// The position of the first of those.
+    pub start: u64,
+    /// Its tokens, without any initial count; `None` for a last message that does not fit and was not counted.
+    pub tokens: Option<i64>,
+}
+
 /// What a query wants.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// The messages at these positions.
-    Read(Range<u64>),
-    /// Nothing more. `None` for an empty history.
-    Found(Option<Fit>),
+    /// These messages.
+    Read(Wanted),
+    /// Nothing more.
+    Found(Found),
+    /// Other limits: the head alone has so many tokens, which do not fit.
+    HeadTooLong(i64),
     /// A history that others do not change all the while.
     Changing,
 }
@@ -72,16 +87,16 @@ pub enum Next {
 #[derive(Debug)]
 pub struct Query<K, P> {
     policy: K,
-    accounting: Accounting,
-    allowance: i64,
+    rule: Rule,
+    limits: Limits,
     /// The history's, when the work at hand began.
     generation: u64,
     attempts: usize,
     /// Position after the last message of the window.
     end: u64,
     work: Work<P>,
-    /// For each message that was asked for last, whether a window may begin with it.
-    may_start: Vec<bool>,
+    /// How a window may begin with each of the messages that were asked for last, and what it is to questions.
+    starting: Vec<(Starting, Asks)>,
     /// Where the blank messages at the end begin, and what they add; known once everything newer was read.
     tail: Option<(u64, i64)>,
     /// The words of long runs in which no start fits.
@@ -98,6 +113,10 @@ enum Work<P> {
     Plan,
     /// To count the messages that a window may reach.
     Count(Box<Pass<P>>),
+    /// To count messages of the head, from this index on.
+    Head(usize, Vec<(i64, P)>),
+    /// To count the question at this position, which stands before what is counted.
+    Question(u64, Option<(i64, P)>),
     /// To find the first start that fits in a run of blank messages.
     Fit(Box<Reading<P>>, Goal),
 }
@@ -115,18 +134,19 @@ struct Goal {
 }
 
 impl<K: Clone + PartialEq, P> Query<K, P> {
-    /// A query for the window of at most `allowance` tokens, at least 0, under `policy`, whose accounting is given.
+    /// A query for the window of a history with this rule under `policy`. Limits other than a number of tokens are for rules
+    /// under which tokens add up.
     #[must_use]
-    pub fn new(policy: K, accounting: Accounting, allowance: i64) -> Self {
+    pub fn new(policy: K, rule: Rule, limits: Limits) -> Self {
         Self {
             policy,
-            accounting,
-            allowance,
+            rule,
+            limits,
             generation: 0,
             attempts: 0,
             end: 0,
             work: Work::Plan,
-            may_start: Vec::new(),
+            starting: Vec::new(),
             tail: None,
             refused: Vec::new(),
             forgotten: Vec::new(),
@@ -156,7 +176,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
     #[must_use]
     pub fn held(&self) -> usize {
         match &self.work {
-            Work::Plan => 0,
+            Work::Plan | Work::Head(..) | Work::Question(..) => 0,
             Work::Count(pass) => pass.reading.texts.len(),
             Work::Fit(reading, _) => reading.texts.len(),
         }
@@ -173,24 +193,36 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             self.begin(history);
         }
         loop {
-            let wanted = match &self.work {
-                Work::Plan => None,
-                Work::Count(pass) => pass.wants(),
-                Work::Fit(reading, _) => reading.wants(),
-            };
-            if let Some(range) = wanted {
-                self.may_start = range.clone().map(|position| history.may_start(position)).collect();
-                return Next::Read(range);
+            if let Some(wanted) = self.wanted(history) {
+                return Next::Read(wanted);
             }
             match std::mem::replace(&mut self.work, Work::Plan) {
                 Work::Plan => {
-                    if let Some(found) = self.plan(history)
+                    let planned = match self.rule.accounting {
+                        Accounting::Joined => self.plan_joined(history),
+                        Accounting::Additive => self.plan_additive(history),
+                    };
+                    if let Some(next) = planned
                         && !self.has_grown(history)
                     {
-                        return Next::Found(found);
+                        return next;
                     }
                 }
                 Work::Count(pass) => self.commit(history, *pass),
+                Work::Head(_, counted) => {
+                    if let Some(ledger) = history.ledger_to_change(&self.policy) {
+                        ledger.extend_head(counted);
+                    }
+                    self.generation = history.generation();
+                }
+                Work::Question(position, counted) => {
+                    if let Some((tokens, pin)) = counted
+                        && let Some(ledger) = history.ledger_to_change(&self.policy)
+                    {
+                        ledger.set_carried(position, tokens, pin, &mut self.forgotten);
+                    }
+                    self.generation = history.generation();
+                }
                 Work::Fit(reading, goal) => {
                     self.forgotten.extend(reading.pins);
                     let found = match (goal.found, goal.word) {
@@ -202,11 +234,38 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                         (None, None) => self.last_message(),
                     };
                     if !self.has_grown(history) {
-                        return Next::Found(Some(found));
+                        return Next::Found(without_head(found));
                     }
                 }
             }
         }
+    }
+
+    /// What must be read for the work at hand.
+    fn wanted<M>(&mut self, history: &History<M, K, P>) -> Option<Wanted> {
+        let range = match &self.work {
+            Work::Plan => None,
+            Work::Head(from, counted) => {
+                return counted.is_empty().then_some(Wanted::Head(*from..history.head().len()));
+            }
+            Work::Question(position, counted) => {
+                return counted.is_none().then_some(Wanted::Messages(*position..*position + 1));
+            }
+            Work::Count(pass) => pass.wants(),
+            Work::Fit(reading, _) => reading.wants(),
+        }?;
+        let asks_for_users = self.rule.start_on == StartOn::User;
+        self.starting.clear();
+        self.starting.extend(range.clone().map(|position| {
+            let starting = history.starting(position);
+            let asks = match starting {
+                Starting::Carrying => Asks::Carries,
+                _ if asks_for_users && history.is_question(position) => Asks::Question,
+                _ => Asks::Nothing,
+            };
+            (starting, asks)
+        }));
+        Some(Wanted::Messages(range))
     }
 
     /// Takes the messages that were asked for, oldest first, and counts as many of them as are needed.
@@ -214,18 +273,28 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
     /// # Errors
     /// Those of the counter. The query cannot go on then.
     pub fn feed<C: Counter>(&mut self, counter: &C, messages: Vec<(Content, P)>) -> Result<(), C::Error> {
-        let may_start = std::mem::take(&mut self.may_start);
+        let starting = std::mem::take(&mut self.starting);
         match &mut self.work {
             Work::Plan => self.forgotten.extend(messages.into_iter().map(|(_, pin)| pin)),
-            Work::Count(pass) if self.accounting == Accounting::Additive => {
-                pass.add(counter, messages, &may_start)?;
+            Work::Head(_, counted) => {
+                for (content, pin) in messages {
+                    counted.push((content.tokens(counter)?, pin));
+                }
+            }
+            Work::Question(_, counted) => {
+                if let Some((content, pin)) = messages.into_iter().next() {
+                    *counted = Some((content.tokens(counter)?, pin));
+                }
+            }
+            Work::Count(pass) if self.rule.accounting == Accounting::Additive => {
+                pass.add(counter, messages, &starting)?;
             }
             Work::Count(pass) => {
-                pass.reading.take(messages, &may_start);
+                pass.reading.take(messages, &starting);
                 pass.measure(counter, &mut self.tail)?;
             }
             Work::Fit(reading, goal) => {
-                reading.take(messages, &may_start);
+                reading.take(messages, &starting);
                 if reading.wants().is_none()
                     && let Some((index, tokens)) =
                         joined::first_fit(counter, reading.texts.make_contiguous(), goal.allowance)?
@@ -241,6 +310,8 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
     fn begin<M>(&mut self, history: &History<M, K, P>) {
         match std::mem::replace(&mut self.work, Work::Plan) {
             Work::Plan => {}
+            Work::Head(_, counted) => self.forgotten.extend(counted.into_iter().map(|(_, pin)| pin)),
+            Work::Question(_, counted) => self.forgotten.extend(counted.map(|(_, pin)| pin)),
             Work::Count(pass) => {
                 let entries = pass.entries.into_iter().map(|entry| entry.pin);
                 self.forgotten.extend(entries.chain(pass.reading.pins).chain(pass.spare));
@@ -263,54 +334,33 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         true
     }
 
-    /// Sets the work to what must be read next, or tells what is found: `None` for an empty history.
-    fn plan<M>(&mut self, history: &mut History<M, K, P>) -> Option<Option<Fit>> {
+    /// Sets the work to what must be read next, or tells what is found, where texts are joined.
+    fn plan_joined<M>(&mut self, history: &mut History<M, K, P>) -> Option<Next> {
         let first = history.messages().first();
         if first == self.end {
-            return Some(None);
+            return Some(Next::Found(Found { head: 0..0, question: None, start: self.end, tokens: Some(0) }));
         }
-        let slack = if self.accounting == Accounting::Joined { SLACK } else { 0 };
-        let retired = self.retired.len();
-        let ledger = history.use_ledger(&self.policy, &mut self.retired);
-        let is_counted = ledger.end() == self.end && !ledger.is_empty();
-        if self.tail.is_none() && is_counted {
-            self.tail = Some((self.end, 0));
-        }
-        let Some((tail, added)) = self.tail else {
-            // Whatever came since the last query is counted first.
-            let budget = self.allowance.saturating_add(slack);
-            let pass = if ledger.is_empty() {
-                Pass::new(Place::Whole, first..self.end, budget)
-            } else {
-                let open = self.accounting == Accounting::Joined && !ledger.is_closed();
-                Pass::new(if open { Place::AfterText } else { Place::AfterWord }, ledger.end()..self.end, budget)
-            };
-            self.work = Work::Count(Box::new(pass));
-            if self.retired.len() > retired {
-                self.generation = history.generation();
-            }
+        let all = self.limits.allowance(0);
+        if self.count_newer(history, all.saturating_add(SLACK)) {
             return None;
-        };
-        let allowance = self.allowance.saturating_sub(added);
-        if !ledger.is_empty() && ledger.tokens() <= allowance.saturating_add(slack) {
+        }
+        let ledger = history.ledger(&self.policy)?;
+        let (tail, added) = self.tail.unwrap_or((self.end, 0));
+        let allowance = all.saturating_sub(added);
+        if !ledger.is_empty() && ledger.tokens() <= allowance.saturating_add(SLACK) {
             // What a segment adds may depend on what stands before it, which nobody checks while it is in no window. So the
             // first one counted is counted once more with the older ones.
-            let segment_from = |first: u64| match self.accounting {
-                Accounting::Joined => ledger.word_after(first) + 1,
-                Accounting::Additive => first,
-            };
             if ledger.first() > first {
-                let end = segment_from(ledger.first());
-                let spent = ledger.tokens_from(end);
-                let budget = allowance.saturating_add(slack).saturating_sub(spent);
-                self.work = Work::Count(Box::new(Pass::new(Place::Older, first..end, budget)));
+                let end = ledger.word_after(ledger.first()) + 1;
+                let budget = allowance.saturating_add(SLACK).saturating_sub(ledger.tokens_from(end));
+                self.work = Work::Count(Box::new(Pass::new(Side::Older, first..end, budget)));
                 return None;
             }
-            if !ledger.begins_with_a_start() {
+            if history.starting(first) != Starting::No && !ledger.begins_with_a_start() {
                 // The history's first message may begin a window whatever its role. It was counted when others stood
                 // before it.
-                let end = segment_from(ledger.word_after(first) + 1).min(ledger.end());
-                self.work = Work::Count(Box::new(Pass::new(Place::Older, first..end, i64::MAX)));
+                let end = ledger.word_after(ledger.word_after(first) + 1) + 1;
+                self.work = Work::Count(Box::new(Pass::new(Side::Older, first..end.min(ledger.end()), i64::MAX)));
                 return None;
             }
         }
@@ -318,18 +368,180 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         let runs = ledger.runs_that_may_fit(fit.map_or(self.end, |fit| fit.start), allowance);
         if let Some(run) = runs.into_iter().find(|run| !self.refused.contains(&run.word)) {
             let after = ledger.tokens_from(run.word + 1).saturating_add(added);
-            let allowance = self.allowance.saturating_sub(after);
-            let goal = Goal { allowance, after, word: Some(run.word), found: None };
+            let goal = Goal { allowance: all.saturating_sub(after), after, word: Some(run.word), found: None };
             self.work = Work::Fit(Box::new(Reading::new(run.first..run.word + 1)), goal);
             return None;
         }
         if fit.is_none() && tail < self.end {
-            let goal = Goal { allowance: self.allowance, after: 0, word: None, found: None };
+            let goal = Goal { allowance: all, after: 0, word: None, found: None };
             self.work = Work::Fit(Box::new(Reading::new(tail..self.end)), goal);
             return None;
         }
         let with_tail = |fit: Fit| Fit { tokens: fit.tokens.map(|tokens| tokens.saturating_add(added)), ..fit };
-        Some(Some(fit.map_or_else(|| self.last_message(), with_tail)))
+        Some(Next::Found(without_head(fit.map_or_else(|| self.last_message(), with_tail))))
+    }
+
+    /// Sets the work to what must be read next, or tells what is found, where tokens add up.
+    fn plan_additive<M>(&mut self, history: &mut History<M, K, P>) -> Option<Next> {
+        let first = history.messages().first();
+        let head = history.head().len();
+        let counted = history.use_ledger(&self.policy, &mut self.retired).head().len();
+        self.generation = history.generation(); // a ledger may have been retired
+        if counted < head {
+            self.work = Work::Head(counted, Vec::new());
+            return None;
+        }
+        let ledger = history.ledger(&self.policy)?;
+        let head_tokens: i64 = ledger.head().iter().map(|(tokens, _)| tokens).sum();
+        let included = self.limits.include_system;
+        // Tokens of what stands before the messages and is not in every window.
+        let before = if included { 0 } else { head_tokens };
+        let allowance = self.limits.allowance(if included { head_tokens } else { 0 });
+        if allowance < 0 {
+            return Some(Next::HeadTooLong(head_tokens));
+        }
+        let stays = self.limits.retention_ratio < 1.0;
+        if self.count_newer(history, if stays { i64::MAX } else { allowance }) {
+            return None;
+        }
+        let ledger = history.ledger(&self.policy)?;
+        let counts_from = if ledger.is_empty() { self.end } else { ledger.first() };
+        if counts_from > first && (stays || ledger.tokens() <= allowance) {
+            let budget = if stays { i64::MAX } else { allowance - ledger.tokens() };
+            return self.count_older(history, first..counts_from, budget);
+        }
+        if stays && ledger.evicted().is_none() {
+            if let Some(ledger) = history.ledger_to_change(&self.policy) {
+                ledger.set_origin(0);
+            }
+            self.generation = history.generation();
+            return None;
+        }
+        let is_all = counts_from == first;
+        if let Some(position) = self.unknown_question(history, is_all) {
+            self.work = Work::Question(position, None);
+            return None;
+        }
+        let ledger = history.ledger(&self.policy)?;
+        let kept = history.kept_question();
+        let kept_tokens = kept.and(ledger.carried()).map_or(0, |(_, tokens)| tokens);
+        let heads = if included { 0..head } else { 0..0 };
+        let with_head = |tokens: i64| Some(tokens.saturating_add(if included { head_tokens } else { 0 }));
+        // What must be left out.
+        let total = before.saturating_add(if stays { ledger.tokens_since_origin() } else { kept_tokens + ledger.tokens() });
+        let excess = total.saturating_sub(allowance);
+        if is_all && excess <= 0 {
+            let start = self.after_leading_results(history);
+            let tokens = kept_tokens.saturating_add(before).saturating_add(ledger.tokens_from(start));
+            return Some(Next::Found(Found { head: 0..head, question: kept, start, tokens: with_head(tokens) }));
+        }
+        let fits = if stays { total - self.limits.left_out(excess, allowance) } else { allowance };
+        let with_question = kept_tokens.saturating_add(ledger.tokens());
+        if is_all && kept.is_some() && with_question <= fits {
+            let tokens = with_head(with_question);
+            return Some(Next::Found(Found { head: heads, question: kept, start: first, tokens }));
+        }
+        if is_all
+            && !included
+            && let Some((from, tokens)) = self.start_in_head(history, fits, first == self.end)
+        {
+            return Some(Next::Found(Found { head: from..head, question: None, start: first, tokens: Some(tokens) }));
+        }
+        let fit = match (ledger.earliest_fit(fits), self.rule.start_on) {
+            (Some(fit), _) => Some(fit),
+            (None, StartOn::Any) if first == self.end => None,
+            // The last message may begin a window too, and is the newest that does.
+            (None, StartOn::Any) => {
+                Some(Fit { start: self.end - 1, tokens: Some(ledger.tokens_from(self.end - 1)) })
+            }
+            (None, StartOn::User) => match ledger.newest_start() {
+                Some(fit) => Some(fit),
+                // It stands before all that was counted.
+                None => match history.newest_start_before(counts_from) {
+                    Some(start) => return self.count_older(history, start..counts_from, i64::MAX),
+                    None => None,
+                },
+            },
+        };
+        let Some(fit) = fit else {
+            // Nothing, or a question of which nothing else is left.
+            let start = if kept.is_some() { first } else { self.end };
+            let tokens = with_head(kept_tokens.saturating_add(ledger.tokens_from(start)));
+            return Some(Next::Found(Found { head: heads, question: kept, start, tokens }));
+        };
+        let carries = history.starting(fit.start) == Starting::Carrying;
+        let question = if carries { ledger.question_of(fit.start) } else { None };
+        let tokens = fit.tokens.and_then(with_head);
+        Some(Next::Found(Found { head: heads, question, start: fit.start, tokens }))
+    }
+
+    /// Sets the work to counting what came since the last query, if there is anything. Otherwise the tail is known.
+    fn count_newer<M>(&mut self, history: &mut History<M, K, P>, budget: i64) -> bool {
+        if self.tail.is_some() {
+            return false;
+        }
+        let first = history.messages().first();
+        let ledger = history.use_ledger(&self.policy, &mut self.retired);
+        let (is_empty, end, is_closed) = (ledger.is_empty(), ledger.end(), ledger.is_closed());
+        self.generation = history.generation(); // a ledger may have been retired
+        if first == self.end || (end == self.end && !is_empty) {
+            self.tail = Some((self.end, 0));
+            return false;
+        }
+        let pass = if is_empty {
+            Pass::new(Side::All, first..self.end, budget)
+        } else {
+            let open = self.rule.accounting == Accounting::Joined && !is_closed;
+            Pass::new(if open { Side::AfterText } else { Side::AfterWord }, end..self.end, budget)
+        };
+        self.work = Work::Count(Box::new(pass));
+        true
+    }
+
+    /// Sets the work to counting messages before those counted, where tokens add up.
+    fn count_older<M>(&mut self, history: &mut History<M, K, P>, range: Range<u64>, budget: i64) -> Option<Next> {
+        if let Some(ledger) = history.ledger_to_change(&self.policy) {
+            ledger.await_question(&mut self.forgotten);
+        }
+        self.generation = history.generation();
+        self.work = Work::Count(Box::new(Pass::new(Side::Older, range, budget)));
+        None
+    }
+
+    /// A question that must be counted before starts that carry it are known.
+    fn unknown_question<M>(&self, history: &History<M, K, P>, is_all: bool) -> Option<u64> {
+        let ledger = history.ledger(&self.policy)?;
+        let waiting = ledger.first_waiting().and_then(|start| history.question_of(start));
+        waiting.or_else(|| {
+            // One that was kept is in the window that has everything.
+            let kept = history.kept_question().filter(|_| is_all)?;
+            ledger.carried().is_none_or(|(position, _)| position != kept).then_some(kept)
+        })
+    }
+
+    /// The first message that is not the result of a call before all messages.
+    fn after_leading_results<M>(&self, history: &History<M, K, P>) -> u64 {
+        let first = history.messages().first();
+        let others_lead = history.kept_question().is_some() || (!self.limits.include_system && !history.head().is_empty());
+        if self.rule.start_on == StartOn::Any || others_lead {
+            return first;
+        }
+        (first..self.end).find(|&position| !history.is_result(position)).unwrap_or(self.end)
+    }
+
+    /// Where in the head a window of at most `allowance` tokens begins under [`StartOn::Any`], and its tokens. All messages
+    /// are counted. If the head `is_all` there is, the last message of it may exceed the allowance.
+    fn start_in_head<M>(&self, history: &History<M, K, P>, allowance: i64, is_all: bool) -> Option<(usize, i64)> {
+        let ledger = history.ledger(&self.policy).filter(|_| self.rule.start_on == StartOn::Any)?;
+        let mut tokens = ledger.tokens() + ledger.head().iter().map(|(tokens, _)| tokens).sum::<i64>();
+        for (index, ((counted, _), (_, outline))) in ledger.head().iter().zip(history.head()).enumerate() {
+            let is_last = is_all && index + 1 == ledger.head().len();
+            if is_last || (tokens <= allowance && (outline.may_start || index == 0)) {
+                return Some((index, tokens));
+            }
+            tokens -= counted;
+        }
+        None
     }
 
     fn last_message(&self) -> Fit {
@@ -338,12 +550,12 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
 
     /// Adds what a pass has counted to the ledger.
     fn commit<M>(&mut self, history: &mut History<M, K, P>, pass: Pass<P>) {
-        let Pass { place, reading, entries, spare, closed, .. } = pass;
+        let Pass { side, reading, entries, spare, closed, .. } = pass;
         self.forgotten.extend(reading.pins.into_iter().chain(spare));
         let (tail, _) = *self.tail.get_or_insert((self.end, 0));
         let Some(ledger) = history.ledger_to_change(&self.policy) else { return };
-        match place {
-            Place::Older => {
+        match side {
+            Side::Older => {
                 ledger.forget_before(reading.range.end, &mut self.forgotten);
                 let is_all = ledger.is_empty();
                 ledger.extend_older(reading.range.end, entries);
@@ -352,7 +564,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                 }
             }
             _ if entries.is_empty() => {}
-            Place::AfterText | Place::AfterWord if ledger.end() + entries.len() as u64 == tail => {
+            Side::AfterText | Side::AfterWord if ledger.end() + entries.len() as u64 == tail => {
                 ledger.extend_newer(entries);
                 ledger.set_closed(closed);
             }
@@ -365,6 +577,10 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         }
         self.generation = history.generation();
     }
+}
+
+fn without_head(fit: Fit) -> Found {
+    Found { head: 0..0, question: None, start: fit.start, tokens: fit.tokens }
 }
 
 /// Messages being read, the newest first and in growing portions.
@@ -390,11 +606,11 @@ impl<P> Reading<P> {
         (from < self.from).then_some(from..self.from)
     }
 
-    fn take(&mut self, messages: Vec<(Content, P)>, may_start: &[bool]) {
+    fn take(&mut self, messages: Vec<(Content, P)>, starting: &[(Starting, Asks)]) {
         self.advance(messages.len());
-        for ((content, pin), may_start) in messages.into_iter().zip(may_start).rev() {
+        for ((content, pin), (starting, _)) in messages.into_iter().zip(starting).rev() {
             let text = if let Content::Joined(text) = content { text } else { String::new() };
-            self.texts.push_front(Text::new(text, *may_start));
+            self.texts.push_front(Text::new(text, *starting != Starting::No));
             self.pins.push_front(pin);
         }
     }
@@ -405,11 +621,11 @@ impl<P> Reading<P> {
     }
 }
 
-/// Where the messages of a pass stand.
+/// Where the messages of a pass are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum Side {
     /// They are the history.
-    Whole,
+    All,
     /// At its beginning, up to those counted, or up to the end of the first counted segment.
     Older,
     /// At its end, after a text that is read with them, as what follows may depend on it.
@@ -421,7 +637,7 @@ enum Place {
 /// One pass of counting, from the newest message backwards, until they have more tokens than `budget`.
 #[derive(Debug)]
 struct Pass<P> {
-    place: Place,
+    side: Side,
     reading: Reading<P>,
     budget: i64,
     /// What was counted, the newest message first.
@@ -435,10 +651,10 @@ struct Pass<P> {
 }
 
 impl<P> Pass<P> {
-    fn new(place: Place, range: Range<u64>, budget: i64) -> Self {
-        let start = range.start - u64::from(place == Place::AfterText);
+    fn new(side: Side, range: Range<u64>, budget: i64) -> Self {
+        let start = range.start - u64::from(side == Side::AfterText);
         let reading = Reading::new(start..range.end);
-        Self { place, reading, budget, entries: Vec::new(), searched: 0, spare: VecDeque::new(), closed: false }
+        Self { side, reading, budget, entries: Vec::new(), searched: 0, spare: VecDeque::new(), closed: false }
     }
 
     /// The positions to be read next; `None` when the pass is over.
@@ -451,17 +667,18 @@ impl<P> Pass<P> {
         &mut self,
         counter: &C,
         messages: Vec<(Content, P)>,
-        may_start: &[bool],
+        starting: &[(Starting, Asks)],
     ) -> Result<(), C::Error> {
         self.reading.advance(messages.len());
-        for ((content, pin), may_start) in messages.into_iter().zip(may_start).rev() {
+        for ((content, pin), (starting, asks)) in messages.into_iter().zip(starting).rev() {
             if self.budget < 0 {
                 self.reading.pins.push_front(pin);
                 continue;
             }
             let step = content.tokens(counter)?;
             self.budget = self.budget.saturating_sub(step);
-            self.entries.push(Entry { step, opening: may_start.then_some(step), blank: false, run: None, pin });
+            let opening = (*starting != Starting::No).then_some(step);
+            self.entries.push(Entry { step, opening, asks: *asks, blank: false, run: None, pin });
         }
         Ok(())
     }
@@ -471,17 +688,17 @@ impl<P> Pass<P> {
     fn measure<C: Counter>(&mut self, counter: &C, tail: &mut Option<(u64, i64)>) -> Result<(), C::Error> {
         let is_complete = self.reading.wants().is_none();
         // With the last read comes the text that the pass stands after, which is not counted again.
-        let oldest = usize::from(is_complete && self.place == Place::AfterText);
+        let oldest = usize::from(is_complete && self.side == Side::AfterText);
         let Reading { range, texts, pins, .. } = &mut self.reading;
         let all = &*texts.make_contiguous();
-        let before_all = match self.place {
-            Place::Whole | Place::Older => Before::Nothing,
-            Place::AfterText => all.first().map_or(Before::Word, |text| Before::after(&text.text)),
-            Place::AfterWord => Before::Word,
+        let before_all = match self.side {
+            Side::All | Side::Older => Before::Nothing,
+            Side::AfterText => all.first().map_or(Before::Word, |text| Before::after(&text.text)),
+            Side::AfterWord => Before::Word,
         };
         let word_before = |end: usize| all[..end].iter().rposition(|text| !text.blank);
         let mut kept = all.len();
-        if tail.is_none() && self.place != Place::Older {
+        if tail.is_none() && self.side != Side::Older {
             let word = word_before(kept - self.searched);
             if word.is_none() && !is_complete {
                 self.searched = kept;
@@ -514,10 +731,11 @@ impl<P> Pass<P> {
                 index = index.saturating_sub(1);
                 if at == last - from {
                     let run = segment.run.map(|first| (at - first) as u64);
-                    Entry { step: segment.step, opening: segment.opening, blank: false, run, pin }
+                    let (step, opening) = (segment.step, segment.opening);
+                    Entry { step, opening, asks: Asks::Nothing, blank: false, run, pin }
                 } else {
                     let opening = openings.next_if(|(start, _)| *start == at).map(|(_, opening)| *opening);
-                    Entry { step: 0, opening, blank: true, run: None, pin }
+                    Entry { step: 0, opening, asks: Asks::Nothing, blank: true, run: None, pin }
                 }
             }));
             self.budget = self.budget.saturating_sub(segment.step);
@@ -556,18 +774,20 @@ impl Content {
 
 #[cfg(test)]
 mod tests {
-    use super::{Accounting, Content, Next, Query};
+    use super::{Content, Found, Next, Query};
     use crate::core::count::Counter;
-    use crate::core::history::History;
+    use crate::core::history::{Bounds, History};
     use crate::core::item::{Kind, Outline};
     use crate::core::joined::tests::Words;
-    use crate::core::ledger::Fit;
+    use crate::core::policy::{Accounting, Limits, Rule, StartOn};
     use std::cell::Cell;
     use std::convert::Infallible;
     use std::num::NonZeroUsize;
-    use std::ops::Range;
 
     type Texts = History<String, (), String>;
+
+    const ADDITIVE: Rule = Rule { accounting: Accounting::Additive, start_on: StartOn::Any };
+    const STEPS: Rule = Rule { accounting: Accounting::Additive, start_on: StartOn::User };
 
     /// Counts as [`Words`], and how many bytes.
     #[derive(Default)]
@@ -590,54 +810,125 @@ mod tests {
         }
     }
 
-    fn outline(may_start: bool) -> Outline {
-        Outline { kind: if may_start { Kind::User } else { Kind::Assistant }, continues: false, may_start }
+    fn history(rule: Rule, bound: usize) -> Texts {
+        History::new(Bounds { rule, max_messages: NonZeroUsize::new(bound), keep_head: true })
     }
 
-    fn put(history: &mut Texts, text: &str, may_start: bool) {
-        history.push(std::iter::once((text.to_owned(), outline(may_start))), &mut Vec::new());
+    fn outline(kind: Kind, continues: bool) -> Outline {
+        Outline { kind, continues, may_start: matches!(kind, Kind::User | Kind::System) }
     }
 
-    fn texts(history: &Texts, range: Range<u64>) -> Vec<String> {
-        range.filter_map(|position| history.messages().get(position).cloned()).collect()
+    fn put(history: &mut Texts, text: &str, kind: Kind) {
+        history.push(std::iter::once((text.to_owned(), outline(kind, false))), &mut Vec::new());
     }
 
-    fn ask(history: &mut Texts, accounting: Accounting, allowance: i64, counter: &impl Counter) -> Option<Fit> {
-        let mut query = Query::new((), accounting, allowance);
-        loop {
+    fn put_text(history: &mut Texts, text: &str, may_start: bool) {
+        put(history, text, if may_start { Kind::User } else { Kind::Assistant });
+    }
+
+    fn read(history: &Texts, query: &mut Query<(), String>, wanted: &super::Wanted, counter: &impl Counter) {
+        let content = |text: String| match history.bounds().rule.accounting {
+            Accounting::Joined => (Content::Joined(text.clone()), text),
+            Accounting::Additive => (Content::Item { texts: vec![text.clone()], constant: 0 }, text),
+        };
+        let messages = history.wanted(wanted).into_iter().cloned().map(content).collect();
+        assert!(query.feed(counter, messages).is_ok());
+    }
+
+    fn search(history: &mut Texts, limits: Limits, counter: &impl Counter) -> Result<Found, i64> {
+        let mut query = Query::new((), history.bounds().rule, limits);
+        for _ in 0..1_000 {
             match query.next(history) {
                 Next::Changing => unreachable!("nobody else changes it"),
-                Next::Found(fit) => return fit,
-                Next::Read(range) => {
-                    let content = |text: String| match accounting {
-                        Accounting::Joined => (Content::Joined(text.clone()), text),
-                        Accounting::Additive => {
-                            (Content::Item { texts: vec![text.clone()], constant: 3 }, text)
-                        }
-                    };
-                    let messages = texts(history, range).into_iter().map(content).collect();
-                    assert!(query.feed(counter, messages).is_ok());
-                }
+                Next::HeadTooLong(tokens) => return Err(tokens),
+                Next::Found(found) => return Ok(found),
+                Next::Read(wanted) => read(history, &mut query, &wanted, counter),
             }
         }
+        unreachable!("the search does not end: {:?} {limits:?}", history.messages())
+    }
+
+    fn window(history: &mut Texts, limits: Limits) -> Option<Vec<String>> {
+        let found = search(history, limits, &Words).ok()?;
+        Some(history.window(&found, history.messages().end()).cloned().collect())
+    }
+
+    fn start(history: &mut Texts, allowance: i64, counter: &impl Counter) -> Option<u64> {
+        search(history, Limits::of(allowance), counter).ok().map(|found| found.start)
+    }
+
+    fn count(text: &str) -> i64 {
+        Words.count(text).unwrap_or_default()
     }
 
     /// LlamaIndex's rule, word for word.
-    fn reference(history: &Texts, accounting: Accounting, allowance: i64) -> Option<u64> {
-        let Range { start: first, end } = history.range();
-        let tokens = |at: u64| match accounting {
-            Accounting::Joined => Words.count(&texts(history, at..end).join(" ")).unwrap_or_default(),
-            Accounting::Additive => {
-                texts(history, at..end).iter().map(|text| 3 + Words.count(text).unwrap_or_default()).sum()
+    fn joined_reference(messages: &[(String, Outline)], first_may_start: bool, allowance: i64) -> Vec<String> {
+        let texts: Vec<String> = messages.iter().map(|(text, _)| text.clone()).collect();
+        let last = texts.len().saturating_sub(1);
+        let legal = |at: &usize| messages[*at].1.may_start || (*at == 0 && first_may_start) || *at == last;
+        let start = (0..texts.len()).filter(legal).find(|at| count(&texts[*at..].join(" ")) <= allowance);
+        texts[start.unwrap_or(last)..].to_vec()
+    }
+
+    /// The rule of the design, by looking at every start: the window, or `None` if the head is too long. `gone` are the tokens
+    /// evicted since the first call.
+    fn reference(messages: &[(String, Outline)], rule: StartOn, limits: Limits, gone: i64) -> Option<Vec<String>> {
+        let leading = messages.iter().take_while(|(_, outline)| outline.kind == Kind::System).count();
+        let head = if limits.include_system { leading } else { 0 };
+        let tokens = |range: std::ops::Range<usize>| messages[range].iter().map(|(text, _)| count(text)).sum::<i64>();
+        let allowance = limits.token_limit - limits.initial_token_count - tokens(0..head);
+        if allowance < 0 {
+            return None;
+        }
+        let end = messages.len();
+        let kind = |at: usize| messages[at].1.kind;
+        let question = |at: usize| (head..at).rev().find(|&before| kind(before) == Kind::User);
+        let any_user = (head..end).any(|at| kind(at) == Kind::User);
+        let carries = |at: usize| rule == StartOn::User && kind(at) == Kind::Assistant && any_user;
+        let is_start = |at: usize| match rule {
+            StartOn::Any => at == head || at == end - 1 || messages[at].1.may_start,
+            StartOn::User if kind(at) == Kind::User => true,
+            StartOn::User if kind(at) != Kind::Assistant => false,
+            StartOn::User => {
+                let before = (at > head).then(|| messages[at - 1].1);
+                let in_step = before.is_some_and(|before| before.kind == Kind::Assistant && before.continues);
+                let after_question = before.is_some_and(|before| before.kind == Kind::User);
+                !in_step && !after_question && (!any_user || question(at).is_some())
             }
         };
-        let legal = |at: &u64| *at == end - 1 || history.may_start(*at);
-        (first..end).filter(legal).find(|at| tokens(*at) <= allowance).or(end.checked_sub(1).filter(|_| end > first))
+        let before = |at: usize| {
+            let carried = question(at).filter(|_| carries(at)).map_or(0, |question| tokens(question..question + 1));
+            gone + tokens(head..at) - carried
+        };
+        let result = |from: usize, question: Option<usize>| {
+            let texts = (0..head).chain(question).chain(from..end).map(|at| messages[at].0.clone());
+            Some(texts.collect())
+        };
+        let excess = gone + tokens(head..end) - allowance;
+        if excess <= 0 {
+            let results = (head..end).take_while(|&at| rule == StartOn::User && kind(at) == Kind::Tool).count();
+            return result(head + results, None);
+        }
+        let least = limits.left_out(excess, allowance);
+        let starts: Vec<usize> = (head..end).filter(|&at| is_start(at)).collect();
+        let found = starts.iter().copied().find(|&at| before(at) >= least);
+        let found = found.or_else(|| match rule {
+            StartOn::User => starts.last().copied(),
+            StartOn::Any => starts.iter().copied().rev().find(|&at| before(at) >= excess).or(end.checked_sub(1)),
+        });
+        match found {
+            Some(at) => result(at, question(at).filter(|_| carries(at))),
+            None => result(end, None),
+        }
     }
 
     struct Random(u64);
 
     impl Random {
+        fn new(seed: u64) -> Self {
+            Self(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed))
+        }
+
         fn below(&mut self, bound: usize) -> usize {
             self.0 ^= self.0 << 13;
             self.0 ^= self.0 >> 7;
@@ -646,74 +937,159 @@ mod tests {
         }
     }
 
+    /// Pops, removes or adds some messages.
+    fn change(history: &mut Texts, random: &mut Random, fragments: &[&str]) {
+        match random.below(8) {
+            0 => drop(history.pop(&mut Vec::new())),
+            1 if !history.is_empty() => {
+                let Ok(place) = history.place(random.below(history.len()) as isize) else { return };
+                history.remove(place, &mut Vec::new());
+            }
+            2 if random.below(3) == 0 => {
+                let head = (0..random.below(3)).map(|_| ("s s".to_owned(), outline(Kind::System, false))).collect();
+                if history.bounds().rule == STEPS {
+                    history.set_head(head, &mut Vec::new());
+                }
+            }
+            _ => (0..=random.below(4)).for_each(|_| {
+                let kinds = [Kind::User, Kind::Assistant, Kind::Assistant, Kind::Tool, Kind::Tool, Kind::System];
+                let most = if random.below(4) == 0 { 6 } else { 5 };
+                let kind = kinds[random.below(most)];
+                let outline = outline(kind, kind == Kind::Assistant && random.below(2) == 0);
+                let text = fragments[random.below(fragments.len())].to_owned();
+                history.push(std::iter::once((text, outline)), &mut Vec::new());
+            }),
+        }
+    }
+
+    fn all(history: &Texts) -> Vec<(String, Outline)> {
+        history.all().map(|(text, outline)| (text.clone(), outline)).collect()
+    }
+
     #[test]
-    fn any_mix_of_changes_gives_the_window_of_the_rule() {
+    fn any_mix_of_changes_gives_the_window_of_the_joined_rule() {
         let long = "\n".repeat(40);
         let fragments =
             ["", " ", "\n", "a", "b c", " d", "e ", "f\n", "  ", "word word word", "?!", "\n\n g", "h  i", "", &long];
-        for seed in 1..600 {
-            let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
-            let accounting = [Accounting::Joined, Accounting::Joined, Accounting::Additive][random.below(3)];
-            let mut history = Texts::new(NonZeroUsize::new([0, 0, 1, 3, 9, 30][random.below(6)]));
-            for _ in 0..150 {
-                match random.below(10) {
-                    0 => drop(history.pop(&mut Vec::new())),
-                    1 if !history.messages().is_empty() => {
-                        let at = history.messages().first() + random.below(history.messages().len()) as u64;
-                        history.remove(at, &mut Vec::new());
-                    }
-                    2..5 => {
-                        let most = [40, 200][random.below(2)];
-                        let allowance = random.below(most) as i64;
-                        let fit = ask(&mut history, accounting, allowance, &Words);
-                        let expected = reference(&history, accounting, allowance);
-                        assert_eq!(fit.map(|fit| fit.start), expected, "{seed}, {allowance}: {:?}", history.messages());
-                        if let Some(Fit { start, tokens: Some(tokens) }) = fit
-                            && accounting == Accounting::Joined
-                        {
-                            let joined = texts(&history, start..history.messages().end()).join(" ");
-                            assert_eq!(Words.count(&joined), Ok(tokens), "{seed}: {joined:?}");
-                        }
-                    }
-                    _ => (0..=random.below(4)).for_each(|_| {
-                        put(&mut history, fragments[random.below(fragments.len())], random.below(3) == 0);
-                    }),
+        for seed in 1..250 {
+            let mut random = Random::new(seed);
+            let bound = [0, 0, 1, 3, 9, 30][random.below(6)];
+            let mut history = history(Rule::LLAMA_INDEX, bound);
+            for _ in 0..100 {
+                change(&mut history, &mut random, &fragments);
+                let most = [40, 200][random.below(2)];
+                let limits = Limits::of(random.below(most) as i64);
+                let found = search(&mut history, limits, &Words);
+                let texts: Option<Vec<String>> =
+                    found.as_ref().ok().map(|found| history.window(found, u64::MAX).cloned().collect());
+                let expected = joined_reference(&all(&history), history.is_whole(), limits.token_limit);
+                assert_eq!(texts.as_ref(), Some(&expected), "{seed}, {limits:?}: {:?}", all(&history));
+                if let Ok(Found { tokens: Some(tokens), .. }) = found {
+                    assert_eq!(count(&expected.join(" ")), tokens, "{seed}: {expected:?}");
                 }
             }
         }
     }
 
     #[test]
+    fn any_mix_of_changes_gives_the_window_of_the_additive_rules() {
+        let fragments = ["", "a", "b c", "d e f", "word word word word word word word", "a b c d"];
+        for seed in 1..300 {
+            let mut random = Random::new(seed);
+            let rule = [ADDITIVE, STEPS, STEPS][random.below(3)];
+            let bound = [0, 0, 1, 2, 3, 9][random.below(6)];
+            let mut history = history(rule, bound);
+            for _ in 0..100 {
+                change(&mut history, &mut random, &fragments);
+                let most = [10, 40, 100][random.below(3)];
+                let limits = Limits {
+                    token_limit: random.below(most) as i64,
+                    initial_token_count: random.below(2) as i64,
+                    include_system: random.below(3) > 0,
+                    // A cut that stays depends on what was evicted.
+                    retention_ratio: if bound == 0 { [1.0, 0.7, 0.3, 0.0][random.below(4)] } else { 1.0 },
+                };
+                let expected = reference(&all(&history), rule.start_on, limits, 0);
+                let found = window(&mut history, limits);
+                assert_eq!(found, expected, "{seed}, {rule:?}, {limits:?}: {:?}", all(&history));
+            }
+        }
+    }
+
+    #[test]
     fn counts_the_window_and_what_rules_out_the_rest() {
-        let mut history = Texts::new(None);
-        (0..100_000).for_each(|_| put(&mut history, "one two three four", true));
+        let mut history = history(Rule::LLAMA_INDEX, 0);
+        (0..100_000).for_each(|_| put_text(&mut history, "one two three four", true));
         let counting = Counting::default();
-        assert_eq!(ask(&mut history, Accounting::Joined, 400, &counting).map(|fit| fit.start), Some(99_900));
+        assert_eq!(start(&mut history, 400, &counting), Some(99_900));
         let bytes = counting.0.get();
         assert!(bytes < 110 * 3 * "one two three four ".len(), "{bytes}");
-        assert_eq!(ask(&mut history, Accounting::Joined, 400, &counting).map(|fit| fit.start), Some(99_900));
+        assert_eq!(start(&mut history, 400, &counting), Some(99_900));
         assert_eq!(counting.0.get(), bytes);
     }
 
     #[test]
     fn a_long_run_without_starts_leaves_the_last_message() {
-        let mut history = Texts::new(None);
-        put(&mut history, "question", true);
-        (0..100_000).for_each(|_| put(&mut history, "result", false));
-        let mut start = |allowance| ask(&mut history, Accounting::Joined, allowance, &Words).map(|fit| fit.start);
-        assert_eq!(start(50_000), Some(100_000));
-        assert_eq!(start(100_001), Some(0));
+        let mut history = history(Rule::LLAMA_INDEX, 0);
+        put_text(&mut history, "question", true);
+        (0..100_000).for_each(|_| put_text(&mut history, "result", false));
+        assert_eq!(start(&mut history, 50_000, &Words), Some(100_000));
+        assert_eq!(start(&mut history, 100_001, &Words), Some(0));
+    }
+
+    #[test]
+    fn a_long_loop_carries_its_question_and_counts_no_more_than_it_must() {
+        let mut history = history(STEPS, 0);
+        put(&mut history, "be kind", Kind::System);
+        put(&mut history, "do it", Kind::User);
+        for _ in 0..50_000 {
+            let call = ("call it".to_owned(), outline(Kind::Assistant, true));
+            history.push(std::iter::once(call), &mut Vec::new());
+            put(&mut history, "the result", Kind::Tool);
+        }
+        let counting = Counting::default();
+        let limits = Limits { include_system: true, ..Limits::of(4_004) };
+        let found = search(&mut history, limits, &counting);
+        let expected = Found { head: 0..1, question: Some(1), start: 98_002, tokens: Some(4_004) };
+        assert_eq!(found, Ok(expected));
+        assert!(counting.0.get() < 2_100 * "the result".len(), "{}", counting.0.get());
+    }
+
+    #[test]
+    fn a_head_that_does_not_fit_is_told() {
+        let mut history = history(STEPS, 0);
+        put(&mut history, "a b c", Kind::System);
+        let limits = Limits { include_system: true, initial_token_count: 1, ..Limits::of(3) };
+        assert_eq!(search(&mut history, limits, &Words), Err(3));
+    }
+
+    #[test]
+    fn starts_never_move_back_while_a_history_grows() {
+        for (seed, ratio) in (1..200).zip([1.0, 0.7, 0.5, 0.2].into_iter().cycle()) {
+            let mut random = Random::new(seed);
+            let mut history = history(STEPS, [0, 6][random.below(2)]);
+            let limits = Limits { include_system: true, retention_ratio: ratio, ..Limits::of(20) };
+            let mut last = 0;
+            put(&mut history, "ask", Kind::User);
+            for _ in 0..100 {
+                let kind = [Kind::User, Kind::Assistant, Kind::Tool][random.below(3)];
+                put(&mut history, ["a", "b c", "d e f g"][random.below(3)], kind);
+                let Ok(found) = search(&mut history, limits, &Words) else { continue };
+                assert!(found.start >= last, "{seed}: from {last} to {}", found.start);
+                last = found.start;
+            }
+        }
     }
 
     /// Bytes counted for a first window of so many blank messages, and for one with a word more.
     fn bytes_for_blanks(messages: usize) -> usize {
-        let mut history = Texts::new(None);
-        put(&mut history, "go", true);
-        (0..messages).for_each(|_| put(&mut history, "", true));
+        let mut history = history(Rule::LLAMA_INDEX, 0);
+        put_text(&mut history, "go", true);
+        (0..messages).for_each(|_| put_text(&mut history, "", true));
         let counting = Counting::default();
-        ask(&mut history, Accounting::Joined, 3_000, &counting);
-        put(&mut history, "done", true);
-        ask(&mut history, Accounting::Joined, 3_000, &counting);
+        start(&mut history, 3_000, &counting);
+        put_text(&mut history, "done", true);
+        start(&mut history, 3_000, &counting);
         counting.0.get()
     }
 
@@ -725,31 +1101,30 @@ mod tests {
 
     #[test]
     fn a_result_of_a_history_that_has_changed_is_not_kept() {
-        let mut history = Texts::new(NonZeroUsize::new(3));
-        ["", "", "a b", "c"].iter().for_each(|text| put(&mut history, text, true));
-        let mut query = Query::new((), Accounting::Joined, 100);
-        while let Next::Read(range) = query.next(&mut history) {
-            let read = texts(&history, range).into_iter().map(|text| (Content::Joined(text.clone()), text)).collect();
-            assert!(query.feed(&Words, read).is_ok());
+        let mut history = history(Rule::LLAMA_INDEX, 3);
+        ["", "", "a b", "c"].iter().for_each(|text| put_text(&mut history, text, true));
+        let mut query = Query::new((), Rule::LLAMA_INDEX, Limits::of(100));
+        while let Next::Read(wanted) = query.next(&mut history) {
+            read(&history, &mut query, &wanted, &Words);
             if query.generation() < 4 {
-                put(&mut history, "d e f", true); // and what was read may have left
+                put_text(&mut history, "d e f", true); // and what was read may have left
             }
         }
         assert_eq!(query.generation(), history.generation());
-        assert_eq!(ask(&mut history, Accounting::Joined, 100, &Words).map(|fit| fit.start), reference(&history, Accounting::Joined, 100));
+        let expected = joined_reference(&all(&history), history.is_whole(), 100);
+        assert_eq!(window(&mut history, Limits::of(100)), Some(expected));
     }
 
     #[test]
     fn a_history_that_always_changes_is_given_up() {
-        let mut history = Texts::new(NonZeroUsize::new(2));
-        put(&mut history, "a", true);
-        put(&mut history, "b", true);
-        let mut query = Query::new((), Accounting::Joined, 100);
+        let mut history = history(Rule::LLAMA_INDEX, 2);
+        put_text(&mut history, "a", true);
+        put_text(&mut history, "b", true);
+        let mut query = Query::new((), Rule::LLAMA_INDEX, Limits::of(100));
         let mut asked = 0;
-        while let Next::Read(range) = query.next(&mut history) {
-            let read = texts(&history, range).into_iter().map(|text| (Content::Joined(text.clone()), text)).collect();
-            assert!(query.feed(&Words, read).is_ok());
-            put(&mut history, "c", true);
+        while let Next::Read(wanted) = query.next(&mut history) {
+            read(&history, &mut query, &wanted, &Words);
+            put_text(&mut history, "c", true);
             asked += 1;
             assert!(asked < 100);
         }

@@ -1,0 +1,91 @@
+//! What is fixed with a history, and what each search may ask for.
+
+/// What a message's tokens are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Accounting {
+    /// Those of its text, joined with the others by one space: `measure="text"`.
+    Joined,
+    /// The same wherever it stands, and never negative.
+    Additive,
+}
+
+/// What a window may begin with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartOn {
+    /// LlamaIndex's rule: the first message, the last, and every one that is not assistant or tool by its role.
+    Any,
+    /// A user message, or a step that carries its question: what every provider accepts.
+    User,
+}
+
+/// What windows of a history are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rule {
+    /// How tokens add up.
+    pub accounting: Accounting,
+    /// What a window may begin with.
+    pub start_on: StartOn,
+}
+
+impl Rule {
+    /// The rule of LlamaIndex's `ChatMemoryBuffer`.
+    pub const LLAMA_INDEX: Self = Self { accounting: Accounting::Joined, start_on: StartOn::Any };
+}
+
+/// What one window may have.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Limits {
+    /// Tokens that the window and what is sent beside it may have.
+    pub token_limit: i64,
+    /// Tokens of what is sent beside it.
+    pub initial_token_count: i64,
+    /// Whether the leading system messages are in every window.
+    pub include_system: bool,
+    /// From 0 to 1: when something must be left out, the share of the limit to go down to.
+    pub retention_ratio: f64,
+}
+
+impl Limits {
+    /// A window of at most `allowance` tokens, with nothing beside it.
+    #[must_use]
+    pub fn of(allowance: i64) -> Self {
+        Self { token_limit: allowance, initial_token_count: 0, include_system: false, retention_ratio: 1.0 }
+    }
+
+    /// Tokens that the window may have behind a head of `head` tokens; negative if that is too long.
+    #[must_use]
+    pub fn allowance(&self, head: i64) -> i64 {
+        self.token_limit.saturating_sub(self.initial_token_count).saturating_sub(head)
+    }
+
+    /// Tokens to leave out of a history of which `excess` tokens, at least 1, do not fit `allowance`: more than those if the
+    /// ratio is below 1, in whole blocks, so that the window's beginning stays where it is while a block fills.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2**53")]
+    pub fn left_out(&self, excess: i64, allowance: i64) -> i64 {
+        let ratio = self.retention_ratio;
+        let mut block = ((1.0 - ratio) * self.token_limit as f64).floor() as i64;
+        // Halved in whole steps, so that a few tokens more beside the window do not move the cut.
+        while block > 1 && block as f64 > (1.0 - ratio / 2.0) * allowance as f64 {
+            block /= 2;
+        }
+        let block = block.max(1);
+        ((excess as f64 / block as f64).ceil() as i64).saturating_mul(block)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Limits;
+
+    #[test]
+    fn what_is_left_out_grows_in_blocks() {
+        let limits = Limits { token_limit: 1_000, retention_ratio: 0.7, ..Limits::of(0) };
+        assert_eq!((limits.left_out(1, 1_000), limits.left_out(300, 1_000), limits.left_out(301, 1_000)), (300, 300, 600));
+        // A small allowance takes smaller blocks, which are 300 halved.
+        assert_eq!((limits.left_out(1, 300), limits.left_out(1, 100)), (150, 37));
+        assert_eq!(limits.left_out(5, 0), 5);
+        assert_eq!(Limits::of(1_000).left_out(17, 1_000), 17);
+        assert_eq!(Limits { retention_ratio: 0.0, ..limits }.left_out(1, 1_000), 1_000);
+    }
+}
