@@ -16,13 +16,15 @@ mod py;
 #[pyo3::pymodule(gil_used = true)]
 mod _core {
     #[pymodule_export]
+    use crate::py::append::{_is_blank, _measure_appended, _start_among_blank};
+    #[pymodule_export]
     use crate::py::counter::TokenCounter;
     #[pymodule_export]
     use crate::py::format::text::_read_blocks;
     #[pymodule_export]
     use crate::py::format::{_outline, _read};
     #[pymodule_export]
-    use crate::py::append::{_is_blank, _measure_appended, _start_among_blank};
-    #[pymodule_export]
     use crate::py::message_ring::MessageRing;
+    #[pymodule_export]
+    use crate::py::trim::trim_messages;
 }

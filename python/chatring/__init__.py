@@ -1,12 +1,13 @@
-"""Chat histories for LLM agents, and the last messages of them that fit a token limit.
+"""Chat histories for LLM agents: which messages go into the next model call, exactly and in logarithmic time.
 
 >>> from chatring import MessageRing
 >>> ring = MessageRing(token_limit=3000)
->>> ring.put({"role": "user", "content": "Where is my order?"})
+>>> ring.put({"role": "user", "content": "What's the weather?"})
 >>> ring.get()
-[{'role': 'user', 'content': 'Where is my order?'}]
+[{'role': 'user', 'content': "What's the weather?"}]
 """
 
-from chatring._core import MessageRing, TokenCounter
+from chatring._core import MessageRing, TokenCounter, trim_messages
+from chatring.window import Window
 
-__all__ = ["MessageRing", "TokenCounter"]
+__all__ = ["MessageRing", "TokenCounter", "Window", "trim_messages"]

@@ -33,6 +33,43 @@ pub enum Error {
         /// What was given.
         allowance: i64,
     },
+    /// The system messages that are in every window leave no room.
+    #[error(
+        "the {head} tokens of the system messages and the initial token count of {initial} exceed token_limit {limit}; raise it, shorten them or pass include_system=False"
+    )]
+    HeadExceedsLimit {
+        /// Tokens of the head.
+        head: i64,
+        /// Tokens of what is sent beside the window.
+        initial: i64,
+        /// Tokens that all of it must fit.
+        limit: i64,
+    },
+    /// Texts that are joined have no count apart from each other.
+    #[error(
+        "measure=\"text\" is LlamaIndex's rule: it goes with start_on=None, include_system=False and retention_ratio=1.0; use measure=\"message\""
+    )]
+    OptionsOfText,
+    /// There are two rules.
+    #[error("start_on must be \"user\" or None, got {given}")]
+    StartOn {
+        /// What was given.
+        given: String,
+    },
+    /// Positions are counted from the first message ever put.
+    #[error("{name} must be a position, at least 0, got {position}")]
+    Position {
+        /// The argument's name.
+        name: &'static str,
+        /// What was given.
+        position: i64,
+    },
+    /// A share is from nothing to all.
+    #[error("retention_ratio must be between 0 and 1, got {ratio}")]
+    RetentionRatio {
+        /// What was given.
+        ratio: String,
+    },
     /// LlamaIndex's rule knows one way to read a message.
     #[error("measure=\"text\" reads a message's role and content and takes no format; use measure=\"message\"")]
     FormatOfText,

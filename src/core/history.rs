@@ -143,6 +143,36 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         head.chain(question).chain(self.messages.iter().zip(self.outlines.iter().copied()))
     }
 
+    /// The messages with these numbers, counted from the oldest.
+    pub fn list(&self, range: Range<usize>) -> impl Iterator<Item = &M> {
+        let (head, kept) = (self.head.len(), usize::from(self.question.is_some()));
+        let messages = range.start.saturating_sub(head + kept)..range.end.saturating_sub(head + kept);
+        let in_head = self.head[range.start.min(head)..range.end.min(head)].iter().map(|(message, _)| message);
+        let question = self.question.iter().filter(move |_| range.contains(&head)).map(|(_, message, _)| message);
+        let from = self.messages.since(self.messages.first() + messages.start as u64);
+        in_head.chain(question).chain(from.take(messages.len()))
+    }
+
+    /// The messages at the positions of `range` that there are.
+    ///
+    /// # Errors
+    /// The first position of a message that has left for others.
+    pub fn slice(&self, range: Range<u64>) -> Result<Vec<&M>, u64> {
+        let mut found = Vec::new();
+        for position in range.start..range.end.min(self.messages.first()) {
+            if let Some((message, _)) = self.head.get(position as usize) {
+                found.push(message);
+            } else if let Some(message) = self.at(position) {
+                found.push(message);
+            } else if !self.is_whole {
+                return Err(position);
+            }
+        }
+        let messages = range.start.max(self.messages.first())..range.end.min(self.messages.end());
+        found.extend(self.messages.since(messages.start).take(messages.end.saturating_sub(messages.start) as usize));
+        Ok(found)
+    }
+
     /// Where message number `index` stands, counted from the newest if negative.
     ///
     /// # Errors
@@ -267,11 +297,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     }
 
     /// Adds messages, and hands back those that leave a bounded history, oldest first.
-    pub fn push(
-        &mut self,
-        messages: impl ExactSizeIterator<Item = (M, Outline)>,
-        forgotten: &mut Vec<P>,
-    ) -> Vec<M> {
+    pub fn push(&mut self, messages: impl ExactSizeIterator<Item = (M, Outline)>, forgotten: &mut Vec<P>) -> Vec<M> {
         if messages.len() > 1 {
             self.messages.reserve(messages.len());
             self.outlines.reserve(messages.len());
@@ -287,8 +313,10 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             } else {
                 if outline.kind == Kind::User && self.first_user.is_none() && self.asks_for_users() {
                     self.first_user = Some(self.messages.end());
-                    // What stands before the first question may begin no window any more.
-                    self.forget_all(forgotten);
+                    if !self.messages.is_empty() {
+                        // What stands before the first question may begin no window any more.
+                        self.forget_all(forgotten);
+                    }
                 }
                 self.outlines.push(outline);
                 self.messages.push(message);
@@ -445,7 +473,9 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.find_head(forgotten);
         if let Some(user) = &mut self.first_user {
             match renumbered {
-                Renumbered::Older if *user < position && !self.question.as_ref().is_some_and(|(kept, ..)| kept == user) => {
+                Renumbered::Older
+                    if *user < position && !self.question.as_ref().is_some_and(|(kept, ..)| kept == user) =>
+                {
                     *user += 1;
                 }
                 Renumbered::Newer if *user > position => *user -= 1,
@@ -476,6 +506,24 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         head.chain(question).chain(self.messages.take(first)).collect()
     }
 
+    /// Replaces all messages. The first one behind the head gets the position `first`, unless the head is longer than that.
+    /// Ledgers stay: what was counted of other messages must have been forgotten. Hands back what leaves: the messages that
+    /// there were, and those that a bounded history has no room for.
+    pub fn replace(&mut self, messages: Vec<(M, Outline)>, first: u64, forgotten: &mut Vec<P>) -> (Vec<M>, Vec<M>) {
+        let had_users = self.first_user.is_some();
+        let head = messages.iter().take_while(|(_, outline)| outline.kind == Kind::System).count() as u64;
+        let head = if self.bounds.rule.accounting == Accounting::Joined { 0 } else { head };
+        let before = self.take_messages(first.saturating_sub(head), forgotten);
+        if first < head {
+            self.forget_all(forgotten);
+        }
+        let evicted = self.push(messages.into_iter(), forgotten);
+        if had_users != self.first_user.is_some() {
+            self.forget_all(forgotten);
+        }
+        (before, evicted)
+    }
+
     /// Takes out all ledgers.
     pub fn take_ledgers(&mut self) -> Vec<(K, Ledger<P>)> {
         self.generation += 1;
@@ -493,15 +541,16 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_all(forgotten));
     }
 
-    /// Notes what the rules know of each message now, oldest first; those put since are left as they are.
-    pub fn set_outlines(&mut self, outlines: impl Iterator<Item = Outline>, forgotten: &mut Vec<P>) {
-        self.generation += 1;
-        let head = self.head.iter_mut().map(|(_, outline)| outline);
-        let question = self.question.iter_mut().map(|(.., outline)| outline);
-        head.chain(question).chain(self.outlines.iter_mut()).zip(outlines).for_each(|(known, now)| *known = now);
-        self.first_user = None;
-        self.find_first_user(forgotten);
+    /// Notes what the rules know of each message now, of which there are as many as messages, oldest first. Hands back what
+    /// leaves a bounded history for that.
+    pub fn set_outlines(&mut self, outlines: Vec<Outline>, forgotten: &mut Vec<P>) -> Vec<M> {
+        let first = self.messages.first().saturating_sub((self.len() - self.messages.len()) as u64);
+        let is_whole = self.is_whole;
+        let messages = self.take_messages(first, forgotten);
         self.forget_all(forgotten);
+        self.is_whole = is_whole;
+        let messages: Vec<_> = messages.into_iter().zip(outlines).collect();
+        self.push(messages.into_iter(), forgotten)
     }
 
     /// Forgets what was counted under `policy` of the messages from `first` to `last`, since they have changed, and what

@@ -259,7 +259,8 @@ impl<P> Ledger<P> {
     /// The newest start and its window's tokens.
     #[must_use]
     pub fn newest_start(&self) -> Option<Fit> {
-        let newest = [self.starts.back(), self.hidden.back()].into_iter().flatten().max_by_key(|start| start.position)?;
+        let newest =
+            [self.starts.back(), self.hidden.back()].into_iter().flatten().max_by_key(|start| start.position)?;
         Some(Fit { start: newest.position, tokens: Some(self.last_sum().wrapping_sub(newest.before)) })
     }
 
@@ -472,7 +473,8 @@ impl<P> Ledger<P> {
         if self.counted.is_empty() || self.questions.front() == Some(&self.first) {
             self.forget_carried(forgotten);
         }
-        let last_forgotten_is_blank = self.blanks.iter().take_while(|&&blank| blank < position).last() == Some(&(position - 1));
+        let last_forgotten_is_blank =
+            self.blanks.iter().take_while(|&&blank| blank < position).last() == Some(&(position - 1));
         drop_while(&mut self.blanks, |&blank| blank < position);
         if last_forgotten_is_blank && !self.counted.is_empty() {
             // What is left of that segment adds less than its step says; how much is not known.
@@ -543,7 +545,11 @@ impl<P> Ledger<P> {
         let starts = self.starts.iter_mut().chain(&mut self.hidden).map(|start| &mut start.position);
         let runs = self.runs.iter_mut().flat_map(|run| [&mut run.first, &mut run.word]);
         let questions = self.questions.iter_mut().chain(&mut self.waiting);
-        starts.chain(&mut self.blanks).chain(questions).chain(runs).for_each(|position| *position = position.wrapping_add_signed(by));
+        starts
+            .chain(&mut self.blanks)
+            .chain(questions)
+            .chain(runs)
+            .for_each(|position| *position = position.wrapping_add_signed(by));
     }
 
     /// Adds a start to those that can be an answer, or to the hidden ones, and hides those that it makes impossible.

@@ -81,7 +81,10 @@ mod tests {
     #[test]
     fn what_is_left_out_grows_in_blocks() {
         let limits = Limits { token_limit: 1_000, retention_ratio: 0.7, ..Limits::of(0) };
-        assert_eq!((limits.left_out(1, 1_000), limits.left_out(300, 1_000), limits.left_out(301, 1_000)), (300, 300, 600));
+        assert_eq!(
+            (limits.left_out(1, 1_000), limits.left_out(300, 1_000), limits.left_out(301, 1_000)),
+            (300, 300, 600)
+        );
         // A small allowance takes smaller blocks, which are 300 halved.
         assert_eq!((limits.left_out(1, 300), limits.left_out(1, 100)), (150, 37));
         assert_eq!(limits.left_out(5, 0), 5);

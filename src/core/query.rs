@@ -428,7 +428,8 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         let heads = if included { 0..head } else { 0..0 };
         let with_head = |tokens: i64| Some(tokens.saturating_add(if included { head_tokens } else { 0 }));
         // What must be left out.
-        let total = before.saturating_add(if stays { ledger.tokens_since_origin() } else { kept_tokens + ledger.tokens() });
+        let total =
+            before.saturating_add(if stays { ledger.tokens_since_origin() } else { kept_tokens + ledger.tokens() });
         let excess = total.saturating_sub(allowance);
         if is_all && excess <= 0 {
             let start = self.after_leading_results(history);
@@ -451,9 +452,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             (Some(fit), _) => Some(fit),
             (None, StartOn::Any) if first == self.end => None,
             // The last message may begin a window too, and is the newest that does.
-            (None, StartOn::Any) => {
-                Some(Fit { start: self.end - 1, tokens: Some(ledger.tokens_from(self.end - 1)) })
-            }
+            (None, StartOn::Any) => Some(Fit { start: self.end - 1, tokens: Some(ledger.tokens_from(self.end - 1)) }),
             (None, StartOn::User) => match ledger.newest_start() {
                 Some(fit) => Some(fit),
                 // It stands before all that was counted.
@@ -522,7 +521,8 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
     /// The first message that is not the result of a call before all messages.
     fn after_leading_results<M>(&self, history: &History<M, K, P>) -> u64 {
         let first = history.messages().first();
-        let others_lead = history.kept_question().is_some() || (!self.limits.include_system && !history.head().is_empty());
+        let others_lead =
+            history.kept_question().is_some() || (!self.limits.include_system && !history.head().is_empty());
         if self.rule.start_on == StartOn::Any || others_lead {
             return first;
         }

@@ -9,8 +9,8 @@ use pyo3::types::{PyCFunction, PyDict, PyList, PyString, PyType};
 use pyo3::{PyTypeInfo, intern};
 
 use super::strings::{to_cow, to_text, type_name};
-use crate::core::count::batch::Workers;
 use crate::core::count::Counter;
+use crate::core::count::batch::Workers;
 use crate::core::count::encoding::Encoding;
 
 /// Bytes of text from which on counting gives up the GIL. Counting takes about 7 ns a byte, giving up the GIL and taking

@@ -3,20 +3,23 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyBytes, PyDict, PyInt, PyIterator, PyList, PySlice, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PySlice, PyString, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
+use super::arguments::{self, boolean, integer, limit, out_of_range, position, ratio};
 use super::counter::TokenCounter;
 use super::format::Format;
-use super::strings::type_name;
 use super::policy::{Measure, Policy};
 use super::shared_history::{SharedHistory, Slot, Window};
+use super::strings::type_name;
 use super::turns::Turns;
 use crate::core::error::Error;
-use crate::core::item::Outline;
+use crate::core::history::Bounds;
+use crate::core::item::{Kind, Outline};
+use crate::core::policy::{Limits, Rule, StartOn};
 
 /// Tokens that a window may have if nobody says otherwise, as in LlamaIndex's `ChatMemoryBuffer`.
 const DEFAULT_TOKEN_LIMIT: i64 = 3000;
@@ -24,8 +27,8 @@ const DEFAULT_TOKEN_LIMIT: i64 = 3000;
 /// A chat history, and the last messages of it that fit a token limit. See the stub for what Python sees.
 #[pyclass(frozen, generic, subclass, weakref, module = "chatring._core")]
 pub struct MessageRing {
-    #[pyo3(get)]
-    token_limit: i64,
+    /// What windows may have if a call does not say otherwise.
+    limits: Limits,
     policy: Arc<Policy>,
     history: SharedHistory,
 }
@@ -40,23 +43,42 @@ type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, 
 /// Grows when [`State`] changes, so that a state of another release is refused in words.
 const STATE_VERSION: u32 = 1;
 
+/// What one call asks for, in place of what the ring has.
+#[derive(Default)]
+struct Asked<'a, 'py> {
+    initial_token_count: Option<&'a Bound<'py, PyAny>>,
+    token_limit: Option<&'a Bound<'py, PyAny>>,
+    counter: Option<&'a Bound<'py, PyAny>>,
+    include_system: Option<&'a Bound<'py, PyAny>>,
+    retention_ratio: Option<&'a Bound<'py, PyAny>>,
+}
+
 impl MessageRing {
-    fn window<'py>(
-        &self,
-        py: Python<'py>,
-        token_limit: i64,
-        initial_token_count: i64,
-        counter: Option<&Bound<'py, PyAny>>,
-        verify: bool,
-    ) -> PyResult<Window> {
-        if initial_token_count > token_limit {
-            return Err(Error::InitialExceedsLimit { initial: initial_token_count, limit: token_limit }.into());
+    fn find<'py>(&self, py: Python<'py>, asked: &Asked<'_, 'py>, verify: bool) -> PyResult<Window> {
+        let limits = Limits {
+            token_limit: asked.token_limit.map_or(Ok(self.limits.token_limit), limit)?,
+            initial_token_count: asked
+                .initial_token_count
+                .map_or(Ok(0), |count| integer(count, "initial_token_count"))?,
+            include_system: asked
+                .include_system
+                .map_or(Ok(self.limits.include_system), |value| boolean(value, "include_system"))?,
+            retention_ratio: asked.retention_ratio.map_or(Ok(self.limits.retention_ratio), ratio)?,
+        };
+        if limits.initial_token_count > limits.token_limit {
+            let (initial, limit) = (limits.initial_token_count, limits.token_limit);
+            return Err(Error::InitialExceedsLimit { initial, limit }.into());
         }
+        check_options(&self.policy.measure, None, &limits)?;
+        let other = self.policy_of(asked.counter)?;
+        self.history.window(py, other.as_ref().unwrap_or(&self.policy), limits, verify)
+    }
+
+    /// The policy of another counter; `None` for the ring's own.
+    fn policy_of(&self, counter: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Arc<Policy>>> {
         let other = counter.map(TokenCounter::from_source).transpose()?;
         let other = other.filter(|other| !other.get().counts_like(self.policy.counter.get()));
-        let other = other.map(|counter| Arc::new(self.policy.with_counter(&counter)));
-        let allowance = token_limit.saturating_sub(initial_token_count);
-        self.history.window(py, other.as_ref().unwrap_or(&self.policy), allowance, verify)
+        Ok(other.map(|counter| Arc::new(self.policy.with_counter(&counter))))
     }
 
     fn slot(&self, message: Bound<'_, PyAny>) -> PyResult<Slot> {
@@ -82,18 +104,32 @@ impl MessageRing {
     }
 }
 
+/// LlamaIndex's rule goes with nothing else.
+fn check_options(measure: &Measure, start_on: Option<StartOn>, limits: &Limits) -> Result<(), Error> {
+    let is_other = start_on == Some(StartOn::User) || limits.include_system || limits.retention_ratio < 1.0;
+    if matches!(measure, Measure::Text) && is_other { Err(Error::OptionsOfText) } else { Ok(()) }
+}
+
 #[pymethods]
 impl MessageRing {
     #[new]
     #[pyo3(
-        signature = (token_limit = None, counter = None, *, measure = None, max_messages = None, format = None),
-        text_signature = "(token_limit=3000, counter='o200k_base', *, measure='message', max_messages=None, format=None)"
+        signature = (
+            token_limit = None, counter = None, *, measure = None, start_on = None, include_system = None,
+            retention_ratio = None, max_messages = None, format = None
+        ),
+        text_signature = "(token_limit=3000, counter='o200k_base', *, measure='message', start_on='user', \
+                          include_system=True, retention_ratio=1.0, max_messages=None, format=None)"
     )]
-    fn py_new(
+    #[expect(clippy::too_many_arguments, reason = "all but the first two by name")]
+    pub fn py_new(
         py: Python<'_>,
         token_limit: Option<&Bound<'_, PyAny>>,
         counter: Option<&Bound<'_, PyAny>>,
         measure: Option<&Bound<'_, PyAny>>,
+        #[pyo3(from_py_with = arguments::start_on)] start_on: Option<StartOn>,
+        include_system: Option<&Bound<'_, PyAny>>,
+        retention_ratio: Option<&Bound<'_, PyAny>>,
         max_messages: Option<&Bound<'_, PyAny>>,
         format: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
@@ -114,8 +150,44 @@ impl MessageRing {
         if matches!((&measure, &format), (Measure::Text, Format::Provider(_) | Format::Python(_))) {
             return Err(Error::FormatOfText.into());
         }
+        let is_text = matches!(measure, Measure::Text);
+        let limits = Limits {
+            token_limit,
+            initial_token_count: 0,
+            include_system: include_system.map_or(Ok(!is_text), |value| boolean(value, "include_system"))?,
+            retention_ratio: retention_ratio.map_or(Ok(1.0), ratio)?,
+        };
+        check_options(&measure, start_on, &limits)?;
+        let rule = Rule {
+            accounting: measure.accounting(),
+            start_on: start_on.unwrap_or(if is_text { StartOn::Any } else { StartOn::User }),
+        };
+        let bounds = Bounds { rule, max_messages: bound, keep_head: limits.include_system };
         let policy = Arc::new(Policy { counter: counter.unbind(), measure, format });
-        Ok(Self { token_limit, policy, history: SharedHistory::new(bound) })
+        Ok(Self { limits, policy, history: SharedHistory::new(bounds) })
+    }
+
+    #[getter]
+    fn token_limit(&self) -> i64 {
+        self.limits.token_limit
+    }
+
+    #[getter]
+    fn start_on(&self) -> Option<&'static str> {
+        match self.history.bounds().rule.start_on {
+            StartOn::Any => None,
+            StartOn::User => Some("user"),
+        }
+    }
+
+    #[getter]
+    fn include_system(&self) -> bool {
+        self.limits.include_system
+    }
+
+    #[getter]
+    fn retention_ratio(&self) -> f64 {
+        self.limits.retention_ratio
     }
 
     #[getter]
@@ -135,7 +207,7 @@ impl MessageRing {
 
     #[getter]
     fn max_messages(&self) -> Option<usize> {
-        self.history.bound().map(NonZeroUsize::get)
+        self.history.bounds().max_messages.map(NonZeroUsize::get)
     }
 
     #[pyo3(signature = (message, /))]
@@ -145,7 +217,7 @@ impl MessageRing {
     }
 
     #[pyo3(signature = (messages, /))]
-    fn put_messages(&self, messages: &Bound<'_, PyAny>) -> PyResult<()> {
+    pub fn put_messages(&self, messages: &Bound<'_, PyAny>) -> PyResult<()> {
         drop(self.history.put(self.slots(messages)?.into_iter()));
         Ok(())
     }
@@ -160,18 +232,86 @@ impl MessageRing {
         self.history.replace(messages.py(), self.slots(messages)?)
     }
 
-    #[pyo3(signature = (*, initial_token_count = None, token_limit = None, counter = None, verify = true))]
+    #[pyo3(signature = (
+        *, initial_token_count = None, token_limit = None, counter = None, include_system = None,
+        retention_ratio = None, verify = true
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "all by name")]
     fn get<'py>(
         &self,
         py: Python<'py>,
         initial_token_count: Option<&Bound<'py, PyAny>>,
         token_limit: Option<&Bound<'py, PyAny>>,
         counter: Option<&Bound<'py, PyAny>>,
+        include_system: Option<&Bound<'py, PyAny>>,
+        retention_ratio: Option<&Bound<'py, PyAny>>,
         verify: bool,
     ) -> PyResult<Bound<'py, PyList>> {
-        let limit = token_limit.map_or(Ok(self.token_limit), limit)?;
-        let initial = initial_token_count.map_or(Ok(0), |count| integer(count, "initial_token_count"))?;
-        PyList::new(py, self.window(py, limit, initial, counter, verify)?.messages)
+        let asked = Asked { initial_token_count, token_limit, counter, include_system, retention_ratio };
+        PyList::new(py, self.find(py, &asked, verify)?.messages)
+    }
+
+    #[pyo3(signature = (
+        *, initial_token_count = None, token_limit = None, counter = None, include_system = None,
+        retention_ratio = None, verify = true
+    ))]
+    #[expect(clippy::too_many_arguments, reason = "all by name")]
+    pub fn window<'py>(
+        &self,
+        py: Python<'py>,
+        initial_token_count: Option<&Bound<'py, PyAny>>,
+        token_limit: Option<&Bound<'py, PyAny>>,
+        counter: Option<&Bound<'py, PyAny>>,
+        include_system: Option<&Bound<'py, PyAny>>,
+        retention_ratio: Option<&Bound<'py, PyAny>>,
+        verify: bool,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let asked = Asked { initial_token_count, token_limit, counter, include_system, retention_ratio };
+        let mut window = self.find(py, &asked, verify)?;
+        if window.tokens.is_none()
+            && let [message] = window.messages.as_slice()
+        {
+            // The last message does not fit, so it was not counted.
+            window.tokens = Some(self.policy.count(message.bind(py))?);
+        }
+        window.into_python(py)
+    }
+
+    #[pyo3(signature = (start, stop, /))]
+    fn slice<'py>(
+        &self,
+        py: Python<'py>,
+        start: &Bound<'py, PyAny>,
+        stop: &Bound<'py, PyAny>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let [start, stop] = [(start, "start"), (stop, "stop")].map(|(value, name)| {
+            let position = integer(value, name)?;
+            u64::try_from(position).map_err(|_| PyErr::from(Error::Position { name, position }))
+        });
+        let messages = self.history.slice(py, start?..stop?);
+        PyList::new(
+            py,
+            messages.map_err(|position| {
+                PyIndexError::new_err(format!(
+                    "the message at position {position} has left: max_messages has no room for it"
+                ))
+            })?,
+        )
+    }
+
+    #[pyo3(signature = (messages, /))]
+    fn set_head(&self, messages: &Bound<'_, PyAny>) -> PyResult<()> {
+        if matches!(self.policy.measure, Measure::Text) {
+            return Err(Error::OptionsOfText.into());
+        }
+        let head = self.slots(messages)?;
+        if let Some(index) = head.iter().position(|(_, outline)| outline.kind != Kind::System) {
+            return Err(PyValueError::new_err(format!(
+                "the head has system and developer messages only; number {index} of those given is not one"
+            )));
+        }
+        self.history.set_head(head);
+        Ok(())
     }
 
     /// For the adapter of LlamaIndex: by position, which takes half the time of names, and with an allowance that may be 0.
@@ -191,8 +331,8 @@ impl MessageRing {
         let other = (!own).then(|| Arc::new(self.policy.with_counter(counter)));
         let policy = other.as_ref().unwrap_or(&self.policy);
         let window = match most {
-            None => Some(self.history.window(py, policy, allowance, true)?),
-            Some(most) => self.history.window_for(py, policy, allowance, most)?,
+            None => Some(self.history.window(py, policy, Limits::of(allowance), true)?),
+            Some(most) => self.history.window_for(py, policy, Limits::of(allowance), most)?,
         };
         window.map(|window| PyList::new(py, window.messages)).transpose()
     }
@@ -226,7 +366,9 @@ impl MessageRing {
 
     #[pyo3(signature = (*, counter = None))]
     fn token_count<'py>(&self, py: Python<'py>, counter: Option<&Bound<'py, PyAny>>) -> PyResult<i64> {
-        Ok(self.window(py, i64::MAX, 0, counter, true)?.tokens.unwrap_or_default())
+        let other = self.policy_of(counter)?;
+        let limits = Limits::of(i64::MAX);
+        Ok(self.history.window(py, other.as_ref().unwrap_or(&self.policy), limits, true)?.tokens.unwrap_or_default())
     }
 
     fn recount(&self, py: Python<'_>) -> PyResult<()> {
@@ -271,10 +413,10 @@ impl MessageRing {
             Measure::Message => "\"message\"",
             Measure::Callable(_) => "a callable",
         };
-        let bound = self.history.bound().map_or(String::new(), |bound| format!(", max_messages={bound}"));
+        let bound = self.max_messages().map_or(String::new(), |bound| format!(", max_messages={bound}"));
         format!(
             "MessageRing(token_limit={}, counter={name:?}, measure={measure}{bound}) of {} messages",
-            self.token_limit,
+            self.limits.token_limit,
             self.history.len()
         )
     }
@@ -298,9 +440,12 @@ impl MessageRing {
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyDict>)> {
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "measure"), self.measure(py))?;
+        keywords.set_item(intern!(py, "start_on"), self.start_on())?;
+        keywords.set_item(intern!(py, "include_system"), self.include_system())?;
+        keywords.set_item(intern!(py, "retention_ratio"), self.retention_ratio())?;
         keywords.set_item(intern!(py, "max_messages"), self.max_messages())?;
         keywords.set_item(intern!(py, "format"), self.format(py))?;
-        Ok(((self.token_limit, &self.policy.counter).into_bound_py_any(py)?, keywords))
+        Ok(((self.limits.token_limit, &self.policy.counter).into_bound_py_any(py)?, keywords))
     }
 
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<State<'py>> {
@@ -381,42 +526,4 @@ fn add_attributes(
         ring.getattr(intern!(ring.py(), "__dict__"))?.cast::<PyDict>()?.update(attributes.as_mapping())?;
     }
     in_slots.iter().try_for_each(|(name, value)| ring.setattr(name.cast::<PyString>()?, value))
-}
-
-fn limit(value: &Bound<'_, PyAny>) -> PyResult<i64> {
-    let limit = integer(value, "token_limit")?;
-    if limit < 1 { Err(Error::TokenLimit { limit }.into()) } else { Ok(limit) }
-}
-
-/// An integer argument. A bool is one in Python, but never meant as one here.
-fn integer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
-    if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
-        return Err(PyTypeError::new_err(format!(
-            "{name} must be an integer, got {} ({})",
-            value.repr()?,
-            type_name(value)
-        )));
-    }
-    value.extract().map_err(|_| {
-        let shown = value.str().map_or_else(|_| "one of thousands of digits".to_owned(), |value| value.to_string());
-        PyValueError::new_err(format!("{name} must be between -2**63 and 2**63 - 1, got {shown}"))
-    })
-}
-
-/// An index, counted from the newest if negative; `None` if it is too large for any ring.
-fn position(index: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
-    let py = index.py();
-    match index.extract() {
-        Ok(index) => Ok(Some(index)),
-        Err(error) if error.is_instance_of::<PyOverflowError>(py) => Ok(None),
-        Err(error) if error.is_instance_of::<PyTypeError>(py) => {
-            Err(PyTypeError::new_err(format!("an index must be an integer or a slice, got {}", type_name(index))))
-        }
-        Err(error) => Err(error),
-    }
-}
-
-fn out_of_range(index: &Bound<'_, PyAny>, length: usize) -> PyErr {
-    let shown = index.str().map_or_else(|_| "of thousands of digits".to_owned(), |index| index.to_string());
-    PyIndexError::new_err(format!("index {shown} is out of range for a ring of {length} messages"))
 }

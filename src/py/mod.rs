@@ -1,6 +1,7 @@
 //! The boundary to Python: classes, reading messages, locking, and errors.
 
 pub mod append;
+mod arguments;
 pub mod counter;
 mod error;
 pub mod format;
@@ -8,4 +9,5 @@ pub mod message_ring;
 mod policy;
 mod shared_history;
 mod strings;
+pub mod trim;
 mod turns;

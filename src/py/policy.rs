@@ -4,8 +4,8 @@ use std::convert::Infallible;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::prelude::*;
 use pyo3::intern;
+use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyString, PyTuple};
 
 use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
@@ -13,7 +13,8 @@ use super::format::{self, Format, Reading};
 use super::strings::type_name;
 use crate::core::count::encoding::Ordinary;
 use crate::core::item::Outline;
-use crate::core::query::{Accounting, Content, Query};
+use crate::core::policy::Accounting;
+use crate::core::query::{Content, Query};
 use std::sync::Arc;
 
 /// What is kept beside a counted message: what was counted of it, by identity.
@@ -95,6 +96,11 @@ impl PartialEq for Policy {
 }
 
 impl Measure {
+    /// What tokens of messages add up to.
+    pub fn accounting(&self) -> Accounting {
+        if matches!(self, Self::Text) { Accounting::Joined } else { Accounting::Additive }
+    }
+
     /// The measure of this name, or a callable.
     pub fn from_source(source: &Bound<'_, PyAny>) -> PyResult<Self> {
         if let Ok(name) = source.cast::<PyString>() {
@@ -148,11 +154,6 @@ impl Policy {
             measure: self.measure.clone_ref(py),
             format: self.format.clone_ref(py),
         }
-    }
-
-    /// What tokens of messages add up to.
-    pub fn accounting(&self) -> Accounting {
-        if matches!(self.measure, Measure::Text) { Accounting::Joined } else { Accounting::Additive }
     }
 
     /// What the rules know of `message`; checks that it can be read.
@@ -218,12 +219,20 @@ impl Policy {
         match (self.counter.get().counting(), &self.measure) {
             (Counting::Native(encoding), Measure::Text) => {
                 let encoding = *encoding;
-                let Ok(tokens) = if content.bytes() < DETACH_BYTES { content.tokens(encoding) } else { detach(py, encoding, || content.tokens(encoding)) };
+                let Ok(tokens) = if content.bytes() < DETACH_BYTES {
+                    content.tokens(encoding)
+                } else {
+                    detach(py, encoding, || content.tokens(encoding))
+                };
                 Ok(tokens)
             }
             (Counting::Native(encoding), _) => {
                 let counter = Ordinary(encoding);
-                let Ok(tokens) = if content.bytes() < DETACH_BYTES { content.tokens(&counter) } else { detach(py, encoding, || content.tokens(&counter)) };
+                let Ok(tokens) = if content.bytes() < DETACH_BYTES {
+                    content.tokens(&counter)
+                } else {
+                    detach(py, encoding, || content.tokens(&counter))
+                };
                 Ok(tokens)
             }
             (Counting::Callable(callable), _) => content.tokens(&callable.bind(py)),
@@ -243,7 +252,8 @@ impl Policy {
 fn measured(callable: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult<i64> {
     let tokens = callable.call1((message,))?;
     // Integers of other libraries have an __index__; a bool has one too, but is never meant.
-    let count = if tokens.is_instance_of::<PyBool>() { None } else { tokens.getattr_opt(intern!(tokens.py(), "__index__"))? };
+    let count =
+        if tokens.is_instance_of::<PyBool>() { None } else { tokens.getattr_opt(intern!(tokens.py(), "__index__"))? };
     let Some(count) = count else {
         return Err(PyTypeError::new_err(format!(
             "a measure must return a message's tokens as an integer, got {} ({})",

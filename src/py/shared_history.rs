@@ -4,19 +4,24 @@
 //! either could run a finaliser or the collector, those any code, and that code could come back for the lock. So what must
 //! be dropped is taken away, and what must be read or counted is cloned and worked on without the lock.
 
-use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyList, PyType};
 
 use super::policy::{Pin, Policy};
 use super::turns::Turns;
-use crate::core::history::History;
-use crate::core::item::Outline;
+use crate::core::error::Error;
+use crate::core::history::{Bounds, History};
+use crate::core::item::{Kind, Outline};
 use crate::core::ledger::Ledger;
-use crate::core::query::{Next, Query};
+use crate::core::policy::{Accounting, Limits};
+use crate::core::query::{Found, Next, Query};
 
 type Inner = History<Py<PyAny>, Arc<Policy>, Pin>;
 
@@ -29,6 +34,26 @@ pub struct Window {
     pub messages: Vec<Py<PyAny>>,
     /// Their tokens; `None` if not even the last message fits, and it is not known by how much.
     pub tokens: Option<i64>,
+    /// The position of the first one behind the head and a question that is carried.
+    pub start: u64,
+    /// The position of that question.
+    pub question: Option<u64>,
+    /// How many of them are the head.
+    pub head: usize,
+}
+
+impl Window {
+    /// As a `chatring.Window`.
+    pub fn into_python(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+        static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        let class = CLASS.import(py, "chatring.window", "Window")?;
+        let window = class.call1((PyList::new(py, self.messages)?,))?;
+        window.setattr(intern!(py, "tokens"), self.tokens.unwrap_or_default())?;
+        window.setattr(intern!(py, "start"), self.start)?;
+        window.setattr(intern!(py, "question"), self.question)?;
+        window.setattr(intern!(py, "head"), self.head)?;
+        Ok(window)
+    }
 }
 
 /// What comes of a search.
@@ -48,9 +73,9 @@ pub struct SharedHistory {
 }
 
 impl SharedHistory {
-    /// An empty history of at most `bound` messages, or any number.
-    pub fn new(bound: Option<NonZeroUsize>) -> Self {
-        Self { inner: Mutex::new(History::new(bound)) }
+    /// An empty history.
+    pub fn new(bounds: Bounds) -> Self {
+        Self { inner: Mutex::new(History::new(bounds)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -68,17 +93,17 @@ impl SharedHistory {
     ///
     /// Counts of messages that stay where they are, or come back there with the same text, are kept: a history read anew
     /// from elsewhere for every window is counted once. Likewise if only the oldest are missing.
-    pub fn replace(&self, py: Python<'_>, mut slots: Vec<Slot>) -> PyResult<()> {
-        let excess = self.bound().map_or(0, |bound| slots.len().saturating_sub(bound.get()));
-        let left_out: Vec<Slot> = slots.drain(..excess).collect();
-        let seen = {
+    pub fn replace(&self, py: Python<'_>, slots: Vec<Slot>) -> PyResult<()> {
+        let (bounds, first, generation, runs) = {
             let history = self.lock();
             let runs = history.ledgers().iter().map(|(policy, ledger)| Run::of(py, &history, policy, ledger));
-            let runs: Vec<Run> = runs.collect();
-            (history.messages().first(), history.generation(), runs)
+            let runs: Vec<Run> = if history.kept_question().is_some() { Vec::new() } else { runs.collect() };
+            (history.bounds(), history.messages().first(), history.generation(), runs)
         };
-        let (first, generation, runs) = seen;
-        let missing = missing_before(py, &runs, first, &slots)?;
+        let is_joined = bounds.rule.accounting == Accounting::Joined;
+        let in_head = slots.iter().take_while(|(_, outline)| !is_joined && outline.kind == Kind::System).count();
+        let (behind, has_room) = (&slots[in_head..], bounds.max_messages.is_none_or(|most| slots.len() <= most.get()));
+        let missing = missing_before(py, &runs, first, behind)?;
         // For each ledger, from where on the new messages are not those counted.
         let mut turns = Turns::new(py);
         let mut unlike = Vec::with_capacity(runs.len());
@@ -87,7 +112,7 @@ impl SharedHistory {
             let counted = run.messages.iter().skip((start - run.first) as usize);
             let mut same = 0;
             for ((message, outline), (pin, counted)) in
-                slots.iter().skip((start - first - missing) as usize).zip(counted)
+                behind.iter().skip((start - first - missing) as usize).zip(counted)
             {
                 if outline != counted || !run.policy.still_has(message.bind(py), pin.bind(py))? {
                     break;
@@ -100,7 +125,7 @@ impl SharedHistory {
         let mut forgotten = Vec::new();
         let mut ledgers = Vec::new();
         let mut history = self.lock();
-        if history.generation() == generation && history.messages().first() == first {
+        if history.generation() == generation && has_room && unlike.len() == history.ledgers().len() {
             for (ledger, unlike) in history.ledgers_to_change().zip(unlike) {
                 ledger.forget_from(unlike, &mut forgotten);
                 ledger.forget_before(first + missing, &mut forgotten);
@@ -108,11 +133,17 @@ impl SharedHistory {
         } else {
             ledgers = history.take_ledgers();
         }
-        let replaced = history.take_messages(first + missing);
-        let evicted = history.push(slots.into_iter(), &mut forgotten);
+        let left = history.replace(slots, first + missing, &mut forgotten);
         drop(history);
-        drop((replaced, evicted, ledgers, forgotten, left_out));
+        drop((left, ledgers, forgotten));
         Ok(())
+    }
+
+    /// Replaces the head.
+    pub fn set_head(&self, head: Vec<Slot>) {
+        let mut forgotten = Vec::new();
+        let left = self.lock().set_head(head, &mut forgotten);
+        drop((left, forgotten));
     }
 
     /// Takes out the newest message.
@@ -125,53 +156,60 @@ impl SharedHistory {
     pub fn remove(&self, index: isize) -> Result<Py<PyAny>, usize> {
         let mut forgotten = Vec::new();
         let mut history = self.lock();
-        let position = history.position(index)?;
-        history.remove(position, &mut forgotten).ok_or(history.messages().len())
+        let place = history.place(index)?;
+        history.remove(place, &mut forgotten).ok_or(history.len())
     }
 
     /// Takes out all messages.
     pub fn clear(&self) {
+        let mut forgotten = Vec::new();
         let mut history = self.lock();
         let first = history.messages().first();
-        let taken = (history.take_ledgers(), history.take_messages(first));
+        let taken = (history.take_ledgers(), history.take_messages(first, &mut forgotten));
         drop(history);
-        drop(taken);
+        drop((taken, forgotten));
     }
 
     /// The message at `index`, counted from the newest if negative; `Err` has the number of messages.
     pub fn message(&self, py: Python<'_>, index: isize) -> Result<Py<PyAny>, usize> {
         let history = self.lock();
-        let message = history.messages().get(history.position(index)?);
-        message.map(|message| message.clone_ref(py)).ok_or(history.messages().len())
+        let message = history.get(history.place(index)?);
+        message.map(|message| message.clone_ref(py)).ok_or(history.len())
     }
 
     /// All messages, oldest first.
     pub fn messages(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        self.lock().messages().iter().map(|message| message.clone_ref(py)).collect()
+        let history = self.lock();
+        history.list(0..history.len()).map(|message| message.clone_ref(py)).collect()
     }
 
     /// At most `count` messages from the one at `index` on, oldest first.
     pub fn messages_at(&self, py: Python<'_>, index: usize, count: usize) -> Vec<Py<PyAny>> {
         let history = self.lock();
-        let messages = history.messages().since(history.messages().first() + index as u64);
-        messages.take(count).map(|message| message.clone_ref(py)).collect()
+        let end = index.saturating_add(count).min(history.len());
+        history.list(index.min(end)..end).map(|message| message.clone_ref(py)).collect()
+    }
+
+    /// The messages at these positions, oldest first; `Err` has a position that a message has left for others.
+    pub fn slice(&self, py: Python<'_>, range: Range<u64>) -> Result<Vec<Py<PyAny>>, u64> {
+        let history = self.lock();
+        let messages = history.slice(range)?;
+        Ok(messages.into_iter().map(|message| message.clone_ref(py)).collect())
     }
 
     /// All messages, oldest first, and what the rules know of each.
     pub fn slots(&self, py: Python<'_>) -> Vec<Slot> {
-        let history = self.lock();
-        let messages = history.messages().iter().map(|message| message.clone_ref(py));
-        messages.zip(history.outlines().iter().copied()).collect()
+        self.lock().all().map(|(message, outline)| (message.clone_ref(py), outline)).collect()
     }
 
     /// The number of messages.
     pub fn len(&self) -> usize {
-        self.lock().messages().len()
+        self.lock().len()
     }
 
-    /// The most messages that are kept, `None` for any number.
-    pub fn bound(&self) -> Option<NonZeroUsize> {
-        self.lock().messages().bound()
+    /// What is fixed with it.
+    pub fn bounds(&self) -> Bounds {
+        self.lock().bounds()
     }
 
     /// Forgets every count and reads every outline again.
@@ -183,19 +221,20 @@ impl SharedHistory {
             outlines.push((message, outline));
             turns.item_done();
         }
+        let mut forgotten = Vec::new();
         let mut history = self.lock();
         let ledgers = history.take_ledgers();
         // Messages that were put or left meanwhile are not among those read; the others keep their order.
         let mut read = outlines.iter().peekable();
-        for position in history.range() {
-            let is_same = |(message, _): &&Slot| history.messages().get(position).is_some_and(|now| now.is(message));
-            if let Some((_, outline)) = read.next_if(is_same).or_else(|| read.clone().find(is_same)) {
-                let outline = *outline;
-                history.set_outline(position, outline);
-            }
-        }
+        let now = history.all().map(|(message, known)| {
+            let is_same = |(other, _): &&Slot| message.is(other);
+            let found = read.next_if(is_same).or_else(|| read.clone().find(is_same));
+            found.map_or(known, |(_, outline)| *outline)
+        });
+        let now: Vec<Outline> = now.collect();
+        let evicted = history.set_outlines(now, &mut forgotten);
         drop(history);
-        drop((ledgers, outlines));
+        drop((ledgers, outlines, evicted, forgotten));
         Ok(())
     }
 
@@ -203,14 +242,14 @@ impl SharedHistory {
     ///
     /// If other threads or the counter itself change the history all the while, the answer is the window of the history
     /// as it was at one moment of the call.
-    pub fn window(&self, py: Python<'_>, policy: &Arc<Policy>, allowance: i64, verify: bool) -> PyResult<Window> {
-        if let Answer::Window(window) = self.search(py, policy, allowance, verify, None)? {
+    pub fn window(&self, py: Python<'_>, policy: &Arc<Policy>, limits: Limits, verify: bool) -> PyResult<Window> {
+        if let Answer::Window(window) = self.search(py, policy, limits, verify, None)? {
             return Ok(window);
         }
         // Counted anew: what was counted before may have changed too, and nobody checks it any more.
         let moment = Self { inner: Mutex::new(self.copied(py)) };
         drop(moment.lock().take_ledgers());
-        match moment.search(py, policy, allowance, false, None)? {
+        match moment.search(py, policy, limits, false, None)? {
             Answer::Window(window) => Ok(window),
             _ => Err(PyRuntimeError::new_err("a history that nobody can reach changed during a search")),
         }
@@ -222,10 +261,10 @@ impl SharedHistory {
         &self,
         py: Python<'_>,
         policy: &Arc<Policy>,
-        allowance: i64,
+        limits: Limits,
         most: i64,
     ) -> PyResult<Option<Window>> {
-        match self.search(py, policy, allowance, true, Some(most))? {
+        match self.search(py, policy, limits, true, Some(most))? {
             Answer::Window(window) => Ok(Some(window)),
             Answer::Changing | Answer::TooMuch => Ok(None),
         }
@@ -236,19 +275,19 @@ impl SharedHistory {
         &self,
         py: Python<'_>,
         policy: &Arc<Policy>,
-        allowance: i64,
+        limits: Limits,
         verify: bool,
         mut most: Option<i64>,
     ) -> PyResult<Answer> {
-        let mut query = Query::new(Arc::clone(policy), policy.accounting(), allowance);
+        let rule = self.lock().bounds().rule;
+        let mut query = Query::new(Arc::clone(policy), rule, limits);
         let mut turns = Turns::new(py);
         loop {
             let mut history = self.lock();
             match query.next(&mut history) {
-                Next::Read(range) => {
-                    let messages = history.messages().since(range.start);
-                    let messages = messages.take((range.end - range.start) as usize);
-                    let messages: Vec<Py<PyAny>> = messages.map(|message| message.clone_ref(py)).collect();
+                Next::Read(wanted) => {
+                    let messages: Vec<Py<PyAny>> =
+                        history.wanted(&wanted).into_iter().map(|message| message.clone_ref(py)).collect();
                     drop(history);
                     if most.is_some() && policy.calls_python() {
                         return Ok(Answer::TooMuch);
@@ -267,31 +306,31 @@ impl SharedHistory {
                     policy.feed(py, &mut query, contents)?;
                     turns.offer();
                 }
-                Next::Found(None) => return Ok(Answer::Window(Window { messages: Vec::new(), tokens: Some(0) })),
-                Next::Found(Some(fit)) => {
-                    let messages = history.messages().since(fit.start).take((query.end() - fit.start) as usize);
-                    let messages: Vec<Py<PyAny>> = messages.map(|message| message.clone_ref(py)).collect();
-                    let ledger = if verify { history.ledger(policy) } else { None };
-                    let pins = ledger.into_iter().filter(|ledger| ledger.first() <= fit.start);
-                    let pins = pins.flat_map(|ledger| ledger.pins_since(fit.start));
-                    let pins: Vec<Pin> = pins.map(|pin| pin.clone_ref(py)).collect();
+                Next::Found(found) => {
+                    let messages = history.window(&found, query.end()).map(|message| message.clone_ref(py));
+                    let messages: Vec<Py<PyAny>> = messages.collect();
+                    let pins = if verify { Pins::of(py, &history, policy, &found) } else { Pins::default() };
                     drop(history);
-                    let mut changed: Option<(u64, u64)> = None;
-                    for ((position, message), pin) in (fit.start..).zip(&messages).zip(&pins) {
-                        if !policy.still_has(message.bind(py), pin.bind(py))? {
-                            changed = Some((changed.map_or(position, |(first, _)| first), position));
-                        }
-                        turns.item_done();
-                    }
-                    let Some((first, last)) = changed else {
-                        return Ok(Answer::Window(Window { messages, tokens: fit.tokens }));
+                    let Some(changed) = pins.changed(py, policy, &found, &messages)? else {
+                        let Found { head, question, start, tokens } = found;
+                        return Ok(Answer::Window(Window { messages, tokens, start, question, head: head.len() }));
                     };
                     let mut forgotten = Vec::new();
                     let mut history = self.lock();
                     if history.generation() == query.generation() {
-                        history.forget_changed(policy, first, last, &mut forgotten);
+                        match changed {
+                            Changed::Head => history.forget_head(policy, &mut forgotten),
+                            Changed::Question => history.forget_ledger(policy, &mut forgotten),
+                            Changed::Messages(first, last) => {
+                                history.forget_changed(policy, first, last, &mut forgotten);
+                            }
+                        }
                     }
                     drop(history);
+                }
+                Next::HeadTooLong(head) => {
+                    let (initial, limit) = (limits.initial_token_count, limits.token_limit);
+                    return Err(Error::HeadExceedsLimit { head, initial, limit }.into());
                 }
                 Next::Changing => return Ok(Answer::Changing),
             }
@@ -321,12 +360,12 @@ impl SharedHistory {
             // Held by another thread: what is not shown is taken to be in use.
             Err(TryLockError::WouldBlock) => return Ok(()),
         };
-        for message in history.messages().iter() {
+        for (message, _) in history.all() {
             visit.call(message)?;
         }
         let mut policies = vec![(own, 1)];
         for (policy, ledger) in history.ledgers() {
-            for pin in ledger.pins_since(0) {
+            for pin in ledger.pins() {
                 visit.call(pin)?;
             }
             match policies.iter_mut().find(|(known, _)| Arc::ptr_eq(known, policy)) {
@@ -341,6 +380,72 @@ impl SharedHistory {
             }
         }
         Ok(())
+    }
+}
+
+/// What the messages of a window were counted as.
+#[derive(Default)]
+struct Pins {
+    head: Vec<Pin>,
+    question: Option<Pin>,
+    messages: Vec<Pin>,
+}
+
+/// Which messages of a window are not what was counted.
+enum Changed {
+    /// Some of the head.
+    Head,
+    /// The question that it carries.
+    Question,
+    /// Some between these positions.
+    Messages(u64, u64),
+}
+
+impl Pins {
+    fn of(py: Python<'_>, history: &Inner, policy: &Arc<Policy>, found: &Found) -> Self {
+        let Some(ledger) = history.ledger(policy) else { return Self::default() };
+        let head = ledger.head().get(found.head.clone()).unwrap_or_default();
+        let is_counted = !ledger.is_empty() && ledger.first() <= found.start;
+        Self {
+            head: head.iter().map(|(_, pin)| pin.clone_ref(py)).collect(),
+            question: found.question.and_then(|position| ledger.pin_of_question(position)).map(|pin| pin.clone_ref(py)),
+            messages: if is_counted {
+                ledger.pins_since(found.start).map(|pin| pin.clone_ref(py)).collect()
+            } else {
+                Vec::new()
+            },
+        }
+    }
+
+    /// What has changed of the window `found`, whose messages are given.
+    fn changed(
+        &self,
+        py: Python<'_>,
+        policy: &Policy,
+        found: &Found,
+        messages: &[Py<PyAny>],
+    ) -> PyResult<Option<Changed>> {
+        let mut turns = Turns::new(py);
+        let (head, behind) = messages.split_at(found.head.len().min(messages.len()));
+        for (message, pin) in head.iter().zip(&self.head) {
+            if !policy.still_has(message.bind(py), pin.bind(py))? {
+                return Ok(Some(Changed::Head));
+            }
+        }
+        let (question, behind) = behind.split_at(usize::from(found.question.is_some()).min(behind.len()));
+        for (message, pin) in question.iter().zip(&self.question) {
+            if !policy.still_has(message.bind(py), pin.bind(py))? {
+                return Ok(Some(Changed::Question));
+            }
+        }
+        let mut changed: Option<(u64, u64)> = None;
+        for ((position, message), pin) in (found.start..).zip(behind).zip(&self.messages) {
+            if !policy.still_has(message.bind(py), pin.bind(py))? {
+                changed = Some((changed.map_or(position, |(first, _)| first), position));
+            }
+            turns.item_done();
+        }
+        Ok(changed.map(|(first, last)| Changed::Messages(first, last)))
     }
 }
 

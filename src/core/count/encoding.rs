@@ -204,7 +204,6 @@ impl Counter for Encoding {
 mod tests {
     use super::{ENCODINGS, Encoding, Error, LONGEST_SPECIAL};
     use crate::core::joined::{Before, SLACK, Text, measure, opening, tail};
-    
 
     fn tokens(name: &str, text: &str) -> i64 {
         Encoding::named(name).map_or(-1, |encoding| encoding.tokens(text))
@@ -243,8 +242,30 @@ mod tests {
 
     /// Whitespace of every kind, and what it may share tokens with.
     const FRAGMENTS: [&str; 24] = [
-        "", " ", "\n", "ab", "don't ", " x\n\n", "\u{a0}", "世界", "12345", "<|endoftext|>", "\t?!\n", "é\u{301}", "    ", "\t",
-        " \n", "\r\n", "\u{3000}", "\u{2028}\n", "Oklahoma", "}\n", "=====", "👍🏽", "\n\n\n        ", "a b\n ",
+        "",
+        " ",
+        "\n",
+        "ab",
+        "don't ",
+        " x\n\n",
+        "\u{a0}",
+        "世界",
+        "12345",
+        "<|endoftext|>",
+        "\t?!\n",
+        "é\u{301}",
+        "    ",
+        "\t",
+        " \n",
+        "\r\n",
+        "\u{3000}",
+        "\u{2028}\n",
+        "Oklahoma",
+        "}\n",
+        "=====",
+        "👍🏽",
+        "\n\n\n        ",
+        "a b\n ",
     ];
 
     fn random_texts(seed: &mut u64) -> Vec<Text> {
@@ -266,7 +287,12 @@ mod tests {
                 for (end, text) in texts.iter().enumerate().filter(|(_, text)| !text.blank) {
                     let Ok(segment) = measure(encoding, before, &texts[from..=end]);
                     for (index, tokens) in segment.blank_openings {
-                        assert_eq!(Ok(tokens), opening(encoding, &texts[from + index..=end]), "{}: {texts:?}", encoding.name);
+                        assert_eq!(
+                            Ok(tokens),
+                            opening(encoding, &texts[from + index..=end]),
+                            "{}: {texts:?}",
+                            encoding.name
+                        );
                     }
                     total += segment.step;
                     (before, from) = (Before::after(&text.text), end + 1);

@@ -1,0 +1,84 @@
+//! Arguments of Python calls: numbers, indexes and what a window may have.
+
+use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
+
+use super::strings::type_name;
+use crate::core::error::Error;
+use crate::core::policy::StartOn;
+
+/// A token limit.
+pub fn limit(value: &Bound<'_, PyAny>) -> PyResult<i64> {
+    let limit = integer(value, "token_limit")?;
+    if limit < 1 { Err(Error::TokenLimit { limit }.into()) } else { Ok(limit) }
+}
+
+/// An integer argument. A bool is one in Python, but never meant as one here.
+pub fn integer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
+    if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
+        return Err(PyTypeError::new_err(format!(
+            "{name} must be an integer, got {} ({})",
+            value.repr()?,
+            type_name(value)
+        )));
+    }
+    value.extract().map_err(|_| {
+        let shown = value.str().map_or_else(|_| "one of thousands of digits".to_owned(), |value| value.to_string());
+        PyValueError::new_err(format!("{name} must be between -2**63 and 2**63 - 1, got {shown}"))
+    })
+}
+
+/// An index, counted from the newest if negative; `None` if it is too large for any ring.
+pub fn position(index: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
+    let py = index.py();
+    match index.extract() {
+        Ok(index) => Ok(Some(index)),
+        Err(error) if error.is_instance_of::<PyOverflowError>(py) => Ok(None),
+        Err(error) if error.is_instance_of::<PyTypeError>(py) => {
+            Err(PyTypeError::new_err(format!("an index must be an integer or a slice, got {}", type_name(index))))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// The error for an index of a ring of so many messages.
+pub fn out_of_range(index: &Bound<'_, PyAny>, length: usize) -> PyErr {
+    let shown = index.str().map_or_else(|_| "of thousands of digits".to_owned(), |index| index.to_string());
+    PyIndexError::new_err(format!("index {shown} is out of range for a ring of {length} messages"))
+}
+
+/// What a window may begin with.
+pub fn start_on(value: &Bound<'_, PyAny>) -> PyResult<Option<StartOn>> {
+    if value.is_none() {
+        return Ok(Some(StartOn::Any));
+    }
+    let is_user = value.cast::<PyString>().is_ok_and(|name| name.to_str().is_ok_and(|name| name == "user"));
+    if is_user { Ok(Some(StartOn::User)) } else { Err(Error::StartOn { given: value.repr()?.to_string() }.into()) }
+}
+
+/// A bool argument. Nothing else is meant as one here: `include_system="no"` would be true.
+pub fn boolean(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
+    value.extract().map_err(|_| {
+        PyTypeError::new_err(format!("{name} must be a bool, got {} ({})", shown(value), type_name(value)))
+    })
+}
+
+/// A share from 0 to 1.
+pub fn ratio(value: &Bound<'_, PyAny>) -> PyResult<f64> {
+    let is_number =
+        (value.is_instance_of::<PyFloat>() || value.is_instance_of::<PyInt>()) && !value.is_instance_of::<PyBool>();
+    if !is_number {
+        return Err(PyTypeError::new_err(format!(
+            "retention_ratio must be a number between 0 and 1, got {} ({})",
+            shown(value),
+            type_name(value)
+        )));
+    }
+    let ratio = value.extract().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
+    ratio.ok_or_else(|| Error::RetentionRatio { ratio: shown(value) }.into())
+}
+
+fn shown(value: &Bound<'_, PyAny>) -> String {
+    value.repr().map_or_else(|_| "an object".to_owned(), |shown| shown.to_string())
+}
