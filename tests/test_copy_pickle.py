@@ -180,7 +180,7 @@ class Named(MessageRing[Any]):
 
 
 def test_a_subclass_with_other_arguments_says_which(make_copy: Copy) -> None:
-    ring = Named("mine", 5, measure="text")
+    ring = Named("mine", 5)
     ring.put(Message("user", "one"))
     other = make_copy(ring)
     assert (type(other), other.name, other.token_limit, len(other)) == (Named, "mine", 5, 1)
