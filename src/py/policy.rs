@@ -52,7 +52,7 @@ pub enum Counted<'py> {
 /// What a message costs to count beside its characters, as a number of characters: empty ones take 2 to 6 us each.
 const MESSAGE_COST: i64 = 64;
 
-impl<'py> Counted<'py> {
+impl Counted<'_> {
     /// What it costs to count it, in characters. A string of a subclass may say any length: it costs more than can be paid.
     pub fn cost(&self) -> i64 {
         let length = |text: &Bound<'_, PyAny>| {
@@ -68,18 +68,6 @@ impl<'py> Counted<'py> {
             Self::Tokens(_) => 0,
         };
         characters.saturating_add(MESSAGE_COST)
-    }
-
-    /// Its content for the core, and its pin.
-    pub fn content(self, py: Python<'py>) -> PyResult<(Content, Pin)> {
-        match self {
-            Self::Text(pin) => Ok((Content::Joined(format::text::text(&pin)?), pin.unbind())),
-            Self::Message(reading) => {
-                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<_>>()?;
-                Ok((Content::Item { texts, constant: reading.overhead() }, reading.pin(py)?))
-            }
-            Self::Tokens(tokens) => Ok((Content::Measured(tokens), py.None())),
-        }
     }
 }
 
@@ -172,6 +160,20 @@ impl Policy {
         }
     }
 
+    /// What was read of `message` for the core, and the pin: what tells later whether the message is still what was counted.
+    /// Where a callable or a format in Python looks at it, that is the message itself.
+    pub fn content<'py>(&self, counted: Counted<'py>, message: &Bound<'py, PyAny>) -> PyResult<(Content, Pin)> {
+        match counted {
+            Counted::Text(pin) => Ok((Content::Joined(format::text::text(&pin)?), pin.unbind())),
+            Counted::Message(reading) => {
+                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<Vec<_>>>()?;
+                let pin = self.format.pin(&reading, &texts, message)?;
+                Ok((Content::Item { texts, constant: reading.overhead() }, pin))
+            }
+            Counted::Tokens(tokens) => Ok((Content::Measured(tokens), message.clone().unbind())),
+        }
+    }
+
     /// Whether counting is Python's, which may take any time.
     pub fn calls_python(&self) -> bool {
         matches!(self.measure, Measure::Callable(_)) || matches!(self.counter.get().counting(), Counting::Callable(_))
@@ -182,8 +184,8 @@ impl Policy {
         match self.measure {
             Measure::Text => format::text::still_has(message, pin),
             Measure::Message => self.format.still_has(message, pin),
-            // A callable may look at anything.
-            Measure::Callable(_) => Ok(true),
+            // A callable may look at anything, so only another message is known to be another.
+            Measure::Callable(_) => Ok(message.is(pin)),
         }
     }
 
@@ -214,7 +216,7 @@ impl Policy {
     /// Tokens of one message alone.
     pub fn count(&self, message: &Bound<'_, PyAny>) -> PyResult<i64> {
         let py = message.py();
-        let (content, _pin) = self.read(message)?.content(py)?;
+        let (content, _pin) = self.content(self.read(message)?, message)?;
         match (self.counter.get().counting(), &self.measure) {
             (Counting::Native(encoding), Measure::Text) => {
                 let encoding = *encoding;
