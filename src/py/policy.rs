@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::intern;
@@ -244,20 +244,22 @@ impl Policy {
 /// What a callable says that `message` counts as.
 fn measured(callable: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult<i64> {
     let tokens = callable.call1((message,))?;
+    // A number of thousands of digits has no repr.
+    let shown = || tokens.repr().map_or_else(|_| "one that cannot be shown".to_owned(), |repr| repr.to_string());
     // Integers of other libraries have an __index__; a bool has one too, but is never meant.
-    let count = if tokens.is_instance_of::<PyBool>() { None } else { tokens.getattr_opt(intern!(tokens.py(), "__index__"))? };
-    let Some(count) = count else {
+    if tokens.is_instance_of::<PyBool>() || !tokens.get_type().hasattr(intern!(tokens.py(), "__index__"))? {
         return Err(PyTypeError::new_err(format!(
             "a measure must return a message's tokens as an integer, got {} ({})",
-            tokens.repr()?,
+            shown(),
             type_name(&tokens)
         )));
-    };
-    match count.call0()?.extract::<i64>() {
+    }
+    match tokens.extract::<i64>() {
         Ok(count) if (0..=1 << 40).contains(&count) => Ok(count),
+        Err(error) if !error.is_instance_of::<PyOverflowError>(tokens.py()) => Err(error),
         _ => Err(PyValueError::new_err(format!(
             "a measure must return between 0 and 2**40 tokens for a message, got {}",
-            tokens.repr()?
+            shown()
         ))),
     }
 }
