@@ -69,6 +69,7 @@ _SQLITE_BY_TEXT = {
     "disk is full": "SQLITE_FULL",
     "disk I/O": "SQLITE_IOERR",
     "unable to open": "SQLITE_CANTOPEN",
+    "readonly": "SQLITE_READONLY",
     "not a database": "SQLITE_NOTADB",
     "malformed": "SQLITE_CORRUPT",
     "constraint": "SQLITE_CONSTRAINT",
@@ -120,10 +121,14 @@ def store_error(error: Exception, url: str, file: str | None = None) -> StoreErr
         advice = "is behind a pooler that takes no settings; add ?startup_options=none to the URL"
     elif kind is StoreUnavailableError and isinstance(reported, sqlite3.Error):
         advice = "cannot be read or written now; check the disk and try again"
-        if file is not None and _sqlite_code(reported).startswith("SQLITE_CANTOPEN") and (why := _why_not_open(file)):
-            kind, advice = StoreError, f"cannot be opened, {why}"
     elif kind is StoreUnavailableError and _is_refused(reported):
         advice = "refused the connection"
+    if file is not None and isinstance(reported, sqlite3.Error):
+        code = _sqlite_code(reported)
+        if code.startswith("SQLITE_CANTOPEN") and (why := _why_not_open(file)):
+            kind, advice = StoreError, f"cannot be opened, {why}"
+        elif code.startswith("SQLITE_READONLY") and (why := _why_not_in_folder(os.path.dirname(file))):
+            advice = f"cannot be used, {why}"
     return kind(f"{url} {advice}: {' '.join(words.split())}")
 
 
@@ -143,13 +148,19 @@ def _why_not_open(file: str) -> str | None:
             return None
     if os.path.isdir(file):
         return f"{file!r} is a folder"
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return f"this user may not write to its folder {folder!r}, where SQLite keeps a log beside it"
+    if why := _why_not_in_folder(folder):
+        return why
     if not os.path.exists(file):
         return f"it is not there, and cannot be made in {folder!r}"
     if not os.access(file, os.R_OK):
         return "this user may not read it"
     return None
+
+
+def _why_not_in_folder(folder: str) -> str | None:
+    if os.access(folder, os.W_OK | os.X_OK):
+        return None
+    return f"this user may not write to its folder {folder!r}, where SQLite keeps a log beside the file"
 
 
 def _kind(error: BaseException) -> type[StoreError]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import Any
@@ -179,9 +178,10 @@ def check_limits(token_limit: int, initial_token_count: int) -> int:
     """Return the tokens that a window may have.
 
     Raises:
-        TypeError, ValueError: as `MessageRing.get`, which knows what limits are; and if there is no token limit.
+        TypeError, ValueError: as `MessageRing.get`, which knows what limits are; also for None.
     """
-    if token_limit is None:
-        raise TypeError("token_limit must be an int, got None")
+    for name, limit in (("token_limit", token_limit), ("initial_token_count", initial_token_count)):
+        if limit is None:  # which means no limit to a ring
+            raise TypeError(f"{name} must be an integer, got None")
     MessageRing[Any](token_limit).get(initial_token_count=initial_token_count)
-    return operator.index(token_limit) - operator.index(initial_token_count)
+    return token_limit - initial_token_count
