@@ -29,7 +29,9 @@ pub fn _measure_appended(
     }
     let Appended { sums, starts, blank_tail, closed } = match counter.get().counting() {
         Counting::Native(encoding) => {
-            let little = earlier.is_empty() && texts.iter().map(|text| text.text.len()).sum::<usize>() < DETACH_BYTES;
+            // Among blank texts, each is counted with all that follow.
+            let bytes = texts.iter().map(|text| text.text.len() + 1).sum::<usize>();
+            let little = earlier.is_empty() && bytes * texts.len() < DETACH_BYTES;
             let work = || append(*encoding, earlier, texts);
             let Ok(appended) = if little { work() } else { py.detach(work) };
             appended

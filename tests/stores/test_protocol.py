@@ -308,10 +308,10 @@ def test_a_window_refuses_what_is_no_limit(store: Any) -> None:
         with pytest.raises(ValueError, match=r"^token_limit must be between -2\*\*63 and 2\*\*63 - 1, got "):
             store.window(key, 2**63)
         for limit in (True, 1.5, "3", None):
-            with pytest.raises(TypeError):
+            with pytest.raises(TypeError, match=r"^token_limit must be an integer, got "):
                 store.window(key, limit)
-        with pytest.raises(TypeError):
-            store.window(key, 10, "1")
+            with pytest.raises(TypeError, match=r"^initial_token_count must be an integer, got "):
+                store.window(key, 10, limit)
 
 
 def test_a_run_without_a_legal_start(store: Any) -> None:

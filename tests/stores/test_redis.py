@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -23,7 +24,7 @@ from stores.servers import PASSWORD, ValkeyServer
 # Each may not break out of the tag, nor have the keys of another.
 SESSIONS = ["", "%", "%25", "%7D", "}", "{", "{}", "}{", "a}:session", "*", "a", "{a}", "ä\n", "%257D", "a:records"]
 
-HELLO = Record("user", "Hello")
+HELLO, OPEN = Record("user", "Hello"), Record("tool", "\n")
 
 
 @pytest.fixture
@@ -225,6 +226,69 @@ def fork(work: Callable[[], bool]) -> int:
     return child
 
 
+@pytest.mark.parametrize(
+    ("history", "change"),
+    [
+        ([HELLO, OPEN, HELLO], ("append", [HELLO])),
+        ([HELLO, OPEN], ("append", [HELLO])),
+        ([OPEN], ("append", [HELLO])),  # which makes the first start
+        ([], ("append", [HELLO])),
+        ([HELLO, OPEN], ("replace", [OPEN])),
+        ([OPEN], ("replace", [HELLO, HELLO])),
+        ([HELLO], ("replace", [])),
+        ([HELLO, HELLO, OPEN], ("pop",)),
+        ([HELLO, HELLO], ("pop", 0)),
+        ([HELLO], ("pop",)),
+        ([HELLO, OPEN, HELLO], ("recount",)),
+    ],
+)
+@pytest.mark.parametrize(
+    "seconds", [(100, 100, 100), (100, None, None), (None, 100, 200), (300, 200, None), (None,) * 3]
+)
+def test_keys_that_somebody_lets_expire_do_so_together(
+    client: redis.Redis,
+    call: Callable[..., Any],
+    history: list[Record],
+    change: tuple[Any, ...],
+    seconds: tuple[int | None, ...],
+) -> None:
+    """The latest time of those there are is that of all."""
+    call("replace", "ada", history)
+    keys = layout.keys_of("ada")
+    for key, expiry in zip(keys, seconds, strict=True):
+        if expiry is not None:
+            client.expire(key, expiry)
+
+    def expiries() -> list[int]:
+        return [client.pexpiretime(key.decode()) for key in keys if client.exists(key)]
+
+    latest = max(expiries())
+    method, *arguments = change
+    call(method, "ada", *arguments)
+    left = expiries()
+    assert max(left) - min(left) <= 5  # milliseconds: within a script of Redis 7.0 the clock goes on
+    assert abs(max(left) - latest) <= 1_000 if latest > 0 else left == [-1] * len(left)
+    if latest > 0:
+        for key in keys:
+            client.pexpire(key, 1)
+        time.sleep(0.01)
+        assert call("window", "ada", 10) == []
+        call("append", "ada", [HELLO])
+        assert [client.ttl(key) for key in keys] == [-1, -1, -1]
+        assert call("all", "ada") == [HELLO]
+
+
+def test_an_idle_connection_that_was_closed_is_replaced(
+    client: redis.Redis, valkey_url: str, connect: Callable[[str], Any]
+) -> None:
+    for parameter in ("protocol=2", "protocol=3"):
+        call = connect(f"{valkey_url}?{parameter}")
+        call("replace", "ada", [HELLO])
+        client.client_kill_filter(_type="normal", skipme=True)
+        call("append", "ada", [HELLO])
+        assert call("all", "ada") == [HELLO, HELLO]
+
+
 def test_a_child_process_has_connections_of_its_own(store: RedisStore) -> None:
     def work() -> bool:
         for number in range(50):
@@ -241,7 +305,7 @@ def test_a_child_process_has_connections_of_its_own(store: RedisStore) -> None:
 
 
 def test_a_process_may_fork_while_another_thread_connects(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, is_making, go_on = redis_server._client, threading.Event(), threading.Event()
+    make, is_making, go_on = redis_server._pooled, threading.Event(), threading.Event()
 
     def slowly(*arguments: Any) -> Any:
         is_making.set()
@@ -253,7 +317,7 @@ def test_a_process_may_fork_while_another_thread_connects(store: RedisStore, mon
         store.append("ada", [HELLO])
         return store.all("ada") == [HELLO]
 
-    monkeypatch.setattr(redis_server, "_client", slowly)
+    monkeypatch.setattr(redis_server, "_pooled", slowly)
     thread = threading.Thread(target=store.keys)
     thread.start()
     is_making.wait()

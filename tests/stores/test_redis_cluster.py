@@ -1,14 +1,16 @@
 """`RedisStore` on a cluster of three servers."""
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 from chatring import MessageRing
-from chatring.stores import Record, StoreError, StoreUnavailableError
+from chatring.stores import Record, StoreError, StoreUnavailableError, open_store
 from chatring.stores.redis_layout import keys_of
 from redis.crc import key_slot
 
@@ -26,7 +28,8 @@ class ClusterNode(ValkeyServer):
     """A server that serves a third of the slots."""
 
     def __init__(self) -> None:
-        super().__init__(cluster_enabled="yes", appendonly="no")
+        # A server that gave its last slot away would else be a replica at once.
+        super().__init__(cluster_enabled="yes", appendonly="no", cluster_allow_replica_migration="no")
         # The port by which the servers of a cluster talk is otherwise 10,000 higher, which may be no port.
         self._settings["cluster-port"] = str(self.bus_port)
 
@@ -143,3 +146,166 @@ def test_a_cluster_that_is_not_there_and_one_without_a_server(
     wait_until_it_serves(nodes)
     call("append", session, [Record("user", "Hello")])  # to the server that was started anew, and kept nothing
     assert call("all", session) == [Record("user", "Hello")]
+
+
+HELLO, BYE, BLANK = Record("user", "Hello"), Record("user", "Bye"), Record("tool", "")
+HISTORIES: dict[str, list[Record] | None] = {
+    "several": [HELLO, Record("assistant", "one two", b"payload"), BLANK, BYE, Record("user", "open\n")],
+    "one": [HELLO],
+    "blank": [BLANK, Record("user", "\n")],
+    "empty": [],
+    "none": None,
+}
+CALLS: list[tuple[Any, ...]] = [
+    ("append", [BYE]),
+    ("append", [BLANK, BYE, *[HELLO] * 4_100]),
+    ("replace", [BYE, BLANK]),
+    ("replace", [BLANK]),
+    ("replace", []),
+    ("pop",),
+    ("pop", 0),
+    ("pop", 1),
+    ("recount",),
+    ("delete",),
+    ("window", 5),
+    ("window", 1),
+    ("all",),
+    ("length",),
+    ("token_count",),
+]
+
+
+class MovingSlot:
+    """A slot that the first server of a cluster gives to the second, key by key."""
+
+    def __init__(self, slot: int, source: Any, target: Any, port_of_target: int) -> None:
+        self._slot, self._source, self._target, self._port = slot, source, target, port_of_target
+        self._ids = [client.execute_command("CLUSTER MYID").decode() for client in (source, target)]
+        target.execute_command("CLUSTER SETSLOT", slot, "IMPORTING", self._ids[0])
+        source.execute_command("CLUSTER SETSLOT", slot, "MIGRATING", self._ids[1])
+
+    def move(self, keys: list[bytes]) -> None:
+        if keys:
+            arguments = ("127.0.0.1", self._port, "", 0, 5_000, "AUTH", PASSWORD, "KEYS", *keys)
+            self._source.execute_command("MIGRATE", *arguments)
+
+    def end(self) -> None:
+        while keys := self._source.execute_command("CLUSTER GETKEYSINSLOT", self._slot, 10):
+            self.move(keys)
+        for client in (self._target, self._source):
+            client.execute_command("CLUSTER SETSLOT", self._slot, "NODE", self._ids[1])
+
+
+def outcome(call: Callable[..., Any], method: str, *arguments: Any) -> Any:
+    """Return what a call returns, or what it says of the slot or the index."""
+    try:
+        return call(method, *arguments)
+    except IndexError as error:
+        return str(error)
+    except StoreUnavailableError as error:
+        return str(error).partition(" ")[2]
+
+
+REFUSED = (
+    "is moving the slot of this session to another server, and has not all of its keys in one place; nothing was done, "
+    "try again when the slot has moved"
+)
+
+
+class _FewWithoutPause(int):
+    """How often redis-py is redirected before it gives up. It pauses in the second half of these."""
+
+    def __truediv__(self, _: float) -> float:
+        return 0
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let redis-py follow four redirections without a pause: 16 with pauses take half a second."""
+    for cluster in (redis.RedisCluster, redis.asyncio.RedisCluster):
+        monkeypatch.setattr(cluster, "RedisClusterRequestTTL", _FewWithoutPause(4))
+
+
+@pytest.fixture(scope="module")
+def sessions() -> Iterator[str]:
+    """Sessions of the first server, none in the slot of an earlier one."""
+    used: set[int] = set()
+
+    def names() -> Iterator[str]:
+        for number in itertools.count():
+            slot = key_slot(keys_of(f"moving {number}")[0])
+            if slot < SLOTS // 3 and slot not in used:
+                used.add(slot)
+                yield f"moving {number}"
+
+    return names()
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("history", HISTORIES)
+def test_a_call_while_the_slot_moves_is_right_or_changes_nothing(
+    nodes: list[ClusterNode], url: str, connect: Callable[[str], Any], sessions: Iterator[str], history: str
+) -> None:
+    """Every method, for every part of the keys that the other server has already."""
+    call, records = connect(url), HISTORIES[history]
+    with nodes[0].client() as source, nodes[1].client() as target:
+        for method, *arguments in CALLS:
+            for moved in itertools.product([False, True], repeat=3):
+                key = next(sessions)
+                memory = open_store("memory://")
+                if records is not None:
+                    call("replace", key, records)
+                    memory.replace(key, records)
+                present = [name for name in keys_of(key) if source.exists(name)]
+                if len(present) < 3 and any(moved[len(present) :]):
+                    continue
+                slot = MovingSlot(key_slot(keys_of(key)[0]), source, target, nodes[1].port)
+                slot.move([name for name, is_moved in zip(present, moved, strict=False) if is_moved])
+                context = (method, arguments, present, moved)
+                got = outcome(call, method, key, *arguments)
+                if got == REFUSED:
+                    assert len(present) < 3 or len(set(moved)) == 2, context
+                else:
+                    expected = outcome(
+                        lambda of, *rest, memory=memory: getattr(memory, of)(*rest), method, key, *arguments
+                    )
+                    assert got == expected, context
+                assert [name for name in call("keys") if name == key] == memory.keys(), context
+                slot.end()
+                assert call("all", key) == memory.all(key), context
+                assert call("length", key) == memory.length(key), context
+                assert call("token_count", key) == memory.token_count(key), context
+                for limit in (1, 3, 6, 100_000):
+                    assert call("window", key, limit) == memory.window(key, limit), context
+                call("append", key, [HELLO])
+                memory.append(key, [HELLO])
+                assert call("window", key, 10) == memory.window(key, 10), context
+
+
+def test_a_server_that_joined_and_gets_its_first_slot(
+    nodes: list[ClusterNode], url: str, connect: Callable[[str], Any], sessions: Iterator[str]
+) -> None:
+    """redis-py does not know it: neither what it says of the slot, nor that it has keys."""
+    call, session, other = connect(url), next(sessions), next(sessions)
+    for name in (session, other):
+        call("append", name, [HELLO])
+    with ClusterNode() as joined, joined.client() as target, nodes[0].client() as source:
+        run: Any = target.execute_command
+        run("CLUSTER MEET", "127.0.0.1", nodes[0].port, nodes[0].bus_port)
+        wait_until_it_serves([*nodes, joined])
+        slot = MovingSlot(key_slot(keys_of(session)[0]), source, target, joined.port)
+        slot.move(list(keys_of(session)))
+        assert sorted(call("keys")) == sorted([session, other])
+        for method, *arguments in (("append", [BYE]), ("recount",)):
+            call(method, session, *arguments)
+        assert call("all", session) == [HELLO, BYE]
+        slot.end()
+        assert sorted(connect(url)("keys")) == sorted([session, other])
+        assert sorted(call("keys")) == sorted([session, other])
+        # It gives the slot back, so that the cluster does without it.
+        back = MovingSlot(key_slot(keys_of(session)[0]), target, source, nodes[0].port)
+        back.end()
+        for node in nodes:
+            with node.client() as client:
+                client.execute_command("CLUSTER FORGET", run("CLUSTER MYID"))
+    assert sorted(call("keys")) == sorted([session, other])

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,13 +20,16 @@ from chatring.stores import (
     StoreTimeoutError,
     StoreUnavailableError,
     open_store,
+    redis_sessions,
 )
+from chatring.stores.redis import RedisStore
 from chatring.stores.redis_layout import keys_of
 
 from stores.servers import PASSWORD, ValkeyServer, has_valkey
 
 HELLO = Record("user", "Hello")
 BYE = Record("user", "Bye")
+OPEN = Record("user", "what comes next is counted with this\n")
 AS_A_WHOLE = "a change under way is stored as a whole or not at all, read the session to know"
 
 Call = Callable[..., Any]
@@ -176,6 +180,33 @@ def test_a_server_that_does_not_answer_in_time(
     call("append", "ada", [BYE])
 
 
+@pytest.mark.parametrize("other_writes", [False, True])
+@pytest.mark.parametrize("change", [("append", [BYE]), ("pop",), ("pop", 0), ("recount",)])
+def test_only_other_writers_are_blamed_for_a_change_that_takes_long(
+    valkey_url: str, monkeypatch: pytest.MonkeyPatch, change: tuple[Any, ...], other_writes: bool
+) -> None:
+    now = 0.0
+    with contextlib.closing(RedisStore(valkey_url)) as store, contextlib.closing(RedisStore(valkey_url)) as other:
+        answer = store._server._answer
+
+        def slow_answer(call: Any) -> Any:
+            nonlocal now
+            now += 6  # of the 10 seconds that a change is tried
+            if other_writes:
+                other.append("ada", [OPEN])
+            return answer(call)
+
+        store.append("ada", [HELLO, BYE, OPEN])
+        monkeypatch.setattr(store._server, "_answer", slow_answer)
+        monkeypatch.setattr(redis_sessions, "time", SimpleNamespace(monotonic=lambda: now))
+        method, *arguments = change
+        if other_writes:
+            with pytest.raises(StoreTimeoutError, match="was changed by other writers all the while, for 10 seconds"):
+                getattr(store, method)("ada", *arguments)
+        else:
+            getattr(store, method)("ada", *arguments)
+
+
 def is_busy(client: redis.Redis) -> bool:
     try:
         client.ping()
@@ -262,7 +293,7 @@ def snapshot(client: redis.Redis) -> dict[bytes, object]:
 
 
 READING = "+@scripting +scan +get +llen +lrange +zcard +zrange +zrangebyscore +zscore"
-WRITING = "+set +del +rpush +lset +lrem +zadd +zremrangebyrank"
+WRITING = "+set +pttl +pexpire +del +rpush +ltrim +lset +lrem +zadd +zremrangebyrank"
 
 
 @pytest.fixture
@@ -307,7 +338,8 @@ def test_a_change_of_which_a_part_is_not_allowed(
         except StoreError as error:
             message = str(error)
         if message is not None:
-            assert f"may not call {command.upper()} on chatring:{{ada}}:" in message or method == "delete"
+            of_server = method == "delete" or command == "pttl"  # before anything else
+            assert of_server or f"may not call {command.upper()} on chatring:{{ada}}:" in message
             assert snapshot(client) == before
             refused += 1
         own("all", "ada")
@@ -408,6 +440,13 @@ def test_a_password_is_in_no_message_and_no_log(
             error = error.__cause__ or error.__context__
         assert "pass-w0rd" not in repr(open_store(url))
     assert "pass-w0rd" not in caplog.text
+
+
+def test_a_password_is_in_no_attribute(valkey_url: str) -> None:
+    with contextlib.closing(RedisStore(valkey_url)) as store:
+        store.append("ada", [HELLO])
+        for part in (store, store._server, store._sessions):
+            assert PASSWORD not in repr(vars(part))
 
 
 def test_an_append_of_which_half_reached_the_disk(server: ValkeyServer, connect: Callable[[str], Call]) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import operator
 import threading
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from chatring._core import MessageRing
-from chatring.stores.record import Record, check_key, check_records
+from chatring.stores.appended import load
+from chatring.stores.record import Record, acheck_records, check_key, check_records
 from chatring.stores.store import Store, check_limits, place_of
+
+_T = TypeVar("_T")
 
 
 class MemoryStore(Store):
@@ -89,15 +93,15 @@ class MemoryStore(Store):
     def close(self) -> None:
         """Do nothing: there is no connection."""
 
-    # Nothing here waits, so the async methods answer at once.
+    # Nothing here waits for anything but counting, which may take long.
 
     async def aappend(self, key: str, records: Iterable[Record]) -> None:
         """As `append`."""
-        self.append(key, records)
+        self.append(check_key(key), await acheck_records(records))
 
     async def awindow(self, key: str, token_limit: int, initial_token_count: int = 0) -> list[Record]:
         """As `window`."""
-        return self.window(key, token_limit, initial_token_count)
+        return await self._in_thread(self.window, key, token_limit, initial_token_count)
 
     async def aall(self, key: str) -> list[Record]:
         """As `all`."""
@@ -105,7 +109,7 @@ class MemoryStore(Store):
 
     async def areplace(self, key: str, records: Iterable[Record]) -> None:
         """As `replace`."""
-        self.replace(key, records)
+        self.replace(check_key(key), await acheck_records(records))
 
     async def adelete(self, key: str) -> bool:
         """As `delete`."""
@@ -125,14 +129,21 @@ class MemoryStore(Store):
 
     async def atoken_count(self, key: str) -> int:
         """As `token_count`."""
-        return self.token_count(key)
+        return await self._in_thread(self.token_count, key)
 
     async def arecount(self, key: str) -> None:
         """As `recount`."""
-        self.recount(key)
+        await self._in_thread(self.recount, key)
 
     async def aclose(self) -> None:
         """Do nothing: there is no connection."""
+
+    async def _in_thread(self, method: Callable[..., _T], *arguments: Any) -> _T:
+        def work() -> _T:
+            load(self.counter)
+            return method(*arguments)
+
+        return await asyncio.to_thread(work)
 
     def _ring(self, key: str) -> MessageRing[Record] | None:
         return self._rings.get(check_key(key))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from chatring.stores.record import Record, check_key, check_records
+from chatring.stores.record import Record, acheck_records, check_key, check_records
 from chatring.stores.redis_layout import session_of
 from chatring.stores.redis_server import RedisServer
 from chatring.stores.redis_sessions import RedisSessions
@@ -21,7 +21,8 @@ class RedisStore(Store):
 
     Args:
         url: `redis://user:password@host:6379/0`, `rediss://...` with TLS, or the same with `valkey` and `valkeys`.
-            `?cluster=true` for a cluster. Other parameters are those of redis-py, such as `socket_timeout` (seconds).
+            `?cluster=true` for a cluster. Other parameters are those of redis-py, such as `socket_timeout` (seconds);
+            but `protocol` is always 2.
         counter: as in `Store`.
         counter_name: as in `Store`.
 
@@ -92,7 +93,7 @@ class RedisStore(Store):
     async def aappend(self, key: str, records: Iterable[Record]) -> None:
         """As `append`."""
         check_key(key)
-        if checked := check_records(records):
+        if checked := await acheck_records(records):
             await self._server.arun(self._sessions.append(key, checked))
 
     async def awindow(self, key: str, token_limit: int, initial_token_count: int = 0) -> list[Record]:
@@ -106,7 +107,7 @@ class RedisStore(Store):
 
     async def areplace(self, key: str, records: Iterable[Record]) -> None:
         """As `replace`."""
-        await self._server.arun(self._sessions.replace(check_key(key), check_records(records)))
+        await self._server.arun(self._sessions.replace(check_key(key), await acheck_records(records)))
 
     async def adelete(self, key: str) -> bool:
         """As `delete`."""

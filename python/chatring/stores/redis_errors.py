@@ -40,6 +40,8 @@ _BY_WORD: dict[str, type[StoreError]] = {
 }
 _WORD = re.compile(rf"\b({'|'.join(_BY_WORD)})\b")
 
+_REDIRECTED = (exceptions.MovedError, exceptions.AskError, exceptions.TryAgainError)
+
 _ADVICE: dict[type[StoreError], str] = {
     StoreUnavailableError: "cannot be reached or takes no changes now; check that it runs and try again",
     StoreTimeoutError: "did not answer in time; try again",
@@ -64,9 +66,14 @@ def store_error(error: Exception, url: str, *, may_have_changed: bool) -> StoreE
         url: the store's, without secrets.
         may_have_changed: whether a change was under way.
     """
-    # An older redis-py has no class for it on a client that is not of a cluster.
-    if isinstance(error, exceptions.MovedError) or str(error).startswith("MOVED "):
+    # An older redis-py has no class for these on a client that is not of a cluster, and one of a cluster follows them.
+    if isinstance(error, _REDIRECTED) or str(error).startswith(("MOVED ", "ASK ", "TRYAGAIN ")):
         return StoreError(f"{url} is a node of a cluster; add cluster=true to the URL: redis://host/?cluster=true")
+    if isinstance(error, exceptions.ClusterError) and "TTL exhausted" in str(error):  # redirected too often
+        return StoreUnavailableError(
+            f"{url} is moving the slot of this session to another server, and has not all of its keys in one place; "
+            "nothing was done, try again when the slot has moved"
+        )
     kind = _kind(error)
     advice = "refused the connection" if isinstance(error, exceptions.AuthenticationError) else _ADVICE[kind]
     if may_have_changed and (is_lost(error) or kind is StoreTimeoutError):

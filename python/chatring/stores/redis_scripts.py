@@ -9,9 +9,15 @@ A session has three keys with the same hash tag, so that they are in one slot of
 - `starts`, a sorted set: the place of each legal start, with its `before` as the score. Of starts that do not exceed
   every earlier `before` there is none, so the order of the scores is that of the places, without ties.
 
-The server runs one script at a time. No command fails after one that changed something: types are looked at first, and
-what the user may do (unless the server is Redis 6, which cannot tell); and a server that is out of memory refuses only
-the first change.
+The server runs one script at a time. No command fails after one that changed something:
+
+- types are looked at first, and what the user may do (unless the server is Redis 6, which cannot tell);
+- a server that is out of memory refuses only the first change;
+- no key goes away before the last command on it. While a cluster moves a slot, the server takes a key that it does not
+  have for one that it has moved, and fails the next command on it. It runs a script only if it has all three keys, so
+  what is there at first is safe to use as long as it stays.
+
+All keys that a change leaves expire at the same time, the latest of those there were, or never.
 """
 
 from __future__ import annotations
@@ -46,6 +52,8 @@ _SHARED = """
 local SESSION, RECORDS, STARTS = KEYS[1], KEYS[2], KEYS[3]
 -- Lua puts so many values on its stack at once; its limit is 8,000.
 local CHUNK = 4000
+-- Milliseconds that the clock of Redis 7.0 may go on between one command of a script and the next; newer ones stop it.
+local CLOCK = 5
 
 -- Returns the number of rows from a place on, and these as one string: the client reads it in half the time that it
 -- takes for a list.
@@ -62,8 +70,9 @@ local COUNTER, LENGTH, TOTAL, REACH, KNOWN, BLANK_TAIL, CLOSED, STAMP = 2, 3, 4,
 local function new() return {VERSION, '', 0, 0, false, 0, 0, true, 'none'} end
 
 -- What may be called with these keys, for `open`.
-local SET, DEL = {'SET', SESSION, ''}, {'DEL', RECORDS, STARTS}
-local RPUSH, LSET, LREM = {'RPUSH', RECORDS, ''}, {'LSET', RECORDS, '0', ''}, {'LREM', RECORDS, '0', ''}
+local SET, PEXPIRE = {'SET', SESSION, '', 'KEEPTTL'}, {'PEXPIRE', SESSION, '1'}
+local RPUSH, LTRIM = {'RPUSH', RECORDS, ''}, {'LTRIM', RECORDS, '0', '0'}
+local LSET, LREM = {'LSET', RECORDS, '0', ''}, {'LREM', RECORDS, '0', ''}
 local ZADD, ZREMRANGEBYRANK = {'ZADD', STARTS, '0', '0'}, {'ZREMRANGEBYRANK', STARTS, '0', '0'}
 
 -- Returns the session, or nil and what to answer; and whether there is none yet. Its arguments are what will be called,
@@ -84,10 +93,38 @@ local function open(...)
   return session, nil, not packed
 end
 
-local function save(session, counter, stamp)
-  session[COUNTER], session[STAMP] = counter, stamp
-  redis.call('SET', SESSION, cmsgpack.pack(session))
+-- Returns in how many milliseconds each key expires: -1 for never, -2 if there is none. To be asked before any change.
+local function ask_lifetimes()
+  return {redis.call('PTTL', SESSION), redis.call('PTTL', RECORDS), redis.call('PTTL', STARTS)}
 end
+
+local function save(session, counter, stamp, lifetimes)
+  session[COUNTER], session[STAMP] = counter, stamp
+  redis.call('SET', SESSION, cmsgpack.pack(session), 'KEEPTTL')
+  local longest = math.max(unpack(lifetimes))
+  if longest < 0 then return end
+  local left, differ = {}, false
+  for place, is_left in ipairs({true, session[LENGTH] > 0, session[KNOWN] > 0}) do
+    if is_left then left[#left + 1] = KEYS[place] end
+    differ = differ or is_left and longest - lifetimes[place] > CLOCK
+  end
+  if not differ then return end
+  -- All of them, one right after the other. Not 0, which removes a key.
+  for _, key in ipairs(left) do redis.call('PEXPIRE', key, math.max(longest, 1)) end
+end
+
+-- Removes the starts from a rank on, and puts one behind those that stay, so that the key does.
+local function cut_starts(session, rank)
+  session[KNOWN], session[REACH] = rank, false
+  if rank > 0 then session[REACH] = tonumber(redis.call('ZRANGE', STARTS, rank - 1, rank - 1, 'WITHSCORES')[2]) end
+  -- In two steps, as a server without memory does not refuse a script that begins with the first.
+  redis.call('ZREMRANGEBYRANK', STARTS, math.max(rank, 1), -1)
+  redis.call('ZADD', STARTS, '+inf', 'end')
+  redis.call('ZREMRANGEBYRANK', STARTS, rank, -2)
+end
+
+-- Removes the one that `cut_starts` put there.
+local function end_starts() redis.call('ZREMRANGEBYRANK', STARTS, -1, -1) end
 
 -- Counts in what `count` rows add after the session's first `length` ones.
 local function count_in(session, added, count)
@@ -121,7 +158,7 @@ end
 APPEND = Script(
     """
 local counter, measured_for, suits_word, suits_empty, stamp, added = unpack(cjson.decode(ARGV[1]))
-local session, problem, is_new = open(RPUSH, ZADD, SET)
+local session, problem, is_new = open(RPUSH, ZADD, SET, PEXPIRE)
 if problem then return problem end
 if not is_new and session[COUNTER] ~= counter then return {'counter', session[COUNTER]} end
 local suits
@@ -131,8 +168,9 @@ if not suits and session[STAMP] ~= measured_for then
   return {'tail', session[STAMP], first, range(first - session[LENGTH])}
 end
 if math.abs(session[TOTAL] + added[1]) > MOST_TOKENS then return {'tokens'} end
+local lifetimes = ask_lifetimes()
 extend(session, added)
-save(session, counter, stamp)
+save(session, counter, stamp, lifetimes)
 return 1
 """,
     changes=True,
@@ -145,14 +183,17 @@ of rows from there on, and these."""
 REPLACE = Script(
     """
 local counter, stamp, added = unpack(cjson.decode(ARGV[1]))
-local _, problem = open(SET, DEL, RPUSH, ZADD)
+local _, problem = open(RPUSH, LTRIM, ZREMRANGEBYRANK, ZADD, SET, PEXPIRE)
 if problem then return problem end
--- First a command that is refused when memory is full, as DEL is not.
-local session = new()
-save(session, counter, stamp)
-redis.call('DEL', RECORDS, STARTS)
+local session, lifetimes = new(), ask_lifetimes()
+-- First a command that is refused when memory is full. An empty row keeps the place of those that come.
+redis.call('RPUSH', RECORDS, '')
+redis.call('LTRIM', RECORDS, -1, -1)
+cut_starts(session, 0)
 extend(session, added)
-save(session, counter, stamp)
+redis.call('LTRIM', RECORDS, 1, -1)
+end_starts()
+save(session, counter, stamp, lifetimes)
 return 1
 """,
     changes=True,
@@ -191,7 +232,7 @@ return {'ok', session[STAMP], session[COUNTER], session[LENGTH], session[TOTAL],
 RECOUNT = Script(
     """
 local counter, expected, stamp, added, place, is_removed, total, blank_tail = unpack(cjson.decode(ARGV[1]))
-local session, problem = open(ZREMRANGEBYRANK, LSET, LREM, ZADD, SET)
+local session, problem = open(ZREMRANGEBYRANK, LSET, LREM, ZADD, SET, PEXPIRE)
 if problem then return problem end
 if session[STAMP] ~= expected then return {'changed'} end
 local length = session[LENGTH]
@@ -202,10 +243,8 @@ while low < high do
   if tonumber(redis.call('ZRANGE', STARTS, middle, middle)[1]) < place - blank_tail then low = middle + 1
   else high = middle end
 end
--- The first change is one that a server without memory does not refuse.
-redis.call('ZREMRANGEBYRANK', STARTS, low, -1)
-session[KNOWN] = low
-session[REACH] = tonumber(redis.call('ZRANGE', STARTS, -1, -1, 'WITHSCORES')[2]) or false
+local lifetimes = ask_lifetimes()
+cut_starts(session, low)
 if is_removed then
   -- A list removes by value. No row is empty.
   redis.call('LSET', RECORDS, place - length, '')
@@ -214,7 +253,8 @@ if is_removed then
 end
 session[LENGTH], session[TOTAL] = place, total
 count_in(session, added, length - place)
-save(session, counter, stamp)
+end_starts()
+save(session, counter, stamp, lifetimes)
 return 1
 """,
     changes=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from redis.connection import parse_url
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError
 from redis.retry import Retry
 
+from chatring.stores.redis_cluster import AsyncCluster, Cluster
 from chatring.stores.redis_errors import is_lost, store_error
 from chatring.stores.redis_layout import SESSIONS
 from chatring.stores.redis_sessions import Call, Work
@@ -49,8 +51,14 @@ class RedisServer:
     """
 
     def __init__(self, url: str) -> None:
-        self._options, self._is_cluster = _parsed(url, parse_url, sync_redis.Connection, Retry)
-        self._async_options, _ = _parsed(url, parse_async_url, async_redis.Connection, AsyncRetry)
+        options, self._is_cluster = _parsed(url, parse_url, sync_redis.Connection, Retry)
+        async_options, _ = _parsed(url, parse_async_url, async_redis.Connection, AsyncRetry)
+        # Functions, as the options have the password, which tools that show the values of attributes must not see.
+        self._new_client: Callable[[], Any] = lambda: _pooled(sync_redis, options)
+        self._new_async_client: Callable[[], Any] = lambda: _pooled(async_redis, async_options)
+        if self._is_cluster:
+            self._new_client = lambda: Cluster(**_of_cluster(options))
+            self._new_async_client = lambda: AsyncCluster(**_of_cluster(async_options))
         self.url = redacted(url, _CREDENTIALS)
         # By process: a client that a fork inherited is the parent's, which may have held its locks just then. Made
         # without a lock for the same reason. Clients are safe to use from many threads.
@@ -62,42 +70,48 @@ class RedisServer:
         """Have the server do what `work` yields, and return its result."""
         answer: Any = None
         while True:
-            try:
-                call = work.send(answer)
-            except StopIteration as end:
+            call, end = _next(work, answer)
+            if end is not None:
                 return end.value  # type: ignore[no-any-return]
-            answer = self._answer(call)
+            answer = None if call is None else self._answer(call)
 
     async def arun(self, work: Work[_T]) -> _T:
-        """As `run`."""
+        """As `run`. What takes long is done in a thread."""
         answer: Any = None
+        takes_long = False
         while True:
-            try:
-                call = work.send(answer)
-            except StopIteration as end:
+            call, end = await asyncio.to_thread(_next, work, answer) if takes_long else _next(work, answer)
+            if end is not None:
                 return end.value  # type: ignore[no-any-return]
-            answer = await self._aanswer(call)
+            takes_long = call is None
+            answer = None if call is None else await self._aanswer(call)
 
     def session_keys(self) -> set[bytes]:
         """Return the first key of every session."""
         attempt = _Attempt(self.url)
         while True:
             with attempt:
-                return set(self.client().scan_iter(match=SESSIONS, count=_KEYS_AT_ONCE))
+                client = self.client()
+                if self._is_cluster:
+                    return client.keys_like(SESSIONS, _KEYS_AT_ONCE)  # type: ignore[no-any-return]
+                return set(client.scan_iter(match=SESSIONS, count=_KEYS_AT_ONCE))
 
     async def asession_keys(self) -> set[bytes]:
         """As `session_keys`."""
         attempt = _Attempt(self.url)
         while True:
             with attempt:
-                return {key async for key in self._async_connected().scan_iter(match=SESSIONS, count=_KEYS_AT_ONCE)}
+                client = self._async_connected()
+                if self._is_cluster:
+                    return await client.keys_like(SESSIONS, _KEYS_AT_ONCE)  # type: ignore[no-any-return]
+                return {key async for key in client.scan_iter(match=SESSIONS, count=_KEYS_AT_ONCE)}
 
     def client(self) -> Any:
         """Return the client of redis-py, which connects when it is used. Its errors are redis-py's own."""
         process = os.getpid()
         client = self._clients.get(process)
         if client is None:
-            made = _client(sync_redis, self._options, self._is_cluster)
+            made = self._new_client()
             client = self._clients.setdefault(process, made)
             if client is not made:  # another thread was quicker
                 made.close()
@@ -172,8 +186,16 @@ class RedisServer:
                 if other.is_closed():
                     with suppress(KeyError):  # another thread's loop may have done it
                         del self._async_clients[other]
-            client = self._async_clients[loop] = _client(async_redis, self._async_options, self._is_cluster)
+            client = self._async_clients[loop] = self._new_async_client()
         return client
+
+
+def _next(work: Work[_T], answer: Any) -> tuple[Call | None, StopIteration | None]:
+    """Return what `work` yields next, or its end, which cannot be raised in a thread's future."""
+    try:
+        return work.send(answer), None
+    except StopIteration as end:
+        return None, end
 
 
 class _Attempt:
@@ -207,15 +229,15 @@ def _parsed(url: str, parse: Any, connection: Any, retry: Any) -> tuple[dict[str
             raise ValueError
         if is_cluster and options.pop("db", 0) != 0:
             raise TypeError("a cluster has only database 0")
-        # RESP3 brings notifications by which redis-py no longer sees that an idle connection was closed.
         options = {
             "host": "localhost",
             "port": 6379,
-            "protocol": 2,
             "socket_timeout": _SECONDS,
             "socket_connect_timeout": _SECONDS,
             **options,
             "decode_responses": False,
+            # RESP3 brings notifications by which redis-py no longer sees that an idle connection was closed.
+            "protocol": 2,
             "retry": retry(NoBackoff(), 0),
         }
         of_pool = ("connection_class", "max_connections", "timeout")
@@ -231,12 +253,13 @@ def _parsed(url: str, parse: Any, connection: Any, retry: Any) -> tuple[dict[str
     return options, is_cluster
 
 
-def _client(library: Any, options: dict[str, Any], is_cluster: bool) -> Any:
+def _pooled(library: Any, options: dict[str, Any]) -> Any:
     """Return a client of `library`, which is redis or redis.asyncio."""
-    if not is_cluster:
-        pool = {"max_connections": _MOST_CONNECTIONS, "timeout": _SECONDS, **options}
-        return library.Redis.from_pool(library.BlockingConnectionPool(**pool))
-    options = dict(options)
-    options.pop("timeout", None)
-    is_secure = options.pop("connection_class", None) is not None
-    return library.RedisCluster(**options, **({"ssl": True} if is_secure else {}))
+    pool = {"max_connections": _MOST_CONNECTIONS, "timeout": _SECONDS, **options}
+    return library.Redis.from_pool(library.BlockingConnectionPool(**pool))
+
+
+def _of_cluster(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options as a cluster's client takes them, whose pools know no timeout."""
+    taken = {name: value for name, value in options.items() if name not in ("timeout", "connection_class")}
+    return {**taken, "ssl": True} if "connection_class" in options else taken

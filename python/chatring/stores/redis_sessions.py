@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from chatring._core import TokenCounter, _start_among_blank
 from chatring.stores import redis_scripts as scripts
-from chatring.stores.appended import Appended, blanks_at_end, depends_on_word
+from chatring.stores.appended import Appended, blanks_at_end, depends_on_word, takes_long
 from chatring.stores.errors import (
     CounterMismatchError,
     ForeignDataError,
@@ -29,6 +29,8 @@ _T = TypeVar("_T")
 _SECONDS = 10
 # Records read at first to find the last one that is not blank.
 _FIRST_LOOK_BACK = 4
+# Rows, and their bytes, that are unpacked in half a millisecond.
+_MANY_ROWS, _MANY_BYTES = 1_000, 2**20
 # Tokens that are more than any session has, and exact in Lua.
 _FAR = 2**53
 
@@ -41,8 +43,34 @@ class Call(NamedTuple):
     arguments: tuple[bytes, ...]
 
 
-Work: TypeAlias = Generator[Call, Any, _T]
-"""Yields what the server is to do, is sent its answers, and returns the method's result."""
+Work: TypeAlias = Generator[Call | None, Any, _T]
+"""Yields what the server is to do, is sent its answers, and returns the method's result.
+
+Yields None where what comes next takes so long that an event loop must not wait for it.
+"""
+
+
+class _Race:
+    """How long other writers have been quicker, so that a change had to be tried again."""
+
+    def __init__(self, key: str, url: str) -> None:
+        self._key, self._url = key, url
+        self._lost_first: float | None = None
+
+    def lose(self) -> None:
+        """Note that another writer was quicker.
+
+        Raises:
+            StoreTimeoutError: if that has been so for `_SECONDS`.
+        """
+        now = time.monotonic()
+        if self._lost_first is None:
+            self._lost_first = now
+        elif now > self._lost_first + _SECONDS:
+            raise StoreTimeoutError(
+                f"session {self._key!r} at {self._url} was changed by other writers all the while, for {_SECONDS} "
+                "seconds; nothing was done, try again"
+            )
 
 
 class _Session(NamedTuple):
@@ -69,8 +97,10 @@ class RedisSessions:
 
     def append(self, key: str, records: list[Record]) -> Work[None]:
         """See `Store.append`."""
-        stamp, rows = _stamp(), packed(records)
-        appended, measured_for, until = Appended.after_word(self._counter, records), "", time.monotonic() + _SECONDS
+        if takes_long(self._counter, records):
+            yield None
+        stamp, rows, race = _stamp(), packed(records), _Race(key, self._url)
+        appended, measured_for = Appended.after_word(self._counter, records), ""
         suits_word = not depends_on_word(self._counter, records)
         suits_empty = suits_word and appended.suits_first
         while True:
@@ -78,17 +108,23 @@ class RedisSessions:
             refused = yield from self._done(key, scripts.APPEND, head, *rows)
             if not refused:
                 return
-            self._check_time(key, time.monotonic() > until)
-            read_stamp, first, count, earlier = refused
+            if measured_for:  # or it was not measured for a certain state yet
+                race.lose()
+            read_stamp, first, count, rows_before = refused
             measured_for, suits_word, suits_empty = read_stamp.decode(), False, False
-            appended = Appended.after(self._counter, unpacked(count, earlier), records, first == 0)
+            earlier = yield from self._unpacked(count, rows_before)
+            if takes_long(self._counter, earlier, records):
+                yield None
+            appended = Appended.after(self._counter, earlier, records, first == 0)
 
     def window(self, key: str, allowance: int) -> Work[list[Record]]:
         """See `Store.window`."""
         allowance = min(allowance, _FAR)
         arguments = (self._counter_name.encode(), b"%d" % allowance)
         first, is_open, count, rows = yield from self._done(key, scripts.WINDOW, *arguments)
-        records = unpacked(count, rows)
+        records = yield from self._unpacked(count, rows)
+        if is_open and takes_long(self._counter, records):
+            yield None
         return records[_start_among_blank(self._counter, records, first == 0, allowance) :] if is_open else records
 
     def all(self, key: str) -> Work[list[Record]]:
@@ -98,6 +134,8 @@ class RedisSessions:
 
     def replace(self, key: str, records: list[Record]) -> Work[None]:
         """See `Store.replace`."""
+        if takes_long(self._counter, records):
+            yield None
         appended = Appended.after(self._counter, [], records, True)
         head = self._head(_stamp(), self._added(appended))
         yield from self._done(key, scripts.REPLACE, head, *packed(records))
@@ -110,7 +148,7 @@ class RedisSessions:
     def pop(self, key: str, index: int) -> Work[Record]:
         """See `Store.pop`."""
         index = operator.index(index)
-        look_back, until = _FIRST_LOOK_BACK, time.monotonic() + _SECONDS
+        look_back, race = _FIRST_LOOK_BACK, _Race(key, self._url)
         while True:
             session = yield from self._read(key)
             place = place_of(index, session.length)
@@ -122,13 +160,16 @@ class RedisSessions:
             blank_tail = blanks_at_end(records[:at])
             if blank_tail == at < place:
                 look_back *= 4
-            elif len(records) == session.length - first:
+                continue
+            if len(records) == session.length - first:
+                if takes_long(self._counter, records):
+                    yield None
                 earlier = records[max(at - blank_tail - 1, 0) : at]
                 removed = Appended.after(self._counter, earlier, records[at:], place == len(earlier))
                 total = session.total - removed.total
                 if (yield from self._count_anew(key, session, place, total, earlier, records[at + 1 :])):
                     return records[at]
-            self._check_time(key, time.monotonic() > until)
+            race.lose()
 
     def length(self, key: str) -> Work[int]:
         """See `Store.length`."""
@@ -143,16 +184,20 @@ class RedisSessions:
         if session.before:
             return session.total - int(float(session.before))
         records = yield from self._rows(key, 0)  # all of them blank
+        if takes_long(self._counter, records):
+            yield None
         return self._counter.count(" ".join(record.text for record in records)) if records else 0
 
     def recount(self, key: str) -> Work[None]:
         """See `Store.recount`."""
-        until = time.monotonic() + _SECONDS
+        race = _Race(key, self._url)
         while (session := (yield from self._read(key))).counter:
             records = yield from self._rows(key, 0)
+            if takes_long(self._counter, records):
+                yield None
             if len(records) == session.length and (yield from self._count_anew(key, session, 0, 0, [], records)):
                 return
-            self._check_time(key, time.monotonic() > until)
+            race.lose()
 
     # What these are made of.
 
@@ -193,7 +238,12 @@ class RedisSessions:
         Not by a script, which would take many times the memory.
         """
         rows = yield Call(None, keys_of(key), (b"%d" % first, b"-1"))
-        return unpacked(len(rows), b"".join(rows))
+        return (yield from self._unpacked(len(rows), b"".join(rows)))
+
+    def _unpacked(self, count: int, rows: bytes) -> Work[list[Record]]:
+        if count > _MANY_ROWS or len(rows) > _MANY_BYTES:
+            yield None
+        return unpacked(count, rows)
 
     def _count_anew(
         self, key: str, session: _Session, place: int, total: int, earlier: list[Record], rest: list[Record]
@@ -234,13 +284,6 @@ class RedisSessions:
             f"session {key!r} was counted with {name.decode(errors='replace')!r}, this store counts with "
             f"{self._counter_name!r}; open it with that counter, or call recount({key!r})"
         )
-
-    def _check_time(self, key: str, is_over: bool) -> None:
-        if is_over:
-            raise StoreTimeoutError(
-                f"session {key!r} at {self._url} was changed by other writers all the while, for {_SECONDS} seconds; "
-                "nothing was done, try again"
-            )
 
 
 def _too_many_tokens() -> StoreError:

@@ -17,7 +17,8 @@ class Store(ABC):
     number of stores, in any number of processes, may work on the same data.
 
     Args:
-        counter: counts the texts: an encoding's name, or whatever else `TokenCounter` takes.
+        counter: counts the texts: an encoding's name, or whatever else `TokenCounter` takes. The async methods call a
+            callable in other threads for long texts, so that the event loop goes on.
         counter_name: what a counter that is not one of `TokenCounter.encodings()` is known by. It is stored with each
             session, to tell whether a session was counted with this counter.
 
@@ -178,10 +179,10 @@ def check_limits(token_limit: int, initial_token_count: int) -> int:
     """Return the tokens that a window may have.
 
     Raises:
-        TypeError, ValueError: as `MessageRing.get`, which knows what limits are; also for None.
+        TypeError, ValueError: as `MessageRing.get`, which knows what limits are; but there must be one.
     """
-    for name, limit in (("token_limit", token_limit), ("initial_token_count", initial_token_count)):
-        if limit is None:  # which means no limit to a ring
-            raise TypeError(f"{name} must be an integer, got None")
+    if token_limit is None or initial_token_count is None:
+        name = "token_limit" if token_limit is None else "initial_token_count"
+        raise TypeError(f"{name} must be an integer, got None (NoneType)")
     MessageRing[Any](token_limit).get(initial_token_count=initial_token_count)
     return token_limit - initial_token_count
