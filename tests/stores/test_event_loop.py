@@ -15,10 +15,13 @@ LONG = Record("user", "word " * 4_000 + "end")
 SPACES = Record("user", " " * 20_000)
 
 
-@pytest.fixture(params=["memory", "valkey"])
+@pytest.fixture(params=["memory", "sqlite", "postgresql", "valkey"])
 def url(request: pytest.FixtureRequest) -> str:
     """The URL of an empty store."""
-    found: str = "memory://" if request.param == "memory" else request.getfixturevalue("valkey_url")
+    if request.param == "memory":
+        return "memory://"
+    urls = {"sqlite": "sqlite_url", "postgresql": "postgres_url", "valkey": "valkey_url"}
+    found: str = request.getfixturevalue(urls[request.param])
     return found
 
 

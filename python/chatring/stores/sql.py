@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable
-from functools import partial
 from typing import Any, TypeVar
 
 from chatring._core import _is_blank, _start_among_blank
 from chatring.stores import sql_statements as sql
-from chatring.stores.appended import Appended, depends_on_word
+from chatring.stores.appended import Appended, depends_on_word, load, takes_long
 from chatring.stores.errors import CounterMismatchError
-from chatring.stores.record import Record, check_key, check_records
+from chatring.stores.record import Record, acheck_records, check_key, check_records
 from chatring.stores.sql_database import Access, Cursor, Database
 from chatring.stores.sql_session import Session, check_whole, encoded, records_of
-from chatring.stores.sql_steps import Count, Counting, Run, Steps, UncountedError, ado, do, size_of
+from chatring.stores.sql_steps import Count, Counting, Run, Steps, UncountedError, ado, do
 from chatring.stores.store import Store, check_limits, place_of
 
 _T = TypeVar("_T")
@@ -67,7 +66,7 @@ class SQLStore(Store):
 
     def append(self, key: str, records: Iterable[Record]) -> None:
         """As in `Store`."""
-        self._do(self._append(key, records))
+        self._do(self._append(check_key(key), check_records(records)))
 
     def window(self, key: str, token_limit: int, initial_token_count: int = 0) -> list[Record]:
         """As in `Store`. One statement."""
@@ -79,7 +78,7 @@ class SQLStore(Store):
 
     def replace(self, key: str, records: Iterable[Record]) -> None:
         """As in `Store`."""
-        self._do(self._replace(key, records))
+        self._do(self._replace(check_key(key), check_records(records)))
 
     def delete(self, key: str) -> bool:
         """As in `Store`."""
@@ -111,7 +110,7 @@ class SQLStore(Store):
 
     async def aappend(self, key: str, records: Iterable[Record]) -> None:
         """As `append`."""
-        await self._ado(self._append(key, records))
+        await self._ado(self._append(check_key(key), await acheck_records(records)))
 
     async def awindow(self, key: str, token_limit: int, initial_token_count: int = 0) -> list[Record]:
         """As `window`."""
@@ -123,7 +122,7 @@ class SQLStore(Store):
 
     async def areplace(self, key: str, records: Iterable[Record]) -> None:
         """As `replace`."""
-        await self._ado(self._replace(key, records))
+        await self._ado(self._replace(check_key(key), await acheck_records(records)))
 
     async def adelete(self, key: str) -> bool:
         """As `delete`."""
@@ -158,21 +157,20 @@ class SQLStore(Store):
 
     # What each method does: the same for sync and async ones.
 
-    def _append(self, key: str, records: Iterable[Record]) -> Steps[None]:
-        checked = _checked(key, records)
-        if not checked:
+    def _append(self, key: str, records: list[Record]) -> Steps[None]:
+        if not records:
             return
-        counted = partial(Appended.after_word, self.counter, checked)
-        measured: Appended | None = yield Count(size_of(checked), counted)
-        if measured is not None and len(checked) == 1 and (yield self._append_one(key, checked[0], measured)):
+        measured: Appended = yield Count(
+            takes_long(self.counter, records), lambda: Appended.after_word(self.counter, records)
+        )
+        if len(records) == 1 and (yield self._append_one(key, records[0], measured)):
             return
-        if depends_on_word(self.counter, checked):
-            measured = None
+        appended = None if depends_on_word(self.counter, records) else measured
 
         def change(cursor: Cursor, counting: Counting) -> None:
             session = self._begun(cursor, key)
             self._check_counter(key, session.counter)
-            session.extend(cursor, counting, checked, measured)
+            session.extend(cursor, counting, records, appended)
 
         yield from self._change(change)
 
@@ -224,7 +222,9 @@ class SQLStore(Store):
         records, from_first = yield Run(Access.STATEMENTS, read)
         if not records or not all(_is_blank(record.text) for record in records):
             return records
-        start = yield Count(size_of(records), lambda: _start_among_blank(self.counter, records, from_first, allowance))
+        start = yield Count(
+            takes_long(self.counter, records), lambda: _start_among_blank(self.counter, records, from_first, allowance)
+        )
         return records[start:]
 
     def _all(self, key: str) -> Steps[list[Record]]:
@@ -232,16 +232,15 @@ class SQLStore(Store):
         records: list[Record] = yield Run(Access.STATEMENTS, lambda cursor: _all_records(cursor, key))
         return records
 
-    def _replace(self, key: str, records: Iterable[Record]) -> Steps[None]:
-        checked = _checked(key, records)
+    def _replace(self, key: str, records: list[Record]) -> Steps[None]:
         counting = Counting(self.counter)
-        yield Count(size_of(checked), lambda: counting.count([], checked, True))
+        yield Count(takes_long(self.counter, records), lambda: counting.count([], records, True))
 
         def change(cursor: Cursor, counting: Counting) -> None:
             session = self._begun(cursor, key)
             session.cut(cursor, 0)
             session.counter = self.counter_name
-            session.extend(cursor, counting, checked)
+            session.extend(cursor, counting, records)
 
         yield from self._change(change, counting)
 
@@ -299,7 +298,7 @@ class SQLStore(Store):
 
         tokens, blank = yield Run(Access.STATEMENTS, read)
         if blank:
-            tokens = yield Count(size_of(blank), lambda: self.counter.count(" ".join(record.text for record in blank)))
+            tokens = yield Count(takes_long(self.counter, blank), lambda: self._count_joined(blank))
         return tokens or 0
 
     def _recount(self, key: str) -> Steps[None]:
@@ -324,7 +323,11 @@ class SQLStore(Store):
             if not isinstance(done, UncountedError):
                 result: _T = done
                 return result
-            yield Count(done.size, done.count)
+            yield Count(True, done.count)
+
+    def _count_joined(self, records: list[Record]) -> int:
+        load(self.counter)
+        return self.counter.count(" ".join(record.text for record in records))
 
     def _begun(self, cursor: Cursor, key: str) -> Session:
         return Session.begin(cursor, key, self.counter_name)
@@ -341,11 +344,6 @@ class SQLStore(Store):
 
     async def _ado(self, steps: Steps[_T]) -> _T:
         return await ado(self._database, steps)
-
-
-def _checked(key: str, records: Iterable[Record]) -> list[Record]:
-    check_key(key)
-    return check_records(records)
 
 
 def _all_records(cursor: Cursor, key: str) -> list[Record]:

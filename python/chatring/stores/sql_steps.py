@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeVar
 
 from chatring._core import TokenCounter
-from chatring.stores.appended import Appended
+from chatring.stores.appended import Appended, takes_long
 from chatring.stores.record import Record
 from chatring.stores.sql_database import Access, Cursor, Database
 
 _T = TypeVar("_T")
 
-# Bytes that are counted at once, in the event loop and within a transaction. Counting them takes some 0.3 ms, ten times
-# that where all are one character; a thread takes 0.1 ms.
-_MUCH = 4096
-# What a message counts for besides its text.
-_MESSAGE_BYTES = 64
 # How often a change is counted anew, because of other writers, before it is counted within its transaction.
 _TRIES = 3
 
@@ -44,9 +39,9 @@ class Run(NamedTuple):
 
 
 class Count(NamedTuple):
-    """A step that counts so many bytes."""
+    """A step that counts."""
 
-    size: int
+    takes_long: bool
     work: Callable[[], Any]
 
     def do(self, _: Database) -> Any:
@@ -54,8 +49,8 @@ class Count(NamedTuple):
         return self.work()
 
     async def ado(self, _: Database) -> Any:
-        """As `do`, but in a thread if it is much."""
-        return await asyncio.to_thread(self.work) if self.size >= _MUCH else self.work()
+        """As `do`, but in a thread if it takes long."""
+        return await asyncio.to_thread(self.work) if self.takes_long else self.work()
 
 
 Steps = Generator[Run | Count, Any, _T]
@@ -88,21 +83,19 @@ async def ado(database: Database, steps: Steps[_T]) -> _T:
 
 
 class UncountedError(Exception):
-    """A transaction is given up, because what it would count first is too much to let others wait for it.
+    """A transaction is given up, because what it would count takes long, and others would wait for it.
 
     Args:
-        size: bytes to count.
-        count: counts them, for the next try.
+        count: counts it, for the next try.
     """
 
-    def __init__(self, size: int, count: Callable[[], object]) -> None:
-        super().__init__(size, count)
-        self.size = size
+    def __init__(self, count: Callable[[], object]) -> None:
+        super().__init__(count)
         self.count = count
 
 
 class Counting:
-    """Counts what one change appends: much of it before the transaction, which then finds it counted.
+    """Counts what one change appends: what takes long before the transaction, which then finds it counted.
 
     Args:
         counter: counts the texts.
@@ -121,9 +114,8 @@ class Counting:
         """
         if self._counted is not None and self._counted[0] == (earlier, records, from_first):
             return self._counted[1]
-        size = size_of(earlier) + size_of(records)
-        if size >= _MUCH and self._tries < _TRIES:
-            raise UncountedError(size, lambda: self.count(earlier, records, from_first))
+        if self._tries < _TRIES and takes_long(self._counter, earlier, records):
+            raise UncountedError(lambda: self.count(earlier, records, from_first))
         return self.count(earlier, records, from_first)
 
     def count(self, earlier: list[Record], records: list[Record], from_first: bool) -> Appended:
@@ -132,8 +124,3 @@ class Counting:
         appended = Appended.after(self._counter, earlier, records, from_first)
         self._counted = (earlier, records, from_first), appended
         return appended
-
-
-def size_of(records: Iterable[Record]) -> int:
-    """Return how much it is to count records. Bytes."""
-    return sum(_MESSAGE_BYTES + len(record.text) for record in records)
