@@ -136,7 +136,7 @@ def _why_not_open(file: str) -> str | None:
     """Return why SQLite cannot open a file, if trying again does not help; None if it may."""
     folder = os.path.dirname(file)
     try:
-        os.close(os.open(folder, os.O_RDONLY))
+        os.close(os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)))
     except FileNotFoundError:
         return f"there is no folder {folder!r}, make it first"
     except NotADirectoryError:

@@ -174,12 +174,11 @@ def _of_sqlite(url: str, parsed: URL, ours: dict[str, str]) -> SQLUrl:
     parsed = without_ours(parsed)
     try:
         _, named = parsed.get_dialect()().create_connect_args(parsed)
+        if _is_in_memory(parsed):
+            return SQLUrl(parsed, url, None, synchronous)
+        database, file = _bound(parsed.database or "", is_uri=bool(named.get("uri")))
     except (exc.ArgumentError, TypeError, ValueError) as error:
         raise ValueError(f"{shown!r} is no URL of SQLite: {error}") from None
-    if _is_in_memory(parsed):
-        return SQLUrl(parsed, url, None, synchronous)
-    try:
-        database, file = _bound(parsed.database or "", is_uri=bool(named.get("uri")))
     except OSError:
         raise ValueError(f"{shown!r} is relative to the current folder, which is gone; use an absolute path") from None
     if database != parsed.database:
