@@ -309,7 +309,8 @@ def silent_url() -> Iterator[str]:
 
 def test_a_server_that_is_silent(silent_url: str) -> None:
     store = open_store(silent_url)
-    for call in (lambda: store.append("ada", [ONE]), lambda: asyncio.run(store.aappend("ada", [ONE]))):
+    calls: list[Callable[[], object]] = [lambda: store.append("ada", [ONE]), lambda: asyncio.run(append_once(store))]
+    for call in calls:
         with pytest.raises(StoreUnavailableError) as raised:
             call()
         assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "cannot be reached; check that it")

@@ -38,6 +38,7 @@ class _Calls:
         self._changed = threading.Condition(threading.RLock())
         self._one_fork = threading.RLock()
         self._forker: int | None = None
+        self._forks = 0
 
     def add(self, database: _Closable) -> None:
         """Have a database's connections closed before each fork."""
@@ -66,6 +67,7 @@ class _Calls:
         deadline = time.monotonic() + _WAIT_SECONDS
         with self._changed:
             self._forker = thread = threading.get_ident()
+            self._forks += 1
             while self._running.keys() - {thread} and (left := deadline - time.monotonic()) > 0:
                 self._changed.wait(left)
             databases = list(self._databases)
@@ -76,8 +78,10 @@ class _Calls:
         """Let all calls go on."""
         if self._forker == threading.get_ident():  # or the wait for another fork was interrupted
             with self._changed:
-                self._forker = None
-                self._changed.notify_all()
+                self._forks -= 1
+                if not self._forks:  # not within another one that a signal interrupted
+                    self._forker = None
+                    self._changed.notify_all()
             self._one_fork.release()
 
     def after_fork_in_child(self) -> None:
