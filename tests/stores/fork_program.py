@@ -83,6 +83,7 @@ def daemon() -> None:
 
 def in_mid_append() -> None:
     """Other threads append whenever the parent forks."""
+    append("parent", pause=0)
     stop = threading.Event()
 
     def write(number: int) -> None:
@@ -139,6 +140,7 @@ def in_an_event_loop() -> None:
             os.write(log, f"{name} {number}\n".encode())
 
     async def work() -> list[int]:
+        await write("first")
         tasks = [asyncio.create_task(write(f"task {number}")) for number in range(3)]
         children = []
         for number in range(3):
