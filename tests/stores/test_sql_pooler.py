@@ -6,7 +6,6 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -39,8 +38,8 @@ class PgBouncer(Server):
 
     @property
     def url(self) -> str:
-        """The URL of the database `postgres`, through the pooler."""
-        return self._server.url.replace(f":{self._server.port}/", f":{self.port}/")
+        """The URL of the database `pooled`, through the pooler."""
+        return self._server.database_url("pooled").replace(f":{self._server.port}/", f":{self.port}/")
 
     def _command(self) -> list[str]:
         users = self.folder / "users"
@@ -73,16 +72,23 @@ class PgBouncer(Server):
         return self._server._identity() | {"cwd": self.folder}
 
 
+@pytest.fixture(scope="module")
+def server(postgres_server: PostgresServer) -> PostgresServer:
+    """A server with a database whose connections no other test ends: poolers keep them."""
+    postgres_server.create_database("pooled")
+    return postgres_server
+
+
 @pytest.fixture(scope="module", params=["session", "transaction"])
-def pooler(request: pytest.FixtureRequest, postgres_server: PostgresServer) -> Iterator[PgBouncer]:
-    with PgBouncer(postgres_server, pool_mode=request.param, ignore_startup_parameters="options") as pooler:
+def pooler(request: pytest.FixtureRequest, server: PostgresServer) -> Iterator[PgBouncer]:
+    with PgBouncer(server, pool_mode=request.param, ignore_startup_parameters="options") as pooler:
         yield pooler
 
 
 @pytest.fixture(scope="module")
-def strict_pooler(postgres_server: PostgresServer) -> Iterator[PgBouncer]:
+def strict_pooler(server: PostgresServer) -> Iterator[PgBouncer]:
     """One that takes no options, as those of Neon and Amazon."""
-    with PgBouncer(postgres_server, pool_mode="transaction") as pooler:
+    with PgBouncer(server, pool_mode="transaction") as pooler:
         yield pooler
 
 
@@ -133,14 +139,14 @@ def use(store: Store, prefix: str, calls: int) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?prepare_threshold=none", "?startup_options=none", "?prepare_threshold=5"])
-def test_calls_through_a_pooler(postgres_url: str, pooler: PgBouncer, query: str) -> None:
+def test_calls_through_a_pooler(pooler: PgBouncer, query: str) -> None:
     """Prepared statements need a connection of one's own, or a newer PgBouncer, so nobody gets them unasked."""
     if query == "?prepare_threshold=5" and pooler._settings["pool_mode"] == "transaction":
         pytest.skip("PgBouncer keeps prepared statements from 1.21 on only, with max_prepared_statements")
-    use(open_store(pooler.url + query), f"ada{query}", CALLS)
+    use(open_store(pooler.url + query), f"{pooler._settings['pool_mode']}{query}", CALLS)
 
 
-def test_a_pooler_that_takes_no_options(postgres_url: str, strict_pooler: PgBouncer) -> None:
+def test_a_pooler_that_takes_no_options(strict_pooler: PgBouncer) -> None:
     store = open_store(strict_pooler.url)
     with pytest.raises(StoreUnavailableError, match=r"add \?startup_options=none to the URL: .*startup parameter"):
         store.append("ada", [ONE])
@@ -167,13 +173,13 @@ def test_a_clash_of_prepared_statements_is_named(postgres_url: str) -> None:
     store.close()
 
 
-def test_statements_are_prepared_where_there_is_no_pooler(postgres_url: str, tmp_path: Path) -> None:
+def test_statements_are_prepared_where_there_is_no_pooler(postgres_url: str) -> None:
     store = open_store(postgres_url)
     assert "SELECT" in prepared_statements(store)
     store.close()
 
 
-def test_statements_are_not_prepared_where_there_is_a_pooler(postgres_url: str, pooler: PgBouncer) -> None:
+def test_statements_are_not_prepared_where_there_is_a_pooler(pooler: PgBouncer) -> None:
     store = open_store(pooler.url)
     assert prepared_statements(store) == ""
     store.close()
