@@ -94,10 +94,15 @@ def test_a_growing_history(rounds: list[tuple[list[Message], int]], max_messages
     for encoding, total in ORACLES.items():
         ring: MessageRing[Message] = MessageRing(3000, encoding, max_messages=max_messages, measure="text")
         history: list[Message] = []
+        evicted = False
         for more, limit in rounds:
             ring.put_messages(more)
-            history = (history + more)[-(max_messages or 1000) :]
-            assert same_objects(ring.get(token_limit=limit), window_of(history, total, limit))
+            for message in more:
+                history.append(message)
+                if len(history) > (max_messages or 1000):
+                    history, evicted = without_results(history[1:]), True
+            window = window_of(history, total, limit, is_whole=not evicted)
+            assert same_objects(ring.get(token_limit=limit), window)
 
 
 @pytest.mark.parametrize("encoding", sorted(set(TokenCounter.encodings()) - set(ENCODINGS)))

@@ -26,6 +26,19 @@ pub struct Bounds {
     pub keep_head: bool,
 }
 
+/// What of a history its messages do not tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Past {
+    /// The position of the first message behind the head and a question that was kept.
+    pub first: u64,
+    /// The position of that question.
+    pub question: Option<u64>,
+    /// Whether no message has left for others.
+    pub is_whole: bool,
+    /// Tokens that were evicted since all was counted for a cut that stays; `None` if nobody has asked for one.
+    pub evicted: Option<i64>,
+}
+
 /// Where a message stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
@@ -64,6 +77,8 @@ pub struct History<M, K, P> {
     first_user: Option<u64>,
     /// Whether no message has left for others: the first one is the history's.
     is_whole: bool,
+    /// What a stored history had evicted, in tokens, before ledgers were begun anew.
+    evicted_before: i64,
     /// The most recently used last.
     ledgers: Vec<(K, Ledger<P>)>,
     /// Grows with every change of messages, outlines and ledgers but one: adding messages when none leaves. So whoever
@@ -83,6 +98,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             outlines: Deque::default(),
             first_user: None,
             is_whole: true,
+            evicted_before: 0,
             ledgers: Vec::new(),
             generation: 1,
         }
@@ -498,7 +514,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     /// Takes out all messages; the next one gets the position `first`. Ledgers stay, but for the head.
     pub fn take_messages(&mut self, first: u64, forgotten: &mut Vec<P>) -> Vec<M> {
         self.generation += 1;
-        (self.first_user, self.is_whole) = (None, true);
+        (self.first_user, self.is_whole, self.evicted_before) = (None, true, 0);
         self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(forgotten));
         self.outlines.take(first);
         let head = std::mem::take(&mut self.head).into_iter().map(|(message, _)| message);
@@ -522,6 +538,45 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             self.forget_all(forgotten);
         }
         (before, evicted)
+    }
+
+    /// What the messages do not tell, with the tokens of `policy`.
+    #[must_use]
+    pub fn past(&self, policy: &K) -> Past {
+        let evicted = self.ledger(policy).and_then(Ledger::evicted);
+        let before = (self.evicted_before > 0).then_some(self.evicted_before);
+        Past {
+            first: self.messages.first(),
+            question: self.kept_question(),
+            is_whole: self.is_whole,
+            evicted: evicted.or(before),
+        }
+    }
+
+    /// Tokens that a stored history had evicted before ledgers were begun anew.
+    #[must_use]
+    pub fn evicted_before(&self) -> i64 {
+        self.evicted_before
+    }
+
+    /// Replaces all messages with those of a history that was stored, and hands back those that there were.
+    pub fn restore(&mut self, messages: Vec<(M, Outline)>, past: Past, forgotten: &mut Vec<P>) -> Vec<M> {
+        let replaced = self.take_messages(past.first, forgotten);
+        self.forget_all(forgotten);
+        for (message, outline) in messages {
+            if self.belongs_to_head(outline) {
+                self.head.push((message, outline));
+            } else if let Some(position) = past.question.filter(|_| self.question.is_none()) {
+                self.question = Some((position, message, outline));
+            } else {
+                self.messages.push(message);
+                self.outlines.push(outline);
+            }
+        }
+        self.is_whole = past.is_whole;
+        self.evicted_before = past.evicted.unwrap_or(0);
+        self.find_first_user(forgotten);
+        replaced
     }
 
     /// Takes out all ledgers.
@@ -629,6 +684,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             outlines: self.outlines.clone(),
             first_user: self.first_user,
             is_whole: self.is_whole,
+            evicted_before: self.evicted_before,
             ledgers: ledgers.collect(),
             generation: self.generation,
         }

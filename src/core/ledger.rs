@@ -224,11 +224,16 @@ impl<P> Ledger<P> {
         self.last_sum().wrapping_sub(self.sum_before(position))
     }
 
+    /// Whether a window may begin with the first counted message, and its tokens are known.
+    #[must_use]
+    pub fn knows_first(&self) -> bool {
+        self.starts.front().is_some_and(|start| start.position == self.first)
+    }
+
     /// Whether a window may begin with the first counted message, as far as the ledger knows.
     #[must_use]
     pub fn begins_with_a_start(&self) -> bool {
-        self.starts.front().is_some_and(|start| start.position == self.first)
-            || self.runs.front().is_some_and(|run| run.first == self.first)
+        self.knows_first() || self.runs.front().is_some_and(|run| run.first == self.first)
     }
 
     /// The earliest start whose window, up to the last counted message, has at most `allowance` tokens; starts in long runs

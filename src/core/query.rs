@@ -101,6 +101,8 @@ pub struct Query<K, P> {
     tail: Option<(u64, i64)>,
     /// The words of long runs in which no start fits.
     refused: Vec<u64>,
+    /// Whether the history's first segment was counted as such.
+    is_opened: bool,
     /// What leaves the history's keeping; dropped with the query, when no lock is held.
     forgotten: Vec<P>,
     retired: Vec<(K, Ledger<P>)>,
@@ -149,6 +151,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             starting: Vec::new(),
             tail: None,
             refused: Vec::new(),
+            is_opened: false,
             forgotten: Vec::new(),
             retired: Vec::new(),
         }
@@ -321,6 +324,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         self.generation = history.generation();
         self.end = history.messages().end();
         self.tail = None;
+        self.is_opened = false;
         self.refused.clear();
     }
 
@@ -356,13 +360,20 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                 self.work = Work::Count(Box::new(Pass::new(Side::Older, first..end, budget)));
                 return None;
             }
-            if history.starting(first) != Starting::No && !ledger.begins_with_a_start() {
+            let may_start = self.limits.all || history.starting(first) != Starting::No;
+            let is_known = if self.limits.all { ledger.knows_first() } else { ledger.begins_with_a_start() };
+            if may_start && !is_known && !self.is_opened {
                 // The history's first message may begin a window whatever its role. It was counted when others stood
                 // before it.
                 let end = ledger.word_after(ledger.word_after(first) + 1) + 1;
                 self.work = Work::Count(Box::new(Pass::new(Side::Older, first..end.min(ledger.end()), i64::MAX)));
+                self.is_opened = true;
                 return None;
             }
+        }
+        if self.limits.all && (self.is_opened || ledger.is_empty()) {
+            let tokens = ledger.tokens().saturating_add(added);
+            return Some(Next::Found(without_head(Fit { start: first, tokens: Some(tokens) })));
         }
         let fit = ledger.earliest_fit(allowance);
         let runs = ledger.runs_that_may_fit(fit.map_or(self.end, |fit| fit.start), allowance);
@@ -411,8 +422,9 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             return self.count_older(history, first..counts_from, budget);
         }
         if stays && ledger.evicted().is_none() {
+            let evicted = history.evicted_before();
             if let Some(ledger) = history.ledger_to_change(&self.policy) {
-                ledger.set_origin(0);
+                ledger.set_origin(evicted);
             }
             self.generation = history.generation();
             return None;
@@ -521,6 +533,9 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
     /// The first message that is not the result of a call before all messages.
     fn after_leading_results<M>(&self, history: &History<M, K, P>) -> u64 {
         let first = history.messages().first();
+        if self.limits.all {
+            return first;
+        }
         let others_lead =
             history.kept_question().is_some() || (!self.limits.include_system && !history.head().is_empty());
         if self.rule.start_on == StartOn::Any || others_lead {
@@ -987,6 +1002,9 @@ mod tests {
                 if let Ok(Found { tokens: Some(tokens), .. }) = found {
                     assert_eq!(count(&expected.join(" ")), tokens, "{seed}: {expected:?}");
                 }
+                let texts: Vec<String> = all(&history).into_iter().map(|(text, _)| text).collect();
+                let everything = search(&mut history, Limits::ALL, &Words).map(|found| found.tokens);
+                assert_eq!(everything, Ok(Some(count(&texts.join(" ")))), "{seed}: {texts:?}");
             }
         }
     }
@@ -1006,9 +1024,13 @@ mod tests {
                     token_limit: random.below(most) as i64,
                     initial_token_count: random.below(2) as i64,
                     include_system: random.below(3) > 0,
+                    all: false,
                     // A cut that stays depends on what was evicted.
                     retention_ratio: if bound == 0 { [1.0, 0.7, 0.3, 0.0][random.below(4)] } else { 1.0 },
                 };
+                let everything = search(&mut history, Limits::ALL, &Words);
+                let total = all(&history).iter().map(|(text, _)| count(text)).sum();
+                assert_eq!(everything.map(|found| found.tokens), Ok(Some(total)), "{seed}: {:?}", all(&history));
                 let expected = reference(&all(&history), rule.start_on, limits, 0);
                 let found = window(&mut history, limits);
                 assert_eq!(found, expected, "{seed}, {rule:?}, {limits:?}: {:?}", all(&history));

@@ -17,7 +17,7 @@ use super::shared_history::{SharedHistory, Slot, Window};
 use super::strings::type_name;
 use super::turns::Turns;
 use crate::core::error::Error;
-use crate::core::history::Bounds;
+use crate::core::history::{Bounds, Past};
 use crate::core::item::{Kind, Outline};
 use crate::core::policy::{Limits, Rule, StartOn};
 
@@ -33,12 +33,19 @@ pub struct MessageRing {
     history: SharedHistory,
 }
 
-/// What is pickled beside the arguments: [`STATE_VERSION`], the messages, a byte for the outline of each, and what a
-/// subclass added: the attributes of its dict, and those of its slots.
-type State<'py> = (u32, Bound<'py, PyList>, Bound<'py, PyBytes>, Option<Bound<'py, PyDict>>, Bound<'py, PyDict>);
+/// What is pickled beside the arguments: [`STATE_VERSION`], the messages, a byte for the outline of each, the [`Past`], and
+/// what a subclass added: the attributes of its dict, and those of its slots.
+type State<'py> =
+    (u32, Bound<'py, PyList>, Bound<'py, PyBytes>, PastState, Option<Bound<'py, PyDict>>, Bound<'py, PyDict>);
+
+/// A [`Past`], field by field.
+type PastState = (u64, Option<u64>, bool, Option<i64>);
 
 /// What `__reduce__` returns: what makes the ring, from which arguments, and its state.
 type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, Bound<'py, PyAny>), Bound<'py, PyAny>);
+
+/// More messages than were ever put anywhere, so that positions never overflow.
+const MOST_POSITIONS: u64 = 1 << 62;
 
 /// Grows when [`State`] changes, so that a state of another release is refused in words.
 const STATE_VERSION: u32 = 1;
@@ -64,6 +71,7 @@ impl MessageRing {
                 .include_system
                 .map_or(Ok(self.limits.include_system), |value| boolean(value, "include_system"))?,
             retention_ratio: asked.retention_ratio.map_or(Ok(self.limits.retention_ratio), ratio)?,
+            all: false,
         };
         if limits.initial_token_count > limits.token_limit {
             let (initial, limit) = (limits.initial_token_count, limits.token_limit);
@@ -156,6 +164,7 @@ impl MessageRing {
             initial_token_count: 0,
             include_system: include_system.map_or(Ok(!is_text), |value| boolean(value, "include_system"))?,
             retention_ratio: retention_ratio.map_or(Ok(1.0), ratio)?,
+            all: false,
         };
         check_options(&measure, start_on, &limits)?;
         let rule = Rule {
@@ -367,8 +376,11 @@ impl MessageRing {
     #[pyo3(signature = (*, counter = None))]
     fn token_count<'py>(&self, py: Python<'py>, counter: Option<&Bound<'py, PyAny>>) -> PyResult<i64> {
         let other = self.policy_of(counter)?;
-        let limits = Limits::of(i64::MAX);
-        Ok(self.history.window(py, other.as_ref().unwrap_or(&self.policy), limits, true)?.tokens.unwrap_or_default())
+        Ok(self
+            .history
+            .window(py, other.as_ref().unwrap_or(&self.policy), Limits::ALL, true)?
+            .tokens
+            .unwrap_or_default())
     }
 
     fn recount(&self, py: Python<'_>) -> PyResult<()> {
@@ -453,7 +465,9 @@ impl MessageRing {
         let (messages, outlines): (Vec<_>, Vec<_>) =
             this.history.slots(py).into_iter().map(|(message, outline)| (message, outline.to_byte())).unzip();
         let outlines = PyBytes::new(py, &outlines);
-        Ok((STATE_VERSION, PyList::new(py, messages)?, outlines, dict_of(slf)?, slots_of(slf)?))
+        let Past { first, question, is_whole, evicted } = this.history.past(&this.policy);
+        let past = (first, question, is_whole, evicted);
+        Ok((STATE_VERSION, PyList::new(py, messages)?, outlines, past, dict_of(slf)?, slots_of(slf)?))
     }
 
     // Does not look into the messages: in a cycle they may not have got their own state yet.
@@ -465,7 +479,13 @@ impl MessageRing {
                 "the state of a ring begins with its version, {STATE_VERSION}; this one was made by another release of chatring"
             )));
         }
-        let (_, messages, outlines, attributes, in_slots): State<'_> = state.extract()?;
+        let (_, messages, outlines, past, attributes, in_slots): State<'_> = state.extract()?;
+        let (first, question, is_whole, evicted) = past;
+        if first > MOST_POSITIONS || question.is_some_and(|question| question >= first) {
+            return Err(PyValueError::new_err(format!(
+                "the state of a ring has no such positions: {first} and {question:?}; this one is damaged"
+            )));
+        }
         let outlines: Option<Vec<Outline>> = outlines.as_bytes().iter().map(|&byte| Outline::from_byte(byte)).collect();
         let Some(outlines) = outlines.filter(|outlines| outlines.len() == messages.len()) else {
             return Err(PyValueError::new_err(format!(
@@ -475,7 +495,8 @@ impl MessageRing {
         };
         add_attributes(slf, attributes.as_ref(), &in_slots)?;
         let slots = messages.iter().map(Bound::unbind).zip(outlines);
-        slf.get().history.replace(slf.py(), slots.collect())
+        slf.get().history.restore(slots.collect(), Past { first, question, is_whole, evicted });
+        Ok(())
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -17,7 +17,7 @@ use pyo3::types::{PyList, PyType};
 use super::policy::{Pin, Policy};
 use super::turns::Turns;
 use crate::core::error::Error;
-use crate::core::history::{Bounds, History};
+use crate::core::history::{Bounds, History, Past};
 use crate::core::item::{Kind, Outline};
 use crate::core::ledger::Ledger;
 use crate::core::policy::{Accounting, Limits};
@@ -205,6 +205,20 @@ impl SharedHistory {
     /// The number of messages.
     pub fn len(&self) -> usize {
         self.lock().len()
+    }
+
+    /// What the messages do not tell.
+    pub fn past(&self, policy: &Arc<Policy>) -> Past {
+        self.lock().past(policy)
+    }
+
+    /// Replaces all messages with those of a history that was stored.
+    pub fn restore(&self, slots: Vec<Slot>, past: Past) {
+        let mut forgotten = Vec::new();
+        let mut history = self.lock();
+        let replaced = (history.take_ledgers(), history.restore(slots, past, &mut forgotten));
+        drop(history);
+        drop((replaced, forgotten));
     }
 
     /// What is fixed with it.
