@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from profiles import examples
 from reference import (
+    without_results,
     Message,
     Total,
     histories,

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! loop {
-//!     match query.next(&mut history) {                    // with the history's lock, if it has one
+//!     match query.next(&mut history, same) {              // with the history's lock, if it has one
 //!         Next::Read(wanted) => query.feed(&counter, read(wanted))?,      // without
 //!         Next::Found(found) => break,
 //!         Next::HeadTooLong(tokens) => ...                // the head alone does not fit
@@ -186,8 +186,8 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
     }
 
     /// What the query wants next. Adds to the history's ledger what was counted, unless the history has changed since:
-    /// then the search begins anew.
-    pub fn next<M>(&mut self, history: &mut History<M, K, P>) -> Next {
+    /// then the search begins anew. `same` tells whether two of what is kept beside counts are of one text.
+    pub fn next<M>(&mut self, history: &mut History<M, K, P>, same: impl Fn(&P, &P) -> bool) -> Next {
         if self.generation != history.generation() {
             if self.attempts == ATTEMPTS {
                 return Next::Changing;
@@ -211,7 +211,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                         return next;
                     }
                 }
-                Work::Count(pass) => self.commit(history, *pass),
+                Work::Count(pass) => self.commit(history, *pass, &same),
                 Work::Head(_, counted) => {
                     if let Some(ledger) = history.ledger_to_change(&self.policy) {
                         ledger.extend_head(counted);
@@ -564,11 +564,26 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
     }
 
     /// Adds what a pass has counted to the ledger.
-    fn commit<M>(&mut self, history: &mut History<M, K, P>, pass: Pass<P>) {
+    fn commit<M>(&mut self, history: &mut History<M, K, P>, pass: Pass<P>, same: &impl Fn(&P, &P) -> bool) {
         let Pass { side, reading, entries, spare, closed, .. } = pass;
-        self.forgotten.extend(reading.pins.into_iter().chain(spare));
         let (tail, _) = *self.tail.get_or_insert((self.end, 0));
         let Some(ledger) = history.ledger_to_change(&self.policy) else { return };
+        if self.rule.accounting == Accounting::Joined
+            && let Some(changed) = changed_context(ledger, side, &reading, &entries, same)
+        {
+            // What follows a text that is another by now was counted after the one it was.
+            if side == Side::Older {
+                let next = ledger.word_after(changed) + 1;
+                ledger.forget_before(ledger.word_after(next) + 1, &mut self.forgotten);
+            } else {
+                ledger.forget_from(changed, &mut self.forgotten);
+            }
+            self.forgotten.extend(entries.into_iter().map(|entry| entry.pin).chain(reading.pins).chain(spare));
+            self.tail = None;
+            self.generation = history.generation();
+            return;
+        }
+        self.forgotten.extend(reading.pins.into_iter().chain(spare));
         match side {
             Side::Older => {
                 ledger.forget_before(reading.range.end, &mut self.forgotten);
@@ -591,6 +606,31 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             }
         }
         self.generation = history.generation();
+    }
+}
+
+/// Where a counted message has another text than when it was counted, if a pass has read it: one after which it counted, or
+/// one that it counted again.
+fn changed_context<P>(
+    ledger: &Ledger<P>,
+    side: Side,
+    reading: &Reading<P>,
+    entries: &[Entry<P>],
+    same: &impl Fn(&P, &P) -> bool,
+) -> Option<u64> {
+    match side {
+        Side::All | Side::AfterWord => None,
+        Side::AfterText => {
+            let last = ledger.end().checked_sub(1)?;
+            let read = reading.pins.front().filter(|_| reading.wants().is_none())?;
+            ledger.pins_since(last).next().filter(|counted| !same(counted, read)).map(|_| last)
+        }
+        Side::Older => {
+            let again = reading.range.end.saturating_sub(ledger.first()) as usize;
+            let counted: Vec<&P> = ledger.pins_since(ledger.first()).take(again).collect();
+            let mut both = (0..reading.range.end).rev().zip(entries.iter().zip(counted.into_iter().rev()));
+            both.find(|(_, (entry, counted))| !same(&entry.pin, counted)).map(|(position, _)| position)
+        }
     }
 }
 
@@ -853,7 +893,7 @@ mod tests {
     fn search(history: &mut Texts, limits: Limits, counter: &impl Counter) -> Result<Found, i64> {
         let mut query = Query::new((), history.bounds().rule, limits);
         for _ in 0..1_000 {
-            match query.next(history) {
+            match query.next(history, String::eq) {
                 Next::Changing => unreachable!("nobody else changes it"),
                 Next::HeadTooLong(tokens) => return Err(tokens),
                 Next::Found(found) => return Ok(found),
@@ -1126,7 +1166,7 @@ mod tests {
         let mut history = history(Rule::LLAMA_INDEX, 3);
         ["", "", "a b", "c"].iter().for_each(|text| put_text(&mut history, text, true));
         let mut query = Query::new((), Rule::LLAMA_INDEX, Limits::of(100));
-        while let Next::Read(wanted) = query.next(&mut history) {
+        while let Next::Read(wanted) = query.next(&mut history, String::eq) {
             read(&history, &mut query, &wanted, &Words);
             if query.generation() < 4 {
                 put_text(&mut history, "d e f", true); // and what was read may have left
@@ -1144,12 +1184,12 @@ mod tests {
         put_text(&mut history, "b", true);
         let mut query = Query::new((), Rule::LLAMA_INDEX, Limits::of(100));
         let mut asked = 0;
-        while let Next::Read(wanted) = query.next(&mut history) {
+        while let Next::Read(wanted) = query.next(&mut history, String::eq) {
             read(&history, &mut query, &wanted, &Words);
             put_text(&mut history, "c", true);
             asked += 1;
             assert!(asked < 100);
         }
-        assert_eq!(query.next(&mut history), Next::Changing);
+        assert_eq!(query.next(&mut history, String::eq), Next::Changing);
     }
 }

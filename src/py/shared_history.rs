@@ -12,7 +12,7 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyType};
+use pyo3::types::{PyList, PyTuple, PyType};
 
 use super::policy::{Pin, Policy};
 use super::turns::Turns;
@@ -298,7 +298,7 @@ impl SharedHistory {
         let mut turns = Turns::new(py);
         loop {
             let mut history = self.lock();
-            match query.next(&mut history) {
+            match query.next(&mut history, |one, other| is_same(py, one, other)) {
                 Next::Read(wanted) => {
                     let messages: Vec<Py<PyAny>> =
                         history.wanted(&wanted).into_iter().map(|message| message.clone_ref(py)).collect();
@@ -394,6 +394,19 @@ impl SharedHistory {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether two pins are of one text: the same object, or tuples of the same ones.
+fn is_same(py: Python<'_>, one: &Pin, other: &Pin) -> bool {
+    if one.is(other) {
+        return true;
+    }
+    match (one.bind(py).cast_exact::<PyTuple>(), other.bind(py).cast_exact::<PyTuple>()) {
+        (Ok(one), Ok(other)) if one.len() == other.len() => {
+            one.iter_borrowed().zip(other.iter_borrowed()).all(|(one, other)| one.is(other))
+        }
+        _ => false,
     }
 }
 
