@@ -1,6 +1,7 @@
 //! The boundary to Python: classes, reading messages, locking, and errors.
 
 pub mod append;
+mod callable;
 pub mod counter;
 mod error;
 pub mod format;

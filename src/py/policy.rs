@@ -5,9 +5,9 @@ use std::convert::Infallible;
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::intern;
-use pyo3::types::{PyBool, PyString, PyTuple};
+use pyo3::types::{PyString, PyTuple};
 
+use super::callable::{MOST_TOKENS, as_integer};
 use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
 use super::format::{self, Format, Reading};
 use super::strings::type_name;
@@ -207,7 +207,10 @@ impl Policy {
                     if is_little { feed(query) } else { detach(py, encoding, || feed(query)) };
                 Ok(())
             }
-            Counting::Callable(callable) => query.feed(&callable.bind(py), messages),
+            Counting::Callable(callable) => match self.measure {
+                Measure::Text => query.feed(&callable.bind(py), messages),
+                _ => query.feed(&callable.bind_ordinary(py), messages),
+            },
         }
     }
 
@@ -218,15 +221,24 @@ impl Policy {
         match (self.counter.get().counting(), &self.measure) {
             (Counting::Native(encoding), Measure::Text) => {
                 let encoding = *encoding;
-                let Ok(tokens) = if content.bytes() < DETACH_BYTES { content.tokens(encoding) } else { detach(py, encoding, || content.tokens(encoding)) };
+                let Ok(tokens) = if content.bytes() < DETACH_BYTES {
+                    content.tokens(encoding)
+                } else {
+                    detach(py, encoding, || content.tokens(encoding))
+                };
                 Ok(tokens)
             }
             (Counting::Native(encoding), _) => {
                 let counter = Ordinary(encoding);
-                let Ok(tokens) = if content.bytes() < DETACH_BYTES { content.tokens(&counter) } else { detach(py, encoding, || content.tokens(&counter)) };
+                let Ok(tokens) = if content.bytes() < DETACH_BYTES {
+                    content.tokens(&counter)
+                } else {
+                    detach(py, encoding, || content.tokens(&counter))
+                };
                 Ok(tokens)
             }
-            (Counting::Callable(callable), _) => content.tokens(&callable.bind(py)),
+            (Counting::Callable(callable), Measure::Text) => content.tokens(&callable.bind(py)),
+            (Counting::Callable(callable), _) => content.tokens(&callable.bind_ordinary(py)),
         }
     }
 
@@ -242,8 +254,7 @@ impl Policy {
 /// What a callable says that `message` counts as.
 fn measured(callable: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult<i64> {
     let tokens = callable.call1((message,))?;
-    // Integers of other libraries have an __index__; a bool has one too, but is never meant.
-    let count = if tokens.is_instance_of::<PyBool>() { None } else { tokens.getattr_opt(intern!(tokens.py(), "__index__"))? };
+    let count = as_integer(&tokens)?;
     let Some(count) = count else {
         return Err(PyTypeError::new_err(format!(
             "a measure must return a message's tokens as an integer, got {} ({})",
@@ -251,8 +262,8 @@ fn measured(callable: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult
             type_name(&tokens)
         )));
     };
-    match count.call0()?.extract::<i64>() {
-        Ok(count) if (0..=1 << 40).contains(&count) => Ok(count),
+    match count.extract::<i64>() {
+        Ok(count @ 0..=MOST_TOKENS) => Ok(count),
         _ => Err(PyValueError::new_err(format!(
             "a measure must return between 0 and 2**40 tokens for a message, got {}",
             tokens.repr()?
