@@ -11,7 +11,9 @@ KNOWN = "cl100k_base, o200k_base, o200k_harmony, p50k_base, p50k_edit, r50k_base
 NOT_A_COUNTER = (
     "a counter is an encoding's name, a tiktoken encoding or a callable from str to its tokens or their number; got "
 )
-NO_TOKENS = "a counter must return the tokens of a text, or their number; got {}: return a list of tokens, or an integer"
+NO_TOKENS = (
+    "a counter must return the tokens of a text, or their number; got {}: return a list of tokens, or an integer"
+)
 HUGE = 10**30
 
 
