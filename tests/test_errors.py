@@ -9,9 +9,11 @@ from reference import Message, same_objects
 
 KNOWN = "cl100k_base, o200k_base, o200k_harmony, p50k_base, p50k_edit, r50k_base, gpt2, qwen2, mistral_v3"
 NOT_A_COUNTER = (
-    "a counter is an encoding's name, a tiktoken encoding or a callable from str to something with a length; got "
+    "a counter is an encoding's name, a tiktoken encoding or a callable from str to its tokens or their number; got "
 )
-NO_LENGTH = "a counter must return something with a length, such as a list of tokens; got "
+NO_TOKENS = (
+    "a counter must return the tokens of a text, or their number; got {}: return a list of tokens, or an integer"
+)
 HUGE = 10**30
 
 
@@ -205,9 +207,8 @@ def raises(error: BaseException) -> Callable[[str], list[str]]:
 @pytest.mark.parametrize(
     ("counter", "error", "message"),
     [
-        (lambda text: None, TypeError, NO_LENGTH + "NoneType"),
-        (len, TypeError, NO_LENGTH + "int"),
-        (lambda text: NoLength(), TypeError, NO_LENGTH + "NoLength"),
+        (lambda text: None, TypeError, NO_TOKENS.format("NoneType")),
+        (lambda text: NoLength(), TypeError, NO_TOKENS.format("NoLength")),
         (lambda text: LengthRaises(), OSError, "length"),
         (no_argument, TypeError, None),
     ],

@@ -46,9 +46,9 @@ def cl100k(text: str) -> range:
     return range(NATIVE.count(text))
 
 
-COUNTERS: tuple[Callable[[str], Sized], ...] = (cl100k, str.split, lambda text: text)
+COUNTERS: tuple[Callable[[str], Sized], ...] = (cl100k, str.split, list)
 # One more than a ring keeps ledgers for, with those above: using them retires another.
-OTHERS: tuple[Callable[[str], Sized], ...] = (lambda text: text.split(), lambda text: text * 2)
+OTHERS: tuple[Callable[[str], Sized], ...] = (lambda text: text.split(), lambda text: list(text) * 2)
 LONG_TEXT = "some words " * 12
 # Long ones, so that a small limit counts a part of a ring, and blank ones beside them.
 TEXTS = (
