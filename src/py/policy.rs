@@ -189,6 +189,15 @@ impl Policy {
         }
     }
 
+    /// Whether a message whose pin is `now` counts as it did when its pin was `before`.
+    pub fn same_pin(&self, now: &Bound<'_, PyAny>, before: &Bound<'_, PyAny>) -> PyResult<bool> {
+        match self.measure {
+            Measure::Text => format::text::same_text(now, before),
+            // Nothing depends on what stands before it.
+            _ => Ok(true),
+        }
+    }
+
     /// Counts what a query has asked for; without the GIL if it is much.
     pub fn feed(
         &self,

@@ -204,13 +204,13 @@ impl SharedHistory {
     /// If other threads or the counter itself change the history all the while, the answer is the window of the history
     /// as it was at one moment of the call.
     pub fn window(&self, py: Python<'_>, policy: &Arc<Policy>, allowance: i64, verify: bool) -> PyResult<Window> {
-        if let Answer::Window(window) = self.search(py, policy, allowance, verify, None)? {
+        if let Answer::Window(window) = self.search(py, policy, allowance, verify, true, None)? {
             return Ok(window);
         }
         // Counted anew: what was counted before may have changed too, and nobody checks it any more.
         let moment = Self { inner: Mutex::new(self.copied(py)) };
         drop(moment.lock().take_ledgers());
-        match moment.search(py, policy, allowance, false, None)? {
+        match moment.search(py, policy, allowance, false, false, None)? {
             Answer::Window(window) => Ok(window),
             _ => Err(PyRuntimeError::new_err("a history that nobody can reach changed during a search")),
         }
@@ -225,19 +225,21 @@ impl SharedHistory {
         allowance: i64,
         most: i64,
     ) -> PyResult<Option<Window>> {
-        match self.search(py, policy, allowance, true, Some(most))? {
+        match self.search(py, policy, allowance, true, true, Some(most))? {
             Answer::Window(window) => Ok(Some(window)),
             Answer::Changing | Answer::TooMuch => Ok(None),
         }
     }
 
-    /// Drives a query.
+    /// Drives a query. `verify` looks at the messages of the window it finds, `is_kept` at those that counts to be kept
+    /// depend on.
     fn search(
         &self,
         py: Python<'_>,
         policy: &Arc<Policy>,
         allowance: i64,
         verify: bool,
+        is_kept: bool,
         mut most: Option<i64>,
     ) -> PyResult<Answer> {
         let mut query = Query::new(Arc::clone(policy), policy.accounting(), allowance);
@@ -249,6 +251,8 @@ impl SharedHistory {
                     let messages = history.messages().since(range.start);
                     let messages = messages.take((range.end - range.start) as usize);
                     let messages: Vec<Py<PyAny>> = messages.map(|message| message.clone_ref(py)).collect();
+                    let again = query.read_again().filter(|again| is_kept && range.contains(again));
+                    let again = again.and_then(|again| Some((again, history.ledger(policy)?.pin(again)?.clone_ref(py))));
                     drop(history);
                     if most.is_some() && policy.calls_python() {
                         return Ok(Answer::TooMuch);
@@ -263,6 +267,13 @@ impl SharedHistory {
                             }
                         }
                         contents.push(policy.content(counted, message.bind(py))?);
+                    }
+                    if let Some((position, pin)) = again {
+                        let (_, now) = &contents[(position - range.start) as usize];
+                        if !policy.same_pin(now.bind(py), pin.bind(py))? {
+                            self.forget_changed(policy, &query, position, position);
+                            continue;
+                        }
                     }
                     policy.feed(py, &mut query, contents)?;
                     turns.offer();
@@ -286,16 +297,22 @@ impl SharedHistory {
                     let Some((first, last)) = changed else {
                         return Ok(Answer::Window(Window { messages, tokens: fit.tokens }));
                     };
-                    let mut forgotten = Vec::new();
-                    let mut history = self.lock();
-                    if history.generation() == query.generation() {
-                        history.forget_changed(policy, first, last, &mut forgotten);
-                    }
-                    drop(history);
+                    self.forget_changed(policy, &query, first, last);
                 }
                 Next::Changing => return Ok(Answer::Changing),
             }
         }
+    }
+
+    /// Forgets what was counted of the messages from `first` to `last`, unless more has changed since the query's answer.
+    fn forget_changed(&self, policy: &Arc<Policy>, query: &Query<Arc<Policy>, Pin>, first: u64, last: u64) {
+        let mut forgotten = Vec::new();
+        let mut history = self.lock();
+        if history.generation() == query.generation() {
+            history.forget_changed(policy, first, last, &mut forgotten);
+        }
+        drop(history);
+        drop(forgotten);
     }
 
     /// Takes over the messages and counts of `other`.
