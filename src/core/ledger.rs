@@ -206,7 +206,8 @@ impl<P> Ledger<P> {
     pub fn runs_that_may_fit(&self, position: u64, allowance: i64) -> Vec<Run> {
         let older = self.runs.partition_point(|run| run.first < position);
         let runs = self.runs.range(..older).rev().copied();
-        let mut runs: Vec<Run> = runs.take_while(|run| self.tokens_from(run.word + 1) <= allowance + SLACK).collect();
+        let most = allowance.saturating_add(SLACK);
+        let mut runs: Vec<Run> = runs.take_while(|run| self.tokens_from(run.word + 1) <= most).collect();
         runs.reverse();
         runs
     }
@@ -462,6 +463,7 @@ mod tests {
         let word = Entry { run: Some(2), ..start(3, 3) };
         let mut ledger = filled(5, vec![blank(None), blank(None), word, reply(4), start(5, 5)]);
         assert_eq!(ledger.runs_that_may_fit(5, 9), [Run { first: 0, word: 2 }]);
+        assert_eq!(ledger.runs_that_may_fit(5, i64::MAX), [Run { first: 0, word: 2 }]);
         assert_eq!(ledger.runs_that_may_fit(5, 0), []);
         assert_eq!(ledger.runs_that_may_fit(0, 9), []);
         ledger.forget_before(1, &mut Vec::new());

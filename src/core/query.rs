@@ -697,6 +697,80 @@ mod tests {
         }
     }
 
+    /// Messages are indices into texts that others edit in place.
+    type Edited = History<usize, (), String>;
+
+    /// As whoever keeps such messages asks.
+    fn ask_and_verify(history: &mut Edited, all: &[String], allowance: i64) -> Option<Fit> {
+        let mut query = Query::new((), Accounting::Joined, allowance);
+        loop {
+            let mut changed = Vec::new();
+            match query.next(history) {
+                Next::Changing => query = Query::new((), Accounting::Joined, allowance),
+                Next::Found(fit) => {
+                    let Fit { start, .. } = fit?;
+                    if let Some(ledger) = history.ledger(&()).filter(|ledger| ledger.first() <= start) {
+                        let messages = history.messages().since(start).map(|&message| &all[message]);
+                        let pairs = (start..).zip(messages.zip(ledger.pins_since(start)));
+                        changed.extend(pairs.filter(|(_, (now, pin))| now != pin).map(|(position, _)| position));
+                    }
+                    if changed.is_empty() {
+                        return fit;
+                    }
+                }
+                Next::Read(range) => {
+                    let messages = range.clone().filter_map(|position| history.messages().get(position));
+                    let now: Vec<String> = messages.map(|&message| all[message].clone()).collect();
+                    let again = query.read_again().filter(|again| range.contains(again));
+                    changed.extend(again.filter(|&again| {
+                        let pin = history.ledger(&()).and_then(|ledger| ledger.pin(again));
+                        pin.is_some_and(|pin| *pin != now[(again - range.start) as usize])
+                    }));
+                    if changed.is_empty() {
+                        let messages = now.into_iter().map(|text| (Content::Joined(text.clone()), text)).collect();
+                        assert!(query.feed(&Words, messages).is_ok());
+                    }
+                }
+            }
+            if let (Some(&first), Some(&last)) = (changed.first(), changed.last()) {
+                history.forget_changed(&(), first, last, &mut Vec::new());
+            }
+        }
+    }
+
+    #[test]
+    fn edits_anywhere_are_in_the_counts_once_a_window_has_them() {
+        let fragments = ["", "", " ", "a", "b ", " c", " ", "word word ", " \n", "one two three four five six seven ", "  e"];
+        for seed in 1..1500 {
+            let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
+            let mut history = Edited::new(NonZeroUsize::new([0, 0, 3, 6][random.below(4)]));
+            let mut all = Vec::new();
+            let mut before = String::new();
+            for _ in 0..40 {
+                match random.below(8) {
+                    0..3 => {
+                        let message = (all.len(), outline(random.below(2) == 0));
+                        all.push(fragments[random.below(fragments.len())].to_owned());
+                        history.push(std::iter::once(message), &mut Vec::new());
+                    }
+                    3..6 if !all.is_empty() => {
+                        let edited = all.len() - 1 - random.below(all.len().min(6));
+                        // Now and then an edit is taken back.
+                        let text = fragments[random.below(fragments.len())];
+                        let text = if random.below(3) == 0 { before } else { text.to_owned() };
+                        before = std::mem::replace(&mut all[edited], text);
+                    }
+                    _ => drop(ask_and_verify(&mut history, &all, [0, 2, 9, 30][random.below(4)])),
+                }
+            }
+            let now: Vec<&str> = history.messages().iter().map(|&message| all[message].as_str()).collect();
+            let total = Words.count(&now.join(" ")).unwrap_or_default();
+            let all_of_it = Fit { start: history.messages().first(), tokens: Some(total) };
+            let fit = ask_and_verify(&mut history, &all, i64::MAX);
+            assert_eq!(fit, (!now.is_empty()).then_some(all_of_it), "{seed}: {now:?}");
+        }
+    }
+
     #[test]
     fn counts_the_window_and_what_rules_out_the_rest() {
         let mut history = Texts::new(None);
