@@ -307,22 +307,22 @@ class Renamed:
 def test_measure_and_format_are_copied(make_copy: Copy, source: Any, counted: bool) -> None:
     tool = {"role": "tool", "content": "a result"}
     parts = {"role": "user", "parts": [{"text": "one two"}, {"inlineData": {"mimeType": "image/png", "data": ""}}]}
-    for measure, format, some in (
+    for measure, reader, some in (
         ("message", None, [*({"role": "user", "content": str(number)} for number in range(9)), tool, parts]),
         ("message", "gemini", [{"role": "user", "content": "one"}, tool, parts]),
         (constant, None, [tool, parts, {"role": "user", "content": None}]),
         ("message", Renamed("words"), [{"words": "one two"}, {"words": "three"}]),
         ("text", None, [{"role": "user", "content": None}, tool]),
     ):
-        ring: MessageRing[Any] = MessageRing(50, source, measure=measure, format=format, max_messages=10)
+        ring: MessageRing[Any] = MessageRing(50, source, measure=measure, format=reader, max_messages=10)
         ring.put_messages(some)
         if counted:
             ring.get()
             ring.get(counter="gpt2")
         other = make_copy(ring)
         assert other.measure == measure
-        assert type(other.format) is type(format)
-        assert getattr(other.format, "key", other.format) == getattr(format, "key", format)
+        assert type(other.format) is type(reader)
+        assert getattr(other.format, "key", other.format) == getattr(reader, "key", reader)
         assert other.get_all() == ring.get_all()
         assert other.token_count() == ring.token_count() == sum(map(ring.count, ring)) or measure == "text"
         for limit in (1, 8, 12, 30, 50, 2_000):
@@ -341,9 +341,9 @@ def test_a_deep_copy_has_a_format_of_its_own_and_a_copy_has_not() -> None:
 
 
 def test_a_cycle_through_a_format(make_copy: Copy) -> None:
-    format = Renamed("words")
-    ring: MessageRing[Any] = MessageRing(format=format)
-    ring.put({"words": "one", "ring": ring, "format": format})
+    reader = Renamed("words")
+    ring: MessageRing[Any] = MessageRing(format=reader)
+    ring.put({"words": "one", "ring": ring, "format": reader})
     ring.get()
     other = make_copy(ring)
     assert other.token_count() == ring.token_count()

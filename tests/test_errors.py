@@ -481,7 +481,7 @@ def test_what_cannot_measure(measure: Any, error: type[Exception], got: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("format", "error", "message"),
+    ("source", "error", "message"),
     [
         ("openai", ValueError, f"unknown format 'openai': choose one of {PROVIDERS}"),
         ("", ValueError, f"unknown format '': choose one of {PROVIDERS}"),
@@ -492,14 +492,14 @@ def test_what_cannot_measure(measure: Any, error: type[Exception], got: str) -> 
         (ReadIsNoMethod(), TypeError, FORMATS + "ReadIsNoMethod"),
     ],
 )
-def test_what_is_not_a_format(format: Any, error: type[Exception], message: str) -> None:
-    check(lambda: MessageRing(format=format), error, message)
+def test_what_is_not_a_format(source: Any, error: type[Exception], message: str) -> None:
+    check(lambda: MessageRing(format=source), error, message)
 
 
-@pytest.mark.parametrize("format", ["gemini", Returning({})])
-def test_the_text_rule_takes_no_format(format: Any) -> None:
+@pytest.mark.parametrize("source", ["gemini", Returning({})])
+def test_the_text_rule_takes_no_format(source: Any) -> None:
     advice = 'measure="text" reads a message\'s role and content and takes no format; use measure="message"'
-    check(lambda: MessageRing(measure="text", format=format), ValueError, advice)
+    check(lambda: MessageRing(measure="text", format=source), ValueError, advice)
     assert MessageRing(measure="text", format=None).format is None
 
 
@@ -546,7 +546,7 @@ OUT_OF_RANGE = "a measure must return between 0 and 2**40 tokens for a message, 
         (2**40 + 1, ValueError, OUT_OF_RANGE + "1099511627777"),
         (HUGE, ValueError, OUT_OF_RANGE + str(HUGE)),
         (-HUGE, ValueError, OUT_OF_RANGE + str(-HUGE)),
-        (10**5_000, ValueError, OUT_OF_RANGE + "one that cannot be shown"),
+        pytest.param(10**5_000, ValueError, OUT_OF_RANGE + "one that cannot be shown", id="thousands of digits"),
         (numpy.int64(-4), ValueError, OUT_OF_RANGE + repr(numpy.int64(-4))),
         (numpy.uint64(2**63), ValueError, OUT_OF_RANGE + repr(numpy.uint64(2**63))),
         (Index(-5), ValueError, OUT_OF_RANGE + "Index(-5)"),
@@ -627,11 +627,11 @@ UNREADABLE = (
     ],
 )
 def test_a_format_that_reads_nonsense(read: Any, message: str) -> None:
-    format = Returning(PLAIN)
-    ring: MessageRing[Any] = MessageRing(100, list, format=format)
+    reader = Returning(PLAIN)
+    ring: MessageRing[Any] = MessageRing(100, list, format=reader)
     ring.put(5)
     assert ring.token_count() == ring.count(5) == 7
-    format.returned = read
+    reader.returned = read
     for call in (
         lambda: ring.put(5),
         lambda: ring.put_messages([5, 5]),
