@@ -162,17 +162,23 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         }
     }
 
-    /// The position of a message that is already counted and is read again, among those of the last read: what was counted
-    /// after it, or will be, may depend on how it ends. Whoever keeps messages that others change must see that it is still
-    /// what was counted, and have it forgotten if not: nobody sees later that others depend on what it is now.
+    /// The positions of messages that are already counted and are read again, among them those of the last read: what was
+    /// counted after them, or will be, may depend on what they are. Whoever keeps messages that others change must see that
+    /// they are still what was counted, and have those forgotten that are not. Nobody sees it later.
     #[must_use]
-    pub fn read_again(&self) -> Option<u64> {
-        let Work::Count(pass) = &self.work else { return None };
-        let Reading { range, .. } = &pass.reading;
-        match (self.accounting, pass.place) {
-            (Accounting::Joined, Place::AfterText) => Some(range.start),
-            (Accounting::Joined, Place::Older) => Some(range.end - 1),
-            _ => None,
+    pub fn read_again(&self) -> Range<u64> {
+        match &self.work {
+            Work::Count(pass) if self.accounting == Accounting::Joined => {
+                let Range { start, end } = pass.reading.range;
+                match pass.place {
+                    Place::Older => end - 1..end,
+                    Place::AfterText => start..start + 1,
+                    Place::Whole | Place::AfterWord => end..end,
+                }
+            }
+            // Blank messages after the last word are not counted.
+            Work::Fit(reading, Goal { word: Some(_), .. }) => reading.range.clone(),
+            _ => self.end..self.end,
         }
     }
 
@@ -721,8 +727,8 @@ mod tests {
                 Next::Read(range) => {
                     let messages = range.clone().filter_map(|position| history.messages().get(position));
                     let now: Vec<String> = messages.map(|&message| all[message].clone()).collect();
-                    let again = query.read_again().filter(|again| range.contains(again));
-                    changed.extend(again.filter(|&again| {
+                    let again = query.read_again();
+                    changed.extend(range.clone().filter(|position| again.contains(position)).filter(|&again| {
                         let pin = history.ledger(&()).and_then(|ledger| ledger.pin(again));
                         pin.is_some_and(|pin| *pin != now[(again - range.start) as usize])
                     }));
@@ -740,7 +746,8 @@ mod tests {
 
     #[test]
     fn edits_anywhere_are_in_the_counts_once_a_window_has_them() {
-        let fragments = ["", "", " ", "a", "b ", " c", " ", "word word ", " \n", "one two three four five six seven ", "  e"];
+        let long = "\n".repeat(70);
+        let fragments = ["", "", " ", "a", "b ", " c", &long, "word word ", " \n", "one two three four five six seven ", "  e"];
         for seed in 1..1500 {
             let mut random = Random(0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(seed));
             let mut history = Edited::new(NonZeroUsize::new([0, 0, 3, 6][random.below(4)]));

@@ -251,8 +251,11 @@ impl SharedHistory {
                     let messages = history.messages().since(range.start);
                     let messages = messages.take((range.end - range.start) as usize);
                     let messages: Vec<Py<PyAny>> = messages.map(|message| message.clone_ref(py)).collect();
-                    let again = query.read_again().filter(|again| is_kept && range.contains(again));
-                    let again = again.and_then(|again| Some((again, history.ledger(policy)?.pin(again)?.clone_ref(py))));
+                    let again = if is_kept { query.read_again() } else { 0..0 };
+                    let again = again.start.max(range.start)..again.end.min(range.end);
+                    let ledger = history.ledger(policy);
+                    let pin = |position| Some((position, ledger?.pin(position)?.clone_ref(py)));
+                    let again: Vec<(u64, Pin)> = again.filter_map(pin).collect();
                     drop(history);
                     if most.is_some() && policy.calls_python() {
                         return Ok(Answer::TooMuch);
@@ -268,12 +271,16 @@ impl SharedHistory {
                         }
                         contents.push(policy.content(counted, message.bind(py))?);
                     }
-                    if let Some((position, pin)) = again {
+                    let mut changed: Option<(u64, u64)> = None;
+                    for (position, pin) in &again {
                         let (_, now) = &contents[(position - range.start) as usize];
                         if !policy.same_pin(now.bind(py), pin.bind(py))? {
-                            self.forget_changed(policy, &query, position, position);
-                            continue;
+                            changed = Some((changed.map_or(*position, |(first, _)| first), *position));
                         }
+                    }
+                    if let Some((first, last)) = changed {
+                        self.forget_changed(policy, &query, first, last);
+                        continue;
                     }
                     policy.feed(py, &mut query, contents)?;
                     turns.offer();
