@@ -570,7 +570,6 @@ MAPPING = "a mapping's length is that of its keys; give the tokenizer's `encode`
 SET = "a set has each token once; return a list"
 NESTED = "return the tokens of one text, such as the first item of a batch of one"
 ARRAY = "return one dimension, such as the first row of a batch of one"
-CHARACTERS = "return its tokens as a list, or their number"
 NOTHING = "return a list of tokens, or an integer"
 ROUND = "round it up to an integer"
 
@@ -596,9 +595,6 @@ ROUND = "round it up to an integer"
         ([numpy.ones(3)], f"list whose first item is a ndarray: {NESTED}"),
         (numpy.ones((1, 3)), f"ndarray of shape (1, 3): {ARRAY}"),
         (numpy.ones((2, 3, 4)), f"ndarray of shape (2, 3, 4): {ARRAY}"),
-        ("abc", f"str: {CHARACTERS}"),
-        (b"abc", f"bytes: {CHARACTERS}"),
-        (bytearray(b"abc"), f"bytearray: {CHARACTERS}"),
         (None, f"NoneType: {NOTHING}"),
         (iter("abc"), f"str_ascii_iterator: {NOTHING}"),
         (2.5, f"2.5 (float): {ROUND}"),

@@ -214,3 +214,16 @@ def test_a_long_run_that_may_not_start_a_window(role: str) -> None:
     assert same_objects(ring.get(), run[-1:])
     assert same_objects(ring.get(token_limit=100_001), [question, *run])
     assert same_objects(ring.get(token_limit=100_000), run[-1:])
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+@pytest.mark.parametrize("length", [2, 50, 1_000])
+@pytest.mark.parametrize("after", [[], ["word"], ["word", *[""] * 100]])
+def test_the_largest_limits_have_all_of_a_history_that_begins_blank(blank: str, length: int, after: list[str]) -> None:
+    messages = [Message("user", text) for text in [blank] * length + after]
+    ring: MessageRing[Message] = MessageRing(2**63 - 1, "cl100k_base", measure="text")
+    ring.put_messages(messages)
+    assert ring.token_count() == ORACLES["cl100k_base"]([message.content for message in messages])
+    for limit in (2**63 - 1, 2**63 - 8, 2**63 - 9):
+        assert same_objects(ring.get(token_limit=limit), messages)
+    assert same_objects(ring.get(initial_token_count=-(2**63)), messages)

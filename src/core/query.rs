@@ -227,6 +227,16 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                     self.generation = history.generation();
                 }
                 Work::Fit(reading, goal) => {
+                    if let (Some(_), Some(changed)) =
+                        (goal.word, changed_run(history.ledger(&self.policy), &reading, &same))
+                        && self.attempts < ATTEMPTS
+                    {
+                        self.attempts += 1;
+                        self.forgotten.extend(reading.pins);
+                        history.forget_changed(&self.policy, changed, changed, &mut self.forgotten);
+                        self.begin(history);
+                        continue;
+                    }
                     self.forgotten.extend(reading.pins);
                     let found = match (goal.found, goal.word) {
                         (Some(fit), _) => fit,
@@ -632,6 +642,13 @@ fn changed_context<P>(
             both.find(|(_, (entry, counted))| !same(&entry.pin, counted)).map(|(position, _)| position)
         }
     }
+}
+
+/// Where a message of a run has another text than when it was counted.
+fn changed_run<P>(ledger: Option<&Ledger<P>>, run: &Reading<P>, same: &impl Fn(&P, &P) -> bool) -> Option<u64> {
+    let counted = ledger?.pins_since(run.range.start);
+    let mut both = run.range.clone().zip(run.pins.iter().zip(counted));
+    both.find(|(_, (read, counted))| !same(read, counted)).map(|(position, _)| position)
 }
 
 fn without_head(fit: Fit) -> Found {
@@ -1075,6 +1092,70 @@ mod tests {
                 let found = window(&mut history, limits);
                 assert_eq!(found, expected, "{seed}, {rule:?}, {limits:?}: {:?}", all(&history));
             }
+        }
+    }
+
+    /// Messages are indices into texts that others edit in place.
+    type Edited = History<usize, (), String>;
+
+    /// As whoever keeps such messages asks for all of them: their tokens.
+    fn ask_and_verify(history: &mut Edited, all: &[String], limits: Limits) -> Option<i64> {
+        let mut query = Query::new((), Rule::LLAMA_INDEX, limits);
+        loop {
+            match query.next(history, String::eq) {
+                Next::Changing => query = Query::new((), Rule::LLAMA_INDEX, limits),
+                Next::HeadTooLong(_) => unreachable!("texts have no head"),
+                Next::Read(wanted) => {
+                    let texts = history.wanted(&wanted).into_iter().map(|&message| all[message].clone());
+                    let messages = texts.map(|text| (Content::Joined(text.clone()), text)).collect();
+                    assert!(query.feed(&Words, messages).is_ok());
+                }
+                Next::Found(found) => {
+                    let ledger = history.ledger(&()).filter(|ledger| ledger.first() <= found.start);
+                    let pins = ledger.into_iter().flat_map(|ledger| ledger.pins_since(found.start));
+                    let messages = history.messages().since(found.start).map(|&message| &all[message]);
+                    let pairs = (found.start..).zip(messages.zip(pins)).filter(|(_, (now, pin))| now != pin);
+                    let changed: Vec<u64> = pairs.map(|(position, _)| position).collect();
+                    let (Some(&first), Some(&last)) = (changed.first(), changed.last()) else { return found.tokens };
+                    history.forget_changed(&(), first, last, &mut Vec::new());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn edits_anywhere_are_in_the_counts_once_a_window_has_them() {
+        let long = "\n".repeat(70);
+        let fragments =
+            ["", "", " ", "a", "b ", " c", &long, "word word ", " \n", "one two three four five six seven ", "  e"];
+        for seed in 1..1_000 {
+            let mut random = Random::new(seed);
+            let bounds = history(Rule::LLAMA_INDEX, [0, 0, 3, 6][random.below(4)]).bounds();
+            let mut history = Edited::new(bounds);
+            let (mut all, mut before) = (Vec::new(), String::new());
+            for _ in 0..40 {
+                match random.below(8) {
+                    0..3 => {
+                        let message = (all.len(), outline([Kind::User, Kind::Assistant][random.below(2)], false));
+                        all.push(fragments[random.below(fragments.len())].to_owned());
+                        history.push(std::iter::once(message), &mut Vec::new());
+                    }
+                    3..6 if !all.is_empty() => {
+                        let edited = all.len() - 1 - random.below(all.len().min(6));
+                        // Now and then an edit is taken back.
+                        let text = fragments[random.below(fragments.len())];
+                        let text = if random.below(3) == 0 { before } else { text.to_owned() };
+                        before = std::mem::replace(&mut all[edited], text);
+                    }
+                    _ => {
+                        let allowance = [0, 2, 9, 30][random.below(4)];
+                        ask_and_verify(&mut history, &all, Limits::of(allowance));
+                    }
+                }
+            }
+            let now: Vec<&str> = history.messages().iter().map(|&message| all[message].as_str()).collect();
+            let tokens = ask_and_verify(&mut history, &all, Limits::ALL);
+            assert_eq!(tokens, Some(count(&now.join(" "))), "{seed}: {now:?}");
         }
     }
 
