@@ -245,19 +245,25 @@ def test_what_cannot_be_pickled_says_so() -> None:
 def test_a_state_that_is_none_of_ours_is_refused() -> None:
     ring: Any = MessageRing(counter="cl100k_base", measure="text")
     ring.put(Message("user", "one"))
-    version, kept, flags, attributes, in_slots = ring.__getstate__()
+    version, kept, flags, place, attributes, in_slots = ring.__getstate__()
     states: list[Any] = [None, 5, [], ([],), ([5], None), ([{"role": "user"}], None), (), (version,)]
-    states += [(kept, flags, attributes), (version, kept, flags, attributes), (version, kept, flags, None, None)]
+    states += [(kept, flags, attributes), (version, kept, flags, attributes), (version, kept, flags, place, None, None)]
     states += [(version, kept, flags, [], {}), (version, kept, [1], None, {}), (version, kept, "t", None, {})]
-    states += [(version, tuple(kept), flags, None, {}), (version, kept, flags, attributes, in_slots, None)]
+    states += [
+        (version, tuple(kept), flags, place, None, {}),
+        (version, kept, flags, place, attributes, in_slots, None),
+        (version, kept, flags, (5, None, 0, True, None, None), attributes, in_slots),
+        (version, kept, flags, (0, 3, 2, True, None, None), attributes, in_slots),
+        (version, kept, flags, (0, None, -1, True, None, None), attributes, in_slots),
+    ]
     for state in states:
         with pytest.raises((TypeError, ValueError)):
             ring.__setstate__(state)
     for other in (version + 1, 0, -1, "1", None):
-        with pytest.raises(ValueError, match="begins with its version, 1; this one was made by another release"):
-            ring.__setstate__((other, kept, flags, attributes, in_slots))
+        with pytest.raises(ValueError, match="begins with its version, 2; this one was made by another release"):
+            ring.__setstate__((other, kept, flags, place, attributes, in_slots))
     assert contents(ring) == [("user", "one")]
-    ring.__setstate__((version, kept * 2, flags * 2, attributes, in_slots))
+    ring.__setstate__((version, kept * 2, flags * 2, place, attributes, in_slots))
     assert contents(ring) == [("user", "one")] * 2
 
 
@@ -268,10 +274,10 @@ def test_a_damaged_state_is_refused(outlines: bytes) -> None:
 
     ring: Any = Labelled(counter="cl100k_base", measure="text")
     ring.put(Message("user", "one"))
-    version, *_ = ring.__getstate__()
+    version, _, _, place, *_ = ring.__getstate__()
     expected = "the state of a ring must have a byte below 16 for each of its 3 messages; this one is damaged"
     with pytest.raises(ValueError, match=f"^{expected}$"):
-        ring.__setstate__((version, messages()[:3], outlines, {"label": "after"}, {}))
+        ring.__setstate__((version, messages()[:3], outlines, place, {"label": "after"}, {}))
     assert contents(ring) == [("user", "one")]
     assert ring.label == "before"
 
@@ -280,9 +286,9 @@ def test_a_damaged_state_is_refused(outlines: bytes) -> None:
 def test_any_outline_is_a_state(byte: int) -> None:
     # What a message was to the rules when it was put, not what it is now, and not what some other release makes of it.
     ring: Any = MessageRing(9, measure=constant)
-    version, *_ = ring.__getstate__()
+    version, _, _, place, *_ = ring.__getstate__()
     some = messages()[:3]
-    ring.__setstate__((version, some, bytes([byte]) * 3, None, {}))
+    ring.__setstate__((version, some, bytes([byte]) * 3, place, None, {}))
     assert ring.__getstate__()[2] == bytes([byte]) * 3
     may_start = bool(byte & 8)
     assert same_objects(ring.get(token_limit=2 * constant(some[0])), some[1:] if may_start else some[2:])

@@ -415,26 +415,28 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         let ledger = history.ledger(&self.policy)?;
         let head_tokens: i64 = ledger.head().iter().map(|(tokens, _)| tokens).sum();
         let included = self.limits.include_system;
-        // Tokens of what stands before the messages and is not in every window.
-        let before = if included { 0 } else { head_tokens };
+        // No window begins with a head from behind which messages have left.
+        let may_begin = self.limits.all || (!included && !history.has_gap());
         let allowance = self.limits.allowance(if included { head_tokens } else { 0 });
         if allowance < 0 {
             return Some(Next::HeadTooLong(head_tokens));
         }
         let stays = self.limits.retention_ratio < 1.0;
-        if self.count_newer(history, if stays { i64::MAX } else { allowance }) {
+        // What leaves a bounded history uncounted would be missing in the sums of a cut that stays.
+        let is_asked_for = history.ledger(&self.policy).is_some_and(|ledger| ledger.evicted().is_some());
+        let counts_all = stays || (is_asked_for && history.bounds().max_messages.is_some());
+        if self.count_newer(history, if counts_all { i64::MAX } else { allowance }) {
             return None;
         }
         let ledger = history.ledger(&self.policy)?;
         let counts_from = if ledger.is_empty() { self.end } else { ledger.first() };
-        if counts_from > first && (stays || ledger.tokens() <= allowance) {
-            let budget = if stays { i64::MAX } else { allowance - ledger.tokens() };
+        if counts_from > first && (counts_all || ledger.tokens() <= allowance) {
+            let budget = if counts_all { i64::MAX } else { allowance - ledger.tokens() };
             return self.count_older(history, first..counts_from, budget);
         }
         if stays && ledger.evicted().is_none() {
-            let evicted = history.evicted_before();
             if let Some(ledger) = history.ledger_to_change(&self.policy) {
-                ledger.set_origin(evicted);
+                ledger.set_origin(0);
             }
             self.generation = history.generation();
             return None;
@@ -450,13 +452,16 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         let heads = if included { 0..head } else { 0..0 };
         let with_head = |tokens: i64| Some(tokens.saturating_add(if included { head_tokens } else { 0 }));
         // What must be left out.
-        let total =
-            before.saturating_add(if stays { ledger.tokens_since_origin() } else { kept_tokens + ledger.tokens() });
+        let before = if may_begin || (stays && !included) { head_tokens } else { 0 };
+        let tokens = if stays { ledger.tokens_since_origin() } else { ledger.tokens() };
+        let total = before.saturating_add(kept_tokens).saturating_add(tokens);
         let excess = total.saturating_sub(allowance);
         if is_all && excess <= 0 {
-            let start = self.after_leading_results(history);
+            let start = self.first_of_all(history);
+            let before = if may_begin { head_tokens } else { 0 };
             let tokens = kept_tokens.saturating_add(before).saturating_add(ledger.tokens_from(start));
-            return Some(Next::Found(Found { head: 0..head, question: kept, start, tokens: with_head(tokens) }));
+            let head = if may_begin { 0..head } else { heads };
+            return Some(Next::Found(Found { head, question: kept, start, tokens: with_head(tokens) }));
         }
         let fits = if stays { total - self.limits.left_out(excess, allowance) } else { allowance };
         let with_question = kept_tokens.saturating_add(ledger.tokens());
@@ -465,7 +470,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             return Some(Next::Found(Found { head: heads, question: kept, start: first, tokens }));
         }
         if is_all
-            && !included
+            && may_begin
             && let Some((from, tokens)) = self.start_in_head(history, fits, first == self.end)
         {
             return Some(Next::Found(Found { head: from..head, question: None, start: first, tokens: Some(tokens) }));
@@ -540,18 +545,24 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         })
     }
 
-    /// The first message that is not the result of a call before all messages.
-    fn after_leading_results<M>(&self, history: &History<M, K, P>) -> u64 {
+    /// The first message of the window that has everything: no result of a call that has gone, and under
+    /// [`StartOn::Any`] the history's first message or one that may begin any window.
+    fn first_of_all<M>(&self, history: &History<M, K, P>) -> u64 {
         let first = history.messages().first();
         if self.limits.all {
             return first;
         }
-        let others_lead =
-            history.kept_question().is_some() || (!self.limits.include_system && !history.head().is_empty());
-        if self.rule.start_on == StartOn::Any || others_lead {
+        let head_leads = !self.limits.include_system && !history.has_gap() && !history.head().is_empty();
+        let others_lead = history.kept_question().is_some() || head_leads;
+        let is_first = |position| match self.rule.start_on {
+            StartOn::Any => history.is_whole() || history.starting(position) != Starting::No,
+            StartOn::User => !history.is_result(position),
+        };
+        if others_lead {
             return first;
         }
-        (first..self.end).find(|&position| !history.is_result(position)).unwrap_or(self.end)
+        let last = if self.rule.start_on == StartOn::Any { self.end.saturating_sub(1).max(first) } else { self.end };
+        (first..last).find(|&position| is_first(position)).unwrap_or(last)
     }
 
     /// Where in the head a window of at most `allowance` tokens begins under [`StartOn::Any`], and its tokens. All messages
@@ -944,7 +955,13 @@ mod tests {
 
     /// The rule of the design, by looking at every start: the window, or `None` if the head is too long. `gone` are the tokens
     /// evicted since the first call.
-    fn reference(messages: &[(String, Outline)], rule: StartOn, limits: Limits, gone: i64) -> Option<Vec<String>> {
+    fn reference(
+        messages: &[(String, Outline)],
+        rule: StartOn,
+        limits: Limits,
+        gone: i64,
+        is_whole: bool,
+    ) -> Option<Vec<String>> {
         let leading = messages.iter().take_while(|(_, outline)| outline.kind == Kind::System).count();
         let head = if limits.include_system { leading } else { 0 };
         let tokens = |range: std::ops::Range<usize>| messages[range].iter().map(|(text, _)| count(text)).sum::<i64>();
@@ -958,7 +975,7 @@ mod tests {
         let any_user = (head..end).any(|at| kind(at) == Kind::User);
         let carries = |at: usize| rule == StartOn::User && kind(at) == Kind::Assistant && any_user;
         let is_start = |at: usize| match rule {
-            StartOn::Any => at == head || at == end - 1 || messages[at].1.may_start,
+            StartOn::Any => (at == head && is_whole) || at == end - 1 || messages[at].1.may_start,
             StartOn::User if kind(at) == Kind::User => true,
             StartOn::User if kind(at) != Kind::Assistant => false,
             StartOn::User => {
@@ -978,8 +995,11 @@ mod tests {
         };
         let excess = gone + tokens(head..end) - allowance;
         if excess <= 0 {
-            let results = (head..end).take_while(|&at| rule == StartOn::User && kind(at) == Kind::Tool).count();
-            return result(head + results, None);
+            let leads_nothing = |at: &usize| match rule {
+                StartOn::User => kind(*at) == Kind::Tool,
+                StartOn::Any => !is_start(*at),
+            };
+            return result(head + (head..end).take_while(leads_nothing).count(), None);
         }
         let least = limits.left_out(excess, allowance);
         let starts: Vec<usize> = (head..end).filter(|&at| is_start(at)).collect();
@@ -1088,7 +1108,12 @@ mod tests {
                 let everything = search(&mut history, Limits::ALL, &Words);
                 let total = all(&history).iter().map(|(text, _)| count(text)).sum();
                 assert_eq!(everything.map(|found| found.tokens), Ok(Some(total)), "{seed}: {:?}", all(&history));
-                let expected = reference(&all(&history), rule.start_on, limits, 0);
+                let mut messages = all(&history);
+                if history.has_gap() && !limits.include_system {
+                    // A window that began with the head would not be the end of the history.
+                    messages.drain(..history.head().len());
+                }
+                let expected = reference(&messages, rule.start_on, limits, 0, history.is_whole());
                 let found = window(&mut history, limits);
                 assert_eq!(found, expected, "{seed}, {rule:?}, {limits:?}: {:?}", all(&history));
             }

@@ -17,7 +17,7 @@ use super::shared_history::{SharedHistory, Slot, Window};
 use super::strings::type_name;
 use super::turns::Turns;
 use crate::core::error::Error;
-use crate::core::history::{Bounds, Past};
+use crate::core::history::{Bounds, Standing};
 use crate::core::item::{Kind, Outline};
 use crate::core::policy::{Limits, Rule, StartOn};
 
@@ -33,22 +33,18 @@ pub struct MessageRing {
     history: SharedHistory,
 }
 
-/// What is pickled beside the arguments: [`STATE_VERSION`], the messages, a byte for the outline of each, the [`Past`], and
-/// what a subclass added: the attributes of its dict, and those of its slots.
-type State<'py> =
-    (u32, Bound<'py, PyList>, Bound<'py, PyBytes>, PastState, Option<Bound<'py, PyDict>>, Bound<'py, PyDict>);
+/// What is pickled beside the arguments: [`STATE_VERSION`], the messages, a byte for the outline of each, where they stand,
+/// and what a subclass added: the attributes of its dict, and those of its slots.
+type State<'py> = (u32, Bound<'py, PyList>, Bound<'py, PyBytes>, Place, Option<Bound<'py, PyDict>>, Bound<'py, PyDict>);
 
-/// A [`Past`], field by field.
-type PastState = (u64, Option<u64>, bool, Option<i64>);
+/// The fields of a [`Standing`], in their order.
+type Place = (usize, Option<u64>, u64, bool, Option<u64>, Option<i64>);
 
 /// What `__reduce__` returns: what makes the ring, from which arguments, and its state.
 type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, Bound<'py, PyAny>), Bound<'py, PyAny>);
 
-/// More messages than were ever put anywhere, so that positions never overflow.
-const MOST_POSITIONS: u64 = 1 << 62;
-
 /// Grows when [`State`] changes, so that a state of another release is refused in words.
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 2;
 
 /// What one call asks for, in place of what the ring has.
 #[derive(Default)]
@@ -462,12 +458,13 @@ impl MessageRing {
 
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<State<'py>> {
         let (py, this) = (slf.py(), slf.get());
+        let (slots, standing) = this.history.standing(py, &this.policy);
         let (messages, outlines): (Vec<_>, Vec<_>) =
-            this.history.slots(py).into_iter().map(|(message, outline)| (message, outline.to_byte())).unzip();
+            slots.into_iter().map(|(message, outline)| (message, outline.to_byte())).unzip();
         let outlines = PyBytes::new(py, &outlines);
-        let Past { first, question, is_whole, evicted } = this.history.past(&this.policy);
-        let past = (first, question, is_whole, evicted);
-        Ok((STATE_VERSION, PyList::new(py, messages)?, outlines, past, dict_of(slf)?, slots_of(slf)?))
+        let Standing { head, question, first, is_whole, left_from, evicted } = standing;
+        let place = (head, question, first, is_whole, left_from, evicted);
+        Ok((STATE_VERSION, PyList::new(py, messages)?, outlines, place, dict_of(slf)?, slots_of(slf)?))
     }
 
     // Does not look into the messages: in a cycle they may not have got their own state yet.
@@ -479,13 +476,7 @@ impl MessageRing {
                 "the state of a ring begins with its version, {STATE_VERSION}; this one was made by another release of chatring"
             )));
         }
-        let (_, messages, outlines, past, attributes, in_slots): State<'_> = state.extract()?;
-        let (first, question, is_whole, evicted) = past;
-        if first > MOST_POSITIONS || question.is_some_and(|question| question >= first) {
-            return Err(PyValueError::new_err(format!(
-                "the state of a ring has no such positions: {first} and {question:?}; this one is damaged"
-            )));
-        }
+        let (_, messages, outlines, place, attributes, in_slots): State<'_> = state.extract()?;
         let outlines: Option<Vec<Outline>> = outlines.as_bytes().iter().map(|&byte| Outline::from_byte(byte)).collect();
         let Some(outlines) = outlines.filter(|outlines| outlines.len() == messages.len()) else {
             return Err(PyValueError::new_err(format!(
@@ -493,10 +484,16 @@ impl MessageRing {
                 messages.len()
             )));
         };
-        add_attributes(slf, attributes.as_ref(), &in_slots)?;
-        let slots = messages.iter().map(Bound::unbind).zip(outlines);
-        slf.get().history.restore(slots.collect(), Past { first, question, is_whole, evicted });
-        Ok(())
+        let slots = messages.iter().map(Bound::unbind).zip(outlines).collect();
+        let (head, question, first, is_whole, left_from, evicted) = place;
+        let standing = Standing { head, question, first, is_whole, left_from, evicted };
+        let this = slf.get();
+        if !this.history.restore(slots, standing, &this.policy) {
+            return Err(PyValueError::new_err(format!(
+                "the state of a ring says where its messages stand; {place:?} is damaged"
+            )));
+        }
+        add_attributes(slf, attributes.as_ref(), &in_slots)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
