@@ -256,8 +256,15 @@ pub fn as_integer<'py>(tokens: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py,
     if tokens.is_exact_instance_of::<PyInt>() {
         return Ok(Some(tokens.clone()));
     }
-    let index = tokens.getattr_opt(intern!(tokens.py(), "__index__"))?;
-    index.map(|index| index.call0()).transpose()
+    if !tokens.get_type().hasattr(intern!(tokens.py(), "__index__"))? {
+        return Ok(None);
+    }
+    tokens
+        .py()
+        .import(intern!(tokens.py(), "operator"))?
+        .getattr(intern!(tokens.py(), "index"))?
+        .call1((tokens,))
+        .map(Some)
 }
 
 fn wrong(what: &str, advice: &str) -> PyErr {
