@@ -177,6 +177,17 @@ impl Policy {
         matches!(self.measure, Measure::Callable(_)) || matches!(self.counter.get().counting(), Counting::Callable(_))
     }
 
+    /// Whether what counts of `message` is still what it was when the pin at the address `mark` was made, as far as that
+    /// address tells. `false` asks for [`still_has`](Self::still_has).
+    pub fn surely_has(&self, message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
+        match self.measure {
+            Measure::Text => format::text::surely_has(message, mark),
+            Measure::Message => self.format.surely_has(message, mark),
+            // A callable may look at anything.
+            Measure::Callable(_) => Ok(true),
+        }
+    }
+
     /// Whether what counts of `message` is still what it was when `pin` was made.
     pub fn still_has(&self, message: &Bound<'_, PyAny>, pin: &Bound<'_, PyAny>) -> PyResult<bool> {
         match self.measure {

@@ -18,6 +18,9 @@ use crate::core::item::Outline;
 use crate::core::ledger::Ledger;
 use crate::core::query::{Next, Query};
 
+/// Messages that are cloned or looked at before others get a turn.
+const PORTION: usize = 1024;
+
 type Inner = History<Py<PyAny>, Arc<Policy>, Pin>;
 
 /// A message, and what the rules knew of it when it was put.
@@ -269,33 +272,83 @@ impl SharedHistory {
                 }
                 Next::Found(None) => return Ok(Answer::Window(Window { messages: Vec::new(), tokens: Some(0) })),
                 Next::Found(Some(fit)) => {
-                    let messages = history.messages().since(fit.start).take((query.end() - fit.start) as usize);
-                    let messages: Vec<Py<PyAny>> = messages.map(|message| message.clone_ref(py)).collect();
-                    let ledger = if verify { history.ledger(policy) } else { None };
-                    let pins = ledger.into_iter().filter(|ledger| ledger.first() <= fit.start);
-                    let pins = pins.flat_map(|ledger| ledger.pins_since(fit.start));
-                    let pins: Vec<Pin> = pins.map(|pin| pin.clone_ref(py)).collect();
-                    drop(history);
-                    let mut changed: Option<(u64, u64)> = None;
-                    for ((position, message), pin) in (fit.start..).zip(&messages).zip(&pins) {
-                        if !policy.still_has(message.bind(py), pin.bind(py))? {
-                            changed = Some((changed.map_or(position, |(first, _)| first), position));
-                        }
-                        turns.item_done();
-                    }
-                    let Some((first, last)) = changed else {
+                    if let Some(messages) = self.verified(py, &query, fit.start, history, verify, &mut turns)? {
                         return Ok(Answer::Window(Window { messages, tokens: fit.tokens }));
-                    };
-                    let mut forgotten = Vec::new();
-                    let mut history = self.lock();
-                    if history.generation() == query.generation() {
-                        history.forget_changed(policy, first, last, &mut forgotten);
                     }
-                    drop(history);
                 }
                 Next::Changing => return Ok(Answer::Changing),
             }
         }
+    }
+
+    /// The messages of the window that begins at `start`. `None` if the history or one of them has changed since they were
+    /// counted: then the query has to go on.
+    fn verified<'a>(
+        &'a self,
+        py: Python<'_>,
+        query: &Query<Arc<Policy>, Pin>,
+        start: u64,
+        mut history: MutexGuard<'a, Inner>,
+        verify: bool,
+        turns: &mut Turns<'_>,
+    ) -> PyResult<Option<Vec<Py<PyAny>>>> {
+        let (policy, end) = (query.policy(), query.end());
+        let mut messages = Vec::with_capacity((end - start) as usize);
+        // What was counted goes by its address, which nothing else can have while the ledger keeps it. Taking a reference
+        // would take as long as the rest of the look at a message.
+        let mut marks = Vec::with_capacity(if verify { messages.capacity().min(PORTION) } else { 0 });
+        let mut changed: Option<(u64, u64)> = None;
+        let mut from = start;
+        while from < end {
+            if history.generation() != query.generation() {
+                drop(history);
+                return Ok(None);
+            }
+            let portion = PORTION.min((end - from) as usize);
+            messages.extend(history.messages().since(from).take(portion).map(|message| message.clone_ref(py)));
+            marks.clear();
+            if verify && let Some(ledger) = history.ledger(policy).filter(|ledger| ledger.first() <= start) {
+                marks.extend(ledger.pins_since(from).take(portion).map(|pin| pin.as_ptr() as usize));
+            }
+            drop(history);
+            let mut unsure = Vec::new();
+            for ((position, message), mark) in (from..).zip(&messages[(from - start) as usize..]).zip(&marks) {
+                if !policy.surely_has(message.bind(py), *mark)? {
+                    unsure.push((position, message));
+                }
+            }
+            if !unsure.is_empty() {
+                let history = self.lock();
+                if history.generation() != query.generation() {
+                    drop(history);
+                    return Ok(None);
+                }
+                let ledger = history.ledger(policy);
+                let pin = |position| ledger?.pins_since(position).next().map(|pin| pin.clone_ref(py));
+                let pins: Vec<Option<Pin>> = unsure.iter().map(|(position, _)| pin(*position)).collect();
+                drop(history);
+                for ((position, message), pin) in unsure.into_iter().zip(&pins) {
+                    if let Some(pin) = pin
+                        && !policy.still_has(message.bind(py), pin.bind(py))?
+                    {
+                        changed = Some((changed.map_or(position, |(first, _)| first), position));
+                    }
+                    turns.item_done();
+                }
+            }
+            from += portion as u64;
+            if from < end {
+                turns.offer();
+            }
+            history = self.lock();
+        }
+        let mut forgotten = Vec::new();
+        let is_same = !verify || history.generation() == query.generation();
+        if is_same && let Some((first, last)) = changed {
+            history.forget_changed(policy, first, last, &mut forgotten);
+        }
+        drop(history);
+        Ok((is_same && changed.is_none()).then_some(messages))
     }
 
     /// Takes over the messages and counts of `other`.
