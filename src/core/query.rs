@@ -162,6 +162,17 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         }
     }
 
+    /// The number of messages that were counted and are not in the history's ledger yet.
+    #[must_use]
+    pub fn counted(&self) -> usize {
+        if let Work::Count(pass) = &self.work { pass.entries.len() } else { 0 }
+    }
+
+    /// What has left the history's keeping, to be dropped without its lock: dropping the query does that too, at once.
+    pub fn into_forgotten(self) -> (Vec<P>, Vec<(K, Ledger<P>)>) {
+        (self.forgotten, self.retired)
+    }
+
     /// What the query wants next. Adds to the history's ledger what was counted, unless the history has changed since:
     /// then the search begins anew.
     pub fn next<M>(&mut self, history: &mut History<M, K, P>) -> Next {

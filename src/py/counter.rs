@@ -9,6 +9,7 @@ use pyo3::types::{PyCFunction, PyDict, PyList, PyString, PyType};
 use pyo3::{PyTypeInfo, intern};
 
 use super::strings::{to_cow, to_text, type_name};
+use super::turns::Turns;
 use crate::core::count::batch::Workers;
 use crate::core::count::Counter;
 use crate::core::count::encoding::Encoding;
@@ -229,18 +230,33 @@ impl TokenCounter {
 
     #[pyo3(signature = (texts, /))]
     fn count_batch<'py>(&self, py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-        let texts: Vec<Bound<'py, PyString>> =
-            texts.try_iter()?.map(|text| Ok(text?.cast_into::<PyString>()?)).collect::<PyResult<_>>()?;
+        let mut turns = Turns::new(py);
+        let mut all: Vec<Bound<'py, PyString>> = Vec::new();
+        for text in texts.try_iter()? {
+            all.push(text?.cast_into()?);
+            turns.item_done();
+        }
+        let texts = all;
         let counts: Vec<i64> = match &self.counting {
             Counting::Callable(_) => texts.iter().map(|text| self.count_one(text)).collect::<PyResult<_>>()?,
             Counting::Native(encoding) => {
                 // With the GIL, so as little as possible: a copy of every text would take a tenth of one core's time.
-                let texts: Vec<_> = texts.iter().map(to_cow).collect::<PyResult<_>>()?;
-                let workers = Workers::for_bytes(texts.iter().map(|text| text.len()).sum());
-                detach(py, encoding, || workers.count(encoding, &texts))
+                let mut read = Vec::with_capacity(texts.len());
+                for text in &texts {
+                    read.push(to_cow(text)?);
+                    turns.item_done();
+                }
+                let workers = Workers::for_bytes(read.iter().map(|text| text.len()).sum());
+                detach(py, encoding, || workers.count(encoding, &read))
             }
         };
-        PyList::new(py, counts)
+        turns.drop_all(texts);
+        let mut numbers = Vec::with_capacity(counts.len());
+        for count in counts {
+            numbers.push(count.into_pyobject(py)?);
+            turns.item_done();
+        }
+        PyList::new(py, numbers)
     }
 
     fn __repr__(&self) -> String {

@@ -140,19 +140,22 @@ impl MessageRing {
 
     #[pyo3(signature = (message, /))]
     fn put(&self, message: Bound<'_, PyAny>) -> PyResult<()> {
-        drop(self.history.put(std::iter::once(self.slot(message)?)));
+        let mut turns = Turns::new(message.py());
+        drop(self.history.put(&mut turns, std::iter::once(self.slot(message)?)));
         Ok(())
     }
 
     #[pyo3(signature = (messages, /))]
     fn put_messages(&self, messages: &Bound<'_, PyAny>) -> PyResult<()> {
-        drop(self.history.put(self.slots(messages)?.into_iter()));
+        let mut turns = Turns::new(messages.py());
+        let evicted = self.history.put(&mut turns, self.slots(messages)?.into_iter());
+        turns.drop_all(evicted);
         Ok(())
     }
 
     #[pyo3(signature = (messages, /))]
     fn _put_messages<'py>(&self, py: Python<'py>, messages: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.history.put(self.slots(messages)?.into_iter()))
+        PyList::new(py, self.history.put(&mut Turns::new(py), self.slots(messages)?.into_iter()))
     }
 
     #[pyo3(signature = (messages, /))]
@@ -207,8 +210,8 @@ impl MessageRing {
         PyList::new(py, self.history.messages(py))
     }
 
-    fn reset(&self) {
-        self.history.clear();
+    fn reset(&self, py: Python<'_>) {
+        self.history.clear(Some(&mut Turns::new(py)));
     }
 
     fn pop(&self) -> PyResult<Py<PyAny>> {
@@ -216,9 +219,9 @@ impl MessageRing {
     }
 
     #[pyo3(signature = (index, /))]
-    fn delete(&self, index: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    fn delete(&self, py: Python<'_>, index: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let removed = match position(index)? {
-            Some(place) => self.history.remove(place),
+            Some(place) => self.history.remove(py, place),
             None => Err(self.history.len()),
         };
         removed.map_err(|length| out_of_range(index, length))
@@ -226,7 +229,9 @@ impl MessageRing {
 
     #[pyo3(signature = (*, counter = None))]
     fn token_count<'py>(&self, py: Python<'py>, counter: Option<&Bound<'py, PyAny>>) -> PyResult<i64> {
-        Ok(self.window(py, i64::MAX, 0, counter, true)?.tokens.unwrap_or_default())
+        let window = self.window(py, i64::MAX, 0, counter, true)?;
+        Turns::new(py).drop_all(window.messages);
+        Ok(window.tokens.unwrap_or_default())
     }
 
     fn recount(&self, py: Python<'_>) -> PyResult<()> {
@@ -338,7 +343,7 @@ impl MessageRing {
     }
 
     fn __clear__(&self) {
-        self.history.clear();
+        self.history.clear(None);
     }
 }
 

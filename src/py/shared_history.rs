@@ -5,6 +5,7 @@
 //! be dropped is taken away, and what must be read or counted is cloned and worked on without the lock.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use pyo3::exceptions::PyRuntimeError;
@@ -20,6 +21,9 @@ use crate::core::query::{Next, Query};
 
 /// Messages that are cloned or looked at before others get a turn.
 const PORTION: usize = 1024;
+/// Messages whose moving is worth giving up the GIL. The lock is taken and given back without it then: whoever waits for the
+/// lock with the GIL does not keep it from its owner.
+const LARGE: usize = 4096;
 
 type Inner = History<Py<PyAny>, Arc<Policy>, Pin>;
 
@@ -62,9 +66,11 @@ impl SharedHistory {
     }
 
     /// Adds messages, and hands back those that leave a bounded ring, oldest first.
-    pub fn put(&self, slots: impl ExactSizeIterator<Item = Slot>) -> Vec<Py<PyAny>> {
+    pub fn put(&self, turns: &mut Turns<'_>, slots: impl ExactSizeIterator<Item = Slot>) -> Vec<Py<PyAny>> {
         let mut forgotten = Vec::new();
-        self.lock().push(slots, &mut forgotten)
+        let evicted = self.lock().push(slots, &mut forgotten);
+        turns.drop_all(forgotten);
+        evicted
     }
 
     /// Replaces all messages with `slots`; those that a bounded ring has no room for are dropped, the oldest first.
@@ -72,50 +78,109 @@ impl SharedHistory {
     /// Counts of messages that stay where they are, or come back there with the same text, are kept: a history read anew
     /// from elsewhere for every window is counted once. Likewise if only the oldest are missing.
     pub fn replace(&self, py: Python<'_>, mut slots: Vec<Slot>) -> PyResult<()> {
+        let mut turns = Turns::new(py);
         let excess = self.bound().map_or(0, |bound| slots.len().saturating_sub(bound.get()));
         let left_out: Vec<Slot> = slots.drain(..excess).collect();
-        let seen = {
+        let (first, generation, counted) = {
             let history = self.lock();
-            let runs = history.ledgers().iter().map(|(policy, ledger)| Run::of(py, &history, policy, ledger));
-            let runs: Vec<Run> = runs.collect();
-            (history.messages().first(), history.generation(), runs)
+            let first = history.messages().first();
+            let counted = history.ledgers().iter().map(|(policy, ledger)| {
+                let from = ledger.first().max(first);
+                (Arc::clone(policy), from, ledger.pins_since(from).next().map(|pin| pin.clone_ref(py)))
+            });
+            (first, history.generation(), counted.collect::<Vec<_>>())
         };
-        let (first, generation, runs) = seen;
-        let missing = missing_before(py, &runs, first, &slots)?;
+        let missing = match counted.last() {
+            Some((policy, from, Some(pin))) => {
+                missing_before(py, &slots, (*from - first) as usize, policy, pin, &mut turns)?
+            }
+            _ => 0,
+        };
         // For each ledger, from where on the new messages are not those counted.
-        let mut turns = Turns::new(py);
-        let mut unlike = Vec::with_capacity(runs.len());
-        for run in &runs {
-            let start = run.first.max(first + missing);
-            let counted = run.messages.iter().skip((start - run.first) as usize);
-            let mut same = 0;
-            for ((message, outline), (pin, counted)) in
-                slots.iter().skip((start - first - missing) as usize).zip(counted)
-            {
-                if outline != counted || !run.policy.still_has(message.bind(py), pin.bind(py))? {
-                    break;
+        let mut unlike = Vec::with_capacity(counted.len());
+        for (policy, from, _) in &counted {
+            let from = (*from).max(first + missing);
+            let new = slots.get((from - first - missing) as usize..).unwrap_or_default();
+            unlike.push(from + self.count_alike(py, policy, generation, from, new, &mut turns)?);
+        }
+        let length = slots.len();
+        let change = move || {
+            let (mut forgotten, mut ledgers) = (Vec::new(), Vec::new());
+            let mut history = self.lock();
+            if history.generation() == generation && history.messages().first() == first {
+                for (ledger, unlike) in history.ledgers_to_change().zip(unlike) {
+                    ledger.forget_from(unlike, &mut forgotten);
+                    ledger.forget_before(first + missing, &mut forgotten);
                 }
-                same += 1;
+            } else {
+                ledgers = history.take_ledgers();
+            }
+            let replaced = history.take_messages(first + missing);
+            let evicted = history.push(slots.into_iter(), &mut forgotten);
+            (replaced, evicted, ledgers, forgotten)
+        };
+        let (replaced, evicted, ledgers, forgotten) = if length < LARGE { change() } else { py.detach(change) };
+        turns.drop_all(left_out);
+        turns.drop_all(replaced.into_iter().chain(evicted).chain(forgotten));
+        drop_ledgers(ledgers, &mut turns);
+        Ok(())
+    }
+
+    /// How many of `messages` are those that are counted from `from` on.
+    fn count_alike(
+        &self,
+        py: Python<'_>,
+        policy: &Arc<Policy>,
+        generation: u64,
+        from: u64,
+        messages: &[Slot],
+        turns: &mut Turns<'_>,
+    ) -> PyResult<u64> {
+        let mut alike = 0;
+        for portion in messages.chunks(PORTION) {
+            let counted: Vec<(usize, Outline)> = {
+                let history = self.lock();
+                // If it has changed, nobody asks for the number.
+                let ledger = history.ledger(policy).filter(|_| history.generation() == generation);
+                let marks = ledger.into_iter().flat_map(|ledger| ledger.pins_since(from + alike));
+                let marks = marks.map(|pin| pin.as_ptr() as usize);
+                marks.zip(history.outlines().since(from + alike).copied()).take(portion.len()).collect()
+            };
+            for ((message, outline), (mark, outlined)) in portion.iter().zip(&counted) {
+                if outline != outlined || !self.is_unchanged(py, policy, generation, from + alike, message, *mark)? {
+                    return Ok(alike);
+                }
+                alike += 1;
                 turns.item_done();
             }
-            unlike.push(start + same);
-        }
-        let mut forgotten = Vec::new();
-        let mut ledgers = Vec::new();
-        let mut history = self.lock();
-        if history.generation() == generation && history.messages().first() == first {
-            for (ledger, unlike) in history.ledgers_to_change().zip(unlike) {
-                ledger.forget_from(unlike, &mut forgotten);
-                ledger.forget_before(first + missing, &mut forgotten);
+            if counted.len() < portion.len() {
+                break;
             }
-        } else {
-            ledgers = history.take_ledgers();
         }
-        let replaced = history.take_messages(first + missing);
-        let evicted = history.push(slots.into_iter(), &mut forgotten);
-        drop(history);
-        drop((replaced, evicted, ledgers, forgotten, left_out));
-        Ok(())
+        Ok(alike)
+    }
+
+    /// Whether `message` still is what was counted at `position`, where `mark` is the address of its pin. `false` if the history
+    /// has changed meanwhile.
+    fn is_unchanged(
+        &self,
+        py: Python<'_>,
+        policy: &Arc<Policy>,
+        generation: u64,
+        position: u64,
+        message: &Py<PyAny>,
+        mark: usize,
+    ) -> PyResult<bool> {
+        let message = message.bind(py);
+        if policy.surely_has(message, mark)? {
+            return Ok(true);
+        }
+        let pin = {
+            let history = self.lock();
+            let ledger = history.ledger(policy).filter(|_| history.generation() == generation);
+            ledger.and_then(|ledger| ledger.pins_since(position).next()).map(|pin| pin.clone_ref(py))
+        };
+        pin.map_or(Ok(false), |pin| policy.still_has(message, pin.bind(py)))
     }
 
     /// Takes out the newest message.
@@ -125,20 +190,26 @@ impl SharedHistory {
     }
 
     /// Takes out the message at `index`, counted from the newest if negative; `Err` has the number of messages.
-    pub fn remove(&self, index: isize) -> Result<Py<PyAny>, usize> {
+    pub fn remove(&self, py: Python<'_>, index: isize) -> Result<Py<PyAny>, usize> {
         let mut forgotten = Vec::new();
         let mut history = self.lock();
         let position = history.position(index)?;
-        history.remove(position, &mut forgotten).ok_or(history.messages().len())
+        let removed = history.remove(position, &mut forgotten).ok_or(history.messages().len());
+        drop(history);
+        Turns::new(py).drop_all(forgotten);
+        removed
     }
 
     /// Takes out all messages.
-    pub fn clear(&self) {
+    pub fn clear(&self, turns: Option<&mut Turns<'_>>) {
         let mut history = self.lock();
         let first = history.messages().first();
-        let taken = (history.take_ledgers(), history.take_messages(first));
+        let (ledgers, messages) = (history.take_ledgers(), history.take_messages(first));
         drop(history);
-        drop(taken);
+        if let Some(turns) = turns {
+            drop_ledgers(ledgers, turns);
+            turns.drop_all(messages);
+        }
     }
 
     /// The message at `index`, counted from the newest if negative; `Err` has the number of messages.
@@ -150,21 +221,56 @@ impl SharedHistory {
 
     /// All messages, oldest first.
     pub fn messages(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        self.lock().messages().iter().map(|message| message.clone_ref(py)).collect()
+        self.snapshot(py, History::range, |history, range| clones(py, history, range))
     }
 
     /// At most `count` messages from the one at `index` on, oldest first.
     pub fn messages_at(&self, py: Python<'_>, index: usize, count: usize) -> Vec<Py<PyAny>> {
-        let history = self.lock();
-        let messages = history.messages().since(history.messages().first() + index as u64);
-        messages.take(count).map(|message| message.clone_ref(py)).collect()
+        let range = |history: &Inner| {
+            let all = history.range();
+            let start = (all.start + index as u64).min(all.end);
+            start..(start + count as u64).min(all.end)
+        };
+        self.snapshot(py, range, |history, range| clones(py, history, range))
     }
 
     /// All messages, oldest first, and what the rules know of each.
     pub fn slots(&self, py: Python<'_>) -> Vec<Slot> {
-        let history = self.lock();
-        let messages = history.messages().iter().map(|message| message.clone_ref(py));
-        messages.zip(history.outlines().iter().copied()).collect()
+        self.snapshot(py, History::range, |history, range| {
+            let outlines = history.outlines().since(range.start).copied();
+            clones(py, history, range).into_iter().zip(outlines).collect()
+        })
+    }
+
+    /// What `read` finds in a range of positions, as it is at one moment: a portion at a time, and all at once if the history
+    /// changes meanwhile.
+    fn snapshot<T>(
+        &self,
+        py: Python<'_>,
+        range: impl Fn(&Inner) -> Range<u64>,
+        read: impl Fn(&Inner, Range<u64>) -> Vec<T>,
+    ) -> Vec<T> {
+        let mut turns = Turns::new(py);
+        let mut history = self.lock();
+        let (generation, wanted) = (history.generation(), range(&history));
+        let mut found = Vec::with_capacity((wanted.end - wanted.start) as usize);
+        let mut from = wanted.start;
+        while history.generation() == generation {
+            let end = wanted.end.min(from + PORTION as u64);
+            found.extend(read(&history, from..end));
+            if end == wanted.end {
+                return found;
+            }
+            from = end;
+            drop(history);
+            turns.offer();
+            history = self.lock();
+        }
+        let range = range(&history);
+        let all = read(&history, range);
+        drop(history);
+        turns.drop_all(found);
+        all
     }
 
     /// The number of messages.
@@ -179,26 +285,31 @@ impl SharedHistory {
 
     /// Forgets every count and reads every outline again.
     pub fn recount(&self, py: Python<'_>, policy: &Policy) -> PyResult<()> {
-        let mut outlines = Vec::new();
         let mut turns = Turns::new(py);
-        for message in self.messages(py) {
+        let messages = self.messages(py);
+        let mut slots: Vec<Slot> = Vec::with_capacity(messages.len());
+        for message in messages {
             let outline = policy.outline(message.bind(py))?;
-            outlines.push((message, outline));
+            slots.push((message, outline));
             turns.item_done();
         }
-        let mut history = self.lock();
-        let ledgers = history.take_ledgers();
-        // Messages that were put or left meanwhile are not among those read; the others keep their order.
-        let mut read = outlines.iter().peekable();
-        for position in history.range() {
-            let is_same = |(message, _): &&Slot| history.messages().get(position).is_some_and(|now| now.is(message));
-            if let Some((_, outline)) = read.next_if(is_same).or_else(|| read.clone().find(is_same)) {
-                let outline = *outline;
-                history.set_outline(position, outline);
+        let change = || {
+            let mut history = self.lock();
+            let ledgers = history.take_ledgers();
+            // Messages that were put or left meanwhile are not among those read; the others keep their order.
+            let mut read = slots.iter().peekable();
+            for position in history.range() {
+                let is_same = |(message, _): &&Slot| history.messages().get(position).is_some_and(|now| now.is(message));
+                if let Some((_, outline)) = read.next_if(is_same).or_else(|| read.clone().find(is_same)) {
+                    let outline = *outline;
+                    history.set_outline(position, outline);
+                }
             }
-        }
-        drop(history);
-        drop((ledgers, outlines));
+            ledgers
+        };
+        let ledgers = if slots.len() < LARGE { change() } else { py.detach(change) };
+        drop_ledgers(ledgers, &mut turns);
+        turns.drop_all(slots);
         Ok(())
     }
 
@@ -234,18 +345,38 @@ impl SharedHistory {
         }
     }
 
-    /// Drives a query.
     fn search(
         &self,
         py: Python<'_>,
         policy: &Arc<Policy>,
         allowance: i64,
         verify: bool,
-        mut most: Option<i64>,
+        most: Option<i64>,
     ) -> PyResult<Answer> {
         let mut query = Query::new(Arc::clone(policy), policy.accounting(), allowance);
         let mut turns = Turns::new(py);
+        let answer = self.drive(py, &mut query, verify, most, &mut turns);
+        let (forgotten, retired) = query.into_forgotten();
+        turns.drop_all(forgotten);
+        drop_ledgers(retired, &mut turns);
+        answer
+    }
+
+    /// Does what a query wants.
+    fn drive(
+        &self,
+        py: Python<'_>,
+        query: &mut Query<Arc<Policy>, Pin>,
+        verify: bool,
+        mut most: Option<i64>,
+        turns: &mut Turns<'_>,
+    ) -> PyResult<Answer> {
+        let policy = Arc::clone(query.policy());
         loop {
+            if query.counted() >= LARGE {
+                // Adding them to the ledger takes long. What it says then it says again.
+                py.detach(|| drop(query.next(&mut self.lock())));
+            }
             let mut history = self.lock();
             match query.next(&mut history) {
                 Next::Read(range) => {
@@ -267,12 +398,12 @@ impl SharedHistory {
                         }
                         contents.push(counted.content(py)?);
                     }
-                    policy.feed(py, &mut query, contents)?;
+                    policy.feed(py, query, contents)?;
                     turns.offer();
                 }
                 Next::Found(None) => return Ok(Answer::Window(Window { messages: Vec::new(), tokens: Some(0) })),
                 Next::Found(Some(fit)) => {
-                    if let Some(messages) = self.verified(py, &query, fit.start, history, verify, &mut turns)? {
+                    if let Some(messages) = self.verified(py, query, fit.start, history, verify, turns)? {
                         return Ok(Answer::Window(Window { messages, tokens: fit.tokens }));
                     }
                 }
@@ -311,30 +442,11 @@ impl SharedHistory {
                 marks.extend(ledger.pins_since(from).take(portion).map(|pin| pin.as_ptr() as usize));
             }
             drop(history);
-            let mut unsure = Vec::new();
             for ((position, message), mark) in (from..).zip(&messages[(from - start) as usize..]).zip(&marks) {
-                if !policy.surely_has(message.bind(py), *mark)? {
-                    unsure.push((position, message));
+                if !self.is_unchanged(py, policy, query.generation(), position, message, *mark)? {
+                    changed = Some((changed.map_or(position, |(first, _)| first), position));
                 }
-            }
-            if !unsure.is_empty() {
-                let history = self.lock();
-                if history.generation() != query.generation() {
-                    drop(history);
-                    return Ok(None);
-                }
-                let ledger = history.ledger(policy);
-                let pin = |position| ledger?.pins_since(position).next().map(|pin| pin.clone_ref(py));
-                let pins: Vec<Option<Pin>> = unsure.iter().map(|(position, _)| pin(*position)).collect();
-                drop(history);
-                for ((position, message), pin) in unsure.into_iter().zip(&pins) {
-                    if let Some(pin) = pin
-                        && !policy.still_has(message.bind(py), pin.bind(py))?
-                    {
-                        changed = Some((changed.map_or(position, |(first, _)| first), position));
-                    }
-                    turns.item_done();
-                }
+                turns.item_done();
             }
             from += portion as u64;
             if from < end {
@@ -397,33 +509,37 @@ impl SharedHistory {
     }
 }
 
-/// What the messages of a ledger were counted as, and what the rules knew of each.
-struct Run {
-    policy: Arc<Policy>,
-    first: u64,
-    messages: Vec<(Pin, Outline)>,
+/// References to the messages at these positions.
+fn clones(py: Python<'_>, history: &Inner, range: Range<u64>) -> Vec<Py<PyAny>> {
+    let messages = history.messages().since(range.start).take((range.end - range.start) as usize);
+    messages.map(|message| message.clone_ref(py)).collect()
 }
 
-impl Run {
-    fn of(py: Python<'_>, history: &Inner, policy: &Arc<Policy>, ledger: &Ledger<Pin>) -> Self {
-        let first = ledger.first().max(history.messages().first());
-        let pins = ledger.pins_since(first).map(|pin| pin.clone_ref(py));
-        let messages = pins.zip(history.outlines().since(first).copied()).collect();
-        Self { policy: Arc::clone(policy), first, messages }
+fn drop_ledgers(ledgers: Vec<(Arc<Policy>, Ledger<Pin>)>, turns: &mut Turns<'_>) {
+    let mut pins = Vec::new();
+    for (_, mut ledger) in ledgers {
+        ledger.forget_all(&mut pins);
     }
+    turns.drop_all(pins);
 }
 
-/// How many of the oldest messages are missing in `slots`, if what follows the counted messages' first one looks the same.
-fn missing_before(py: Python<'_>, runs: &[Run], first: u64, slots: &[Slot]) -> PyResult<u64> {
-    let Some(run) = runs.last() else { return Ok(0) };
-    let Some((pin, _)) = run.messages.first() else { return Ok(0) };
-    let place = (run.first - first) as usize;
+/// How many of the oldest messages are missing in `slots`, if what follows the counted messages' first one, which was at
+/// `place`, looks the same.
+fn missing_before(
+    py: Python<'_>,
+    slots: &[Slot],
+    place: usize,
+    policy: &Policy,
+    pin: &Pin,
+    turns: &mut Turns<'_>,
+) -> PyResult<u64> {
     for missing in 0..=place {
         if let Some((message, _)) = slots.get(place - missing)
-            && run.policy.still_has(message.bind(py), pin.bind(py))?
+            && policy.still_has(message.bind(py), pin.bind(py))?
         {
             return Ok(missing as u64);
         }
+        turns.item_done();
     }
     Ok(0)
 }

@@ -79,6 +79,7 @@ pub fn pin<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 ///
 /// # Errors
 /// As for [`pin`].
+#[inline]
 pub fn surely_has(message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
     let py = message.py();
     if let Ok(dict) = message.cast_exact::<PyDict>() {
@@ -175,6 +176,7 @@ fn pin_of<'py>(content: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
 }
 
 /// The blocks of a LlamaIndex message, and its class of text blocks; `None` for any other message.
+#[inline]
 fn blocks<'py>(message: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyList>, &'py Bound<'py, PyType>)>> {
     let py = message.py();
     let Some((class, text_block)) = BLOCKS.get(py) else { return Ok(None) };
@@ -193,6 +195,7 @@ fn is_exactly(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
 ///
 /// The same as `getattr`, for classes without a descriptor of that name, but at 10 ns and not 25: a model's class has a
 /// `__getattr__`, for whose sake the interpreter looks up methods of the class at each access.
+#[inline]
 #[expect(unsafe_code, reason = "PyO3 has no safe call for it, and every message of every window is read so")]
 fn instance_field<'py>(model: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
     let py = model.py();
