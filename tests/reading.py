@@ -250,7 +250,7 @@ def read_message(message: Any, fields: Fields, role: str | None, has_role: bool 
 
 def is_of_responses(fields: Fields) -> bool:
     kind = fields.get("type")
-    return kind in SYSTEM_ITEMS or (kind == "message" and "content" in fields)
+    return isinstance(kind, str) and (kind in SYSTEM_ITEMS or (kind == "message" and "content" in fields))
 
 
 def read_item(fields: Fields, kind_of_type: str) -> Reading:
@@ -343,7 +343,7 @@ class Reader:
         elif kind in FILE_TYPES | MIME_TYPES:
             self.medium("files", fields)
         elif is_call(kind):
-            self.call_block(fields, in_call)
+            self.call_block(fields, in_call, makes_image=kind == "image_generation_call")
         else:
             if is_result(kind):
                 self.extras.results += 1
@@ -351,12 +351,12 @@ class Reader:
                     fields = {key: value for key, value in fields.items() if key != "items"}
             self.walk(fields, in_call)
 
-    def call_block(self, fields: Fields, in_call: bool) -> None:
+    def call_block(self, fields: Fields, in_call: bool, makes_image: bool = False) -> None:
         if not in_call:
             if any(isinstance(fields.get(key), str) and fields[key] in self.calls_read for key in CALL_IDS):
                 return  # a block that stands among the message's tool_calls, too
             self.extras.calls += 1
-        if type_of(fields) == "image_generation_call":
+        if makes_image:
             self.extras.images += 1
             fields = {key: value for key, value in fields.items() if key != "result"}  # the picture
         self.walk(fields, in_call=True)

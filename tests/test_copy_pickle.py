@@ -180,7 +180,7 @@ class Named(MessageRing[Any]):
 
 
 def test_a_subclass_with_other_arguments_says_which(make_copy: Copy) -> None:
-    ring = Named("mine", 5, measure="text")
+    ring = Named("mine", 5)
     ring.put(Message("user", "one"))
     other = make_copy(ring)
     assert (type(other), other.name, other.token_limit, len(other)) == (Named, "mine", 5, 1)
@@ -261,19 +261,94 @@ def test_a_state_that_is_none_of_ours_is_refused() -> None:
     assert contents(ring) == [("user", "one")] * 2
 
 
-@pytest.mark.parametrize("flags", [[], [True], [True] * 2, [True] * 4])
-def test_a_state_that_would_lose_messages_is_refused(flags: list[bool]) -> None:
+@pytest.mark.parametrize("outlines", [b"", b"\x09", b"\x09" * 2, b"\x09" * 4, b"\x09\x09\x10", b"\x09\xff\x09"])
+def test_a_damaged_state_is_refused(outlines: bytes) -> None:
     class Labelled(MessageRing[Any]):
         label = "before"
 
     ring: Any = Labelled(counter="cl100k_base", measure="text")
     ring.put(Message("user", "one"))
     version, *_ = ring.__getstate__()
-    expected = f"whether a window may begin with it, got 3 messages and {len(flags)} flags"
-    with pytest.raises(ValueError, match=expected):
-        ring.__setstate__((version, messages()[:3], flags, {"label": "after"}, {}))
+    expected = "the state of a ring must have a byte below 16 for each of its 3 messages; this one is damaged"
+    with pytest.raises(ValueError, match=f"^{expected}$"):
+        ring.__setstate__((version, messages()[:3], outlines, {"label": "after"}, {}))
     assert contents(ring) == [("user", "one")]
     assert ring.label == "before"
+
+
+@pytest.mark.parametrize("byte", range(16))
+def test_any_outline_is_a_state(byte: int) -> None:
+    # What a message was to the rules when it was put, not what it is now, and not what some other release makes of it.
+    ring: Any = MessageRing(9, measure=constant)
+    version, *_ = ring.__getstate__()
+    some = messages()[:3]
+    ring.__setstate__((version, some, bytes([byte]) * 3, None, {}))
+    assert ring.__getstate__()[2] == bytes([byte]) * 3
+    may_start = bool(byte & 8)
+    assert same_objects(ring.get(token_limit=2 * constant(some[0])), some[1:] if may_start else some[2:])
+
+
+def constant(message: Any) -> int:
+    return 3
+
+
+class Renamed:
+    """A format that can be pickled."""
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+
+    def read(self, message: Any) -> Any:
+        return {"role": "user", "content": message[self.key]}
+
+
+@pytest.mark.parametrize("source", ["o200k_base", words])
+@pytest.mark.parametrize("counted", [False, True])
+def test_measure_and_format_are_copied(make_copy: Copy, source: Any, counted: bool) -> None:
+    tool = {"role": "tool", "content": "a result"}
+    parts = {"role": "user", "parts": [{"text": "one two"}, {"inlineData": {"mimeType": "image/png", "data": ""}}]}
+    for measure, format, some in (
+        ("message", None, [*({"role": "user", "content": str(number)} for number in range(9)), tool, parts]),
+        ("message", "gemini", [{"role": "user", "content": "one"}, tool, parts]),
+        (constant, None, [tool, parts, {"role": "user", "content": None}]),
+        ("message", Renamed("words"), [{"words": "one two"}, {"words": "three"}]),
+        ("text", None, [{"role": "user", "content": None}, tool]),
+    ):
+        ring: MessageRing[Any] = MessageRing(50, source, measure=measure, format=format, max_messages=10)
+        ring.put_messages(some)
+        if counted:
+            ring.get()
+            ring.get(counter="gpt2")
+        other = make_copy(ring)
+        assert other.measure == measure
+        assert type(other.format) is type(format)
+        assert getattr(other.format, "key", other.format) == getattr(format, "key", format)
+        assert other.get_all() == ring.get_all()
+        assert other.token_count() == ring.token_count() == sum(map(ring.count, ring)) or measure == "text"
+        for limit in (1, 8, 12, 30, 50, 2_000):
+            assert other.get(token_limit=limit) == ring.get(token_limit=limit)
+        assert repr(other) == repr(ring)
+        assert other.__getstate__()[2] == ring.__getstate__()[2]
+
+
+def test_a_deep_copy_has_a_format_of_its_own_and_a_copy_has_not() -> None:
+    ring: MessageRing[Any] = MessageRing(format=Renamed("words"), measure=constant)
+    ring.put({"words": "one"})
+    ring.get()
+    assert copy.copy(ring).format is ring.format
+    assert copy.copy(ring).measure is ring.measure
+    assert copy.deepcopy(ring).format is not ring.format
+
+
+def test_a_cycle_through_a_format(make_copy: Copy) -> None:
+    format = Renamed("words")
+    ring: MessageRing[Any] = MessageRing(format=format)
+    ring.put({"words": "one", "ring": ring, "format": format})
+    ring.get()
+    other = make_copy(ring)
+    assert other.token_count() == ring.token_count()
+    assert other[0]["format"] is other.format
+    assert other[0]["ring"] is (ring if other[0] is ring[0] else other)
 
 
 def test_a_counter_is_pickled_by_its_name() -> None:

@@ -7,10 +7,11 @@ import sqlite3
 from collections import UserDict
 from collections.abc import Callable, Iterator
 from dataclasses import make_dataclass, replace
+from datetime import date
 from enum import Enum
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import MagicMock, Mock
 
 import pytest
@@ -627,7 +628,37 @@ TYPES = sorted(
     | {"image_generation_call", "constructor", "human", "AIMessageChunk", "ToolMessage", "unknown", "retry-prompt"}
     | {"system-prompt", "user-prompt", "image/png", "audio/wav", "application/pdf"}
 )
-scalars = st.none() | st.sampled_from(WORDS) | st.sampled_from(TYPES) | st.booleans() | st.integers(-9, 9)
+
+
+class Pair(NamedTuple):
+    type: str
+    text: Any
+
+
+class Speaker(str, Enum):
+    HUMAN = "human"
+
+
+ODD = (
+    b"x",
+    2.5,
+    {1},
+    range(2),
+    date(2026, 1, 1),
+    Path("a"),
+    Speaker.HUMAN,
+    Pair("text", "a"),
+    Pair("tool_use", 1),
+    len,
+)
+scalars = (
+    st.none()
+    | st.sampled_from(ODD)
+    | st.sampled_from(WORDS)
+    | st.sampled_from(TYPES)
+    | st.booleans()
+    | st.integers(-9, 9)
+)
 
 
 def records(values: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:

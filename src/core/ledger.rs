@@ -137,6 +137,13 @@ impl<P> Ledger<P> {
         word
     }
 
+    /// What was kept beside the message at `position`, if it is counted.
+    #[must_use]
+    pub fn pin(&self, position: u64) -> Option<&P> {
+        let index = usize::try_from(position.checked_sub(self.first)?).ok()?;
+        self.counted.get(index).map(|counted| &counted.pin)
+    }
+
     /// What was kept beside the counted messages from `start` on, oldest first.
     #[must_use]
     pub fn pins_since(&self, start: u64) -> impl DoubleEndedIterator<Item = &P> + ExactSizeIterator {

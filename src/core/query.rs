@@ -173,6 +173,20 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         (self.forgotten, self.retired)
     }
 
+    /// The position of a message that is already counted and is read again, among those of the last read: what was counted
+    /// after it, or will be, may depend on how it ends. Whoever keeps messages that others change must see that it is still
+    /// what was counted, and have it forgotten if not: nobody sees later that others depend on what it is now.
+    #[must_use]
+    pub fn read_again(&self) -> Option<u64> {
+        let Work::Count(pass) = &self.work else { return None };
+        let Reading { range, .. } = &pass.reading;
+        match (self.accounting, pass.place) {
+            (Accounting::Joined, Place::AfterText) => Some(range.start),
+            (Accounting::Joined, Place::Older) => Some(range.end - 1),
+            _ => None,
+        }
+    }
+
     /// What the query wants next. Adds to the history's ledger what was counted, unless the history has changed since:
     /// then the search begins anew.
     pub fn next<M>(&mut self, history: &mut History<M, K, P>) -> Next {

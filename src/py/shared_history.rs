@@ -178,7 +178,7 @@ impl SharedHistory {
         let pin = {
             let history = self.lock();
             let ledger = history.ledger(policy).filter(|_| history.generation() == generation);
-            ledger.and_then(|ledger| ledger.pins_since(position).next()).map(|pin| pin.clone_ref(py))
+            ledger.and_then(|ledger| ledger.pin(position)).map(|pin| pin.clone_ref(py))
         };
         pin.map_or(Ok(false), |pin| policy.still_has(message, pin.bind(py)))
     }
@@ -318,13 +318,13 @@ impl SharedHistory {
     /// If other threads or the counter itself change the history all the while, the answer is the window of the history
     /// as it was at one moment of the call.
     pub fn window(&self, py: Python<'_>, policy: &Arc<Policy>, allowance: i64, verify: bool) -> PyResult<Window> {
-        if let Answer::Window(window) = self.search(py, policy, allowance, verify, None)? {
+        if let Answer::Window(window) = self.search(py, policy, allowance, verify, true, None)? {
             return Ok(window);
         }
         // Counted anew: what was counted before may have changed too, and nobody checks it any more.
         let moment = Self { inner: Mutex::new(self.copied(py)) };
         drop(moment.lock().take_ledgers());
-        match moment.search(py, policy, allowance, false, None)? {
+        match moment.search(py, policy, allowance, false, false, None)? {
             Answer::Window(window) => Ok(window),
             _ => Err(PyRuntimeError::new_err("a history that nobody can reach changed during a search")),
         }
@@ -339,23 +339,26 @@ impl SharedHistory {
         allowance: i64,
         most: i64,
     ) -> PyResult<Option<Window>> {
-        match self.search(py, policy, allowance, true, Some(most))? {
+        match self.search(py, policy, allowance, true, true, Some(most))? {
             Answer::Window(window) => Ok(Some(window)),
             Answer::Changing | Answer::TooMuch => Ok(None),
         }
     }
 
+    /// Asks a query. `verify` looks at the messages of the window it finds, `is_kept` at those that counts to be kept depend
+    /// on.
     fn search(
         &self,
         py: Python<'_>,
         policy: &Arc<Policy>,
         allowance: i64,
         verify: bool,
+        is_kept: bool,
         most: Option<i64>,
     ) -> PyResult<Answer> {
         let mut query = Query::new(Arc::clone(policy), policy.accounting(), allowance);
         let mut turns = Turns::new(py);
-        let answer = self.drive(py, &mut query, verify, most, &mut turns);
+        let answer = self.drive(py, &mut query, verify, is_kept, most, &mut turns);
         let (forgotten, retired) = query.into_forgotten();
         turns.drop_all(forgotten);
         drop_ledgers(retired, &mut turns);
@@ -368,6 +371,7 @@ impl SharedHistory {
         py: Python<'_>,
         query: &mut Query<Arc<Policy>, Pin>,
         verify: bool,
+        is_kept: bool,
         mut most: Option<i64>,
         turns: &mut Turns<'_>,
     ) -> PyResult<Answer> {
@@ -383,6 +387,8 @@ impl SharedHistory {
                     let messages = history.messages().since(range.start);
                     let messages = messages.take((range.end - range.start) as usize);
                     let messages: Vec<Py<PyAny>> = messages.map(|message| message.clone_ref(py)).collect();
+                    let again = query.read_again().filter(|again| is_kept && range.contains(again));
+                    let again = again.and_then(|again| Some((again, history.ledger(&policy)?.pin(again)?.clone_ref(py))));
                     drop(history);
                     if most.is_some() && policy.calls_python() {
                         return Ok(Answer::TooMuch);
@@ -396,7 +402,14 @@ impl SharedHistory {
                                 return Ok(Answer::TooMuch);
                             }
                         }
-                        contents.push(counted.content(py)?);
+                        contents.push(policy.content(counted, message.bind(py))?);
+                    }
+                    if let Some((position, pin)) = again {
+                        let (_, now) = &contents[(position - range.start) as usize];
+                        if !policy.same_pin(now.bind(py), pin.bind(py))? {
+                            self.forget_changed(query, position, position, turns);
+                            continue;
+                        }
                     }
                     policy.feed(py, query, contents)?;
                     turns.offer();
@@ -454,13 +467,23 @@ impl SharedHistory {
             }
             history = self.lock();
         }
-        let mut forgotten = Vec::new();
         let is_same = !verify || history.generation() == query.generation();
-        if is_same && let Some((first, last)) = changed {
-            history.forget_changed(policy, first, last, &mut forgotten);
+        drop(history);
+        if let Some((first, last)) = changed {
+            self.forget_changed(query, first, last, turns);
+        }
+        Ok((is_same && changed.is_none()).then_some(messages))
+    }
+
+    /// Forgets what was counted of the messages from `first` to `last`, unless more has changed since the query's answer.
+    fn forget_changed(&self, query: &Query<Arc<Policy>, Pin>, first: u64, last: u64, turns: &mut Turns<'_>) {
+        let mut forgotten = Vec::new();
+        let mut history = self.lock();
+        if history.generation() == query.generation() {
+            history.forget_changed(query.policy(), first, last, &mut forgotten);
         }
         drop(history);
-        Ok((is_same && changed.is_none()).then_some(messages))
+        turns.drop_all(forgotten);
     }
 
     /// Takes over the messages and counts of `other`.

@@ -73,7 +73,7 @@ pub fn read<'py>(
         && reader.extras == plain_extras
         && match reader.texts.as_slice() {
             [] => body.is_none(),
-            [text] => slots.get(Slot::Content).is_some_and(|content| content.is(text)),
+            [text] => text.is_instance_of::<PyString>() && slots.get(Slot::Content).is_some_and(|content| content.is(text)),
             _ => false,
         };
     Ok(Reading {

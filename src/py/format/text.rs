@@ -224,7 +224,11 @@ fn pin_of_blocks<'py>(blocks: &Bound<'py, PyList>, text_block: &Bound<'py, PyTyp
     }
 }
 
-fn same_text(left: &Bound<'_, PyAny>, right: &Bound<'_, PyAny>) -> PyResult<bool> {
+/// Whether two pins are of the same texts.
+///
+/// # Errors
+/// Only where the interpreter itself fails, for lack of memory.
+pub fn same_text(left: &Bound<'_, PyAny>, right: &Bound<'_, PyAny>) -> PyResult<bool> {
     if left.is(right) {
         return Ok(true);
     }

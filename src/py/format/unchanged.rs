@@ -85,9 +85,12 @@ struct Parts<'a, 'py> {
 }
 
 impl<'py> Parts<'_, 'py> {
-    /// Whether the next part is this string or value.
+    /// Whether the next part is this string or value; with a value its JSON is kept.
     fn next_is(&mut self, text: &Bound<'py, PyAny>) -> bool {
-        let is_it = self.parts.get_borrowed_item(self.next).is_ok_and(|part| part.is(text));
+        let is_it = self.parts.get_borrowed_item(self.next).is_ok_and(|part| {
+            let pair = part.cast_exact::<PyTuple>();
+            part.is(text) || pair.is_ok_and(|pair| pair.get_borrowed_item(0).is_ok_and(|value| value.is(text)))
+        });
         self.next += 1;
         is_it
     }
