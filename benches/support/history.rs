@@ -28,35 +28,49 @@ impl Message {
 }
 
 /// Messages with their prefix sums.
-pub struct History(chatring::core::history::History<Arc<str>, (), Arc<str>>);
+pub struct History {
+    messages: chatring::core::history::History<Arc<str>, (), Arc<str>>,
+    accounting: Accounting,
+}
 
 impl Default for History {
     fn default() -> Self {
-        Self(chatring::core::history::History::new(None))
+        Self::new(Accounting::Joined)
     }
 }
 
 impl History {
+    /// No messages yet, and how their tokens are to be added up.
+    pub fn new(accounting: Accounting) -> Self {
+        Self { messages: chatring::core::history::History::new(None), accounting }
+    }
+
     /// Adds the newest message.
     pub fn put(&mut self, message: Message) {
-        let evicted = self.0.push(std::iter::once((message.text, message.outline)), &mut Vec::new());
+        let evicted = self.messages.push(std::iter::once((message.text, message.outline)), &mut Vec::new());
         debug_assert!(evicted.is_empty());
     }
 
     /// Where the window of `allowance` starts, and its tokens; counts what is not counted yet.
     pub fn window<C: Counter>(&mut self, counter: &C, allowance: i64) -> Result<Option<Fit>, C::Error> {
-        let mut query = Query::new((), Accounting::Joined, allowance);
+        let mut query = Query::new((), self.accounting, allowance);
         loop {
-            match query.next(&mut self.0) {
+            match query.next(&mut self.messages) {
                 Next::Found(fit) => return Ok(fit),
                 Next::Changing => unreachable!("nobody else has it"),
                 Next::Read(range) => {
-                    let texts = self.0.messages().since(range.start).take((range.end - range.start) as usize);
-                    let contents = texts.map(|text| (Content::Joined(text.to_string()), text.clone()));
-                    let contents = contents.collect();
+                    let texts = self.messages.messages().since(range.start).take((range.end - range.start) as usize);
+                    let contents = texts.map(|text| (self.content(text), text.clone())).collect();
                     query.feed(counter, contents)?;
                 }
             }
+        }
+    }
+
+    fn content(&self, text: &str) -> Content {
+        match self.accounting {
+            Accounting::Joined => Content::Joined(text.to_owned()),
+            Accounting::Additive => Content::Item { texts: vec![text.to_owned()], constant: 4 },
         }
     }
 }

@@ -54,7 +54,7 @@ impl MessageRing {
         }
         let other = counter.map(TokenCounter::from_source).transpose()?;
         let other = other.filter(|other| !other.get().counts_like(self.policy.counter.get()));
-        let other = other.map(|counter| Arc::new(self.policy.with_counter(&counter)));
+        let other = other.map(|counter| self.history.policy_with(&self.policy, &counter));
         let allowance = token_limit.saturating_sub(initial_token_count);
         self.history.window(py, other.as_ref().unwrap_or(&self.policy), allowance, verify)
     }
@@ -191,7 +191,7 @@ impl MessageRing {
             return Err(Error::Allowance { allowance }.into());
         }
         let own = counter.get().counts_like(self.policy.counter.get());
-        let other = (!own).then(|| Arc::new(self.policy.with_counter(counter)));
+        let other = (!own).then(|| self.history.policy_with(&self.policy, counter));
         let policy = other.as_ref().unwrap_or(&self.policy);
         let window = match most {
             None => Some(self.history.window(py, policy, allowance, true)?),

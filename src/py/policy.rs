@@ -73,12 +73,19 @@ impl Counted<'_> {
 
 impl PartialEq for Policy {
     fn eq(&self, other: &Self) -> bool {
+        self.is_with_counter(other, other.counter.get())
+    }
+}
+
+impl Policy {
+    /// Whether this is what `other` is with this counter.
+    pub fn is_with_counter(&self, other: &Self, counter: &TokenCounter) -> bool {
         let same_measure = match (&self.measure, &other.measure) {
             (Measure::Text, Measure::Text) | (Measure::Message, Measure::Message) => true,
             (Measure::Callable(one), Measure::Callable(other)) => one.is(other),
             _ => false,
         };
-        same_measure && self.counter.get().counts_like(other.counter.get())
+        same_measure && self.counter.get().counts_like(counter)
     }
 }
 

@@ -12,6 +12,7 @@ use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 
+use super::counter::TokenCounter;
 use super::policy::{Pin, Policy};
 use super::turns::Turns;
 use crate::core::history::History;
@@ -147,7 +148,10 @@ impl SharedHistory {
                 marks.zip(history.outlines().since(from + alike).copied()).take(portion.len()).collect()
             };
             for ((message, outline), (mark, outlined)) in portion.iter().zip(&counted) {
-                if outline != outlined || !self.is_unchanged(py, policy, generation, from + alike, message, *mark)? {
+                let is_alike = outline == outlined
+                    && (policy.surely_has(message.bind(py), *mark)?
+                        || self.still_has(py, policy, generation, from + alike, message)?);
+                if !is_alike {
                     return Ok(alike);
                 }
                 alike += 1;
@@ -160,27 +164,22 @@ impl SharedHistory {
         Ok(alike)
     }
 
-    /// Whether `message` still is what was counted at `position`, where `mark` is the address of its pin. `false` if the history
-    /// has changed meanwhile.
-    fn is_unchanged(
+    /// Whether `message` still is what was counted at `position`, by a look at its pin. `false` if the history has changed
+    /// meanwhile.
+    fn still_has(
         &self,
         py: Python<'_>,
         policy: &Arc<Policy>,
         generation: u64,
         position: u64,
         message: &Py<PyAny>,
-        mark: usize,
     ) -> PyResult<bool> {
-        let message = message.bind(py);
-        if policy.surely_has(message, mark)? {
-            return Ok(true);
-        }
         let pin = {
             let history = self.lock();
             let ledger = history.ledger(policy).filter(|_| history.generation() == generation);
             ledger.and_then(|ledger| ledger.pin(position)).map(|pin| pin.clone_ref(py))
         };
-        pin.map_or(Ok(false), |pin| policy.still_has(message, pin.bind(py)))
+        pin.map_or(Ok(false), |pin| policy.still_has(message.bind(py), pin.bind(py)))
     }
 
     /// Takes out the newest message.
@@ -271,6 +270,16 @@ impl SharedHistory {
         drop(history);
         turns.drop_all(found);
         all
+    }
+
+    /// The policy `own` with another counter: the one that a ledger has, or a new one.
+    pub fn policy_with(&self, own: &Policy, counter: &Bound<'_, TokenCounter>) -> Arc<Policy> {
+        let known = {
+            let history = self.lock();
+            let mut policies = history.ledgers().iter().map(|(policy, _)| policy);
+            policies.find(|policy| policy.is_with_counter(own, counter.get())).map(Arc::clone)
+        };
+        known.unwrap_or_else(|| Arc::new(own.with_counter(counter)))
     }
 
     /// The number of messages.
@@ -456,10 +465,12 @@ impl SharedHistory {
             }
             drop(history);
             for ((position, message), mark) in (from..).zip(&messages[(from - start) as usize..]).zip(&marks) {
-                if !self.is_unchanged(py, policy, query.generation(), position, message, *mark)? {
-                    changed = Some((changed.map_or(position, |(first, _)| first), position));
+                if !policy.surely_has(message.bind(py), *mark)? {
+                    if !self.still_has(py, policy, query.generation(), position, message)? {
+                        changed = Some((changed.map_or(position, |(first, _)| first), position));
+                    }
+                    turns.item_done();
                 }
-                turns.item_done();
             }
             from += portion as u64;
             if from < end {
