@@ -1,7 +1,8 @@
 """What thirty honest lines of Python would do, grown to what the comparison needs: the same windows as chatring.
 
-`MessageTwin` does it for `measure="message"`, the others for `measure="text"`, LlamaIndex's. Its accounting rule is that of `docs/design.md`: a message's *step* is what `" " + text` adds to the texts before it, a
-start's *opening* the tokens of the window's head, a window's total its opening and the steps after it. As in chatring
+`MessageTwin` does it for `measure="message"`, the others for `measure="text"`, LlamaIndex's. The accounting rule of
+those is that of `docs/design.md`: a message's *step* is what `" " + text` adds to the texts before it, a start's
+*opening* the tokens of the window's head, a window's total its opening and the steps after it. As in chatring
 
 - prefix sums of the steps are kept in a list, counted from the newest message backwards and no further than a window
   reaches, so that a long history costs no more than its window;
@@ -182,8 +183,8 @@ class ChatMessageTwin(HonestTwin[ChatMessage]):
         return all(map(operator.eq, map(self._content, window), contents))
 
 
-# What a message, a name, a call and a result add to the texts, and several calls in one message: those of OpenAI's chat in
-# `src/core/measure.rs`.
+# What a message, a name, a call and a result add to the texts, and several calls in one message: the numbers of OpenAI's
+# chat in `src/core/measure.rs`.
 _MESSAGE, _NAME, _CALL, _PARALLEL, _RESULT = 4, 1, 4, 19, 4
 
 

@@ -62,9 +62,7 @@ def test_agent_turn(benchmark: BenchmarkFixture, histories: Histories, label: La
 
 
 @pytest.mark.parametrize(("name", "size"), list(itertools.product(ALL_THAT_IS_SENT, (1_000, 1_000_000))))
-def test_turn_with_tools(
-    benchmark: BenchmarkFixture, histories: Histories, label: Label, name: str, size: int
-) -> None:
+def test_turn_with_tools(benchmark: BenchmarkFixture, histories: Histories, label: Label, name: str, size: int) -> None:
     """Put a call, put its result, get."""
     contender = CONTENDERS[name]
     _same_windows(histories, ALL_THAT_IS_SENT, size)

@@ -188,6 +188,7 @@ impl Policy {
 
     /// Whether what counts of `message` is still what it was when the pin at the address `mark` was made, as far as that
     /// address tells. `false` asks for [`still_has`](Self::still_has).
+    #[inline]
     pub fn surely_has(&self, message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
         match self.measure {
             Measure::Text => format::text::surely_has(message, mark),

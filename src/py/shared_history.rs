@@ -308,7 +308,8 @@ impl SharedHistory {
             // Messages that were put or left meanwhile are not among those read; the others keep their order.
             let mut read = slots.iter().peekable();
             for position in history.range() {
-                let is_same = |(message, _): &&Slot| history.messages().get(position).is_some_and(|now| now.is(message));
+                let is_same =
+                    |(message, _): &&Slot| history.messages().get(position).is_some_and(|now| now.is(message));
                 if let Some((_, outline)) = read.next_if(is_same).or_else(|| read.clone().find(is_same)) {
                     let outline = *outline;
                     history.set_outline(position, outline);
@@ -367,7 +368,7 @@ impl SharedHistory {
     ) -> PyResult<Answer> {
         let mut query = Query::new(Arc::clone(policy), policy.accounting(), allowance);
         let mut turns = Turns::new(py);
-        let answer = self.drive(py, &mut query, verify, is_kept, most, &mut turns);
+        let answer = self.drive(py, policy, &mut query, verify, is_kept, most, &mut turns);
         let (forgotten, retired) = query.into_forgotten();
         turns.drop_all(forgotten);
         drop_ledgers(retired, &mut turns);
@@ -375,20 +376,21 @@ impl SharedHistory {
     }
 
     /// Does what a query wants.
+    #[expect(clippy::too_many_arguments, reason = "what a search is made of")]
     fn drive(
         &self,
         py: Python<'_>,
+        policy: &Arc<Policy>,
         query: &mut Query<Arc<Policy>, Pin>,
         verify: bool,
         is_kept: bool,
         mut most: Option<i64>,
         turns: &mut Turns<'_>,
     ) -> PyResult<Answer> {
-        let policy = Arc::clone(query.policy());
         loop {
             if query.counted() >= LARGE {
                 // Adding them to the ledger takes long. What it says then it says again.
-                py.detach(|| drop(query.next(&mut self.lock())));
+                py.detach(|| _ = query.next(&mut self.lock()));
             }
             let mut history = self.lock();
             match query.next(&mut history) {
@@ -397,7 +399,8 @@ impl SharedHistory {
                     let messages = messages.take((range.end - range.start) as usize);
                     let messages: Vec<Py<PyAny>> = messages.map(|message| message.clone_ref(py)).collect();
                     let again = query.read_again().filter(|again| is_kept && range.contains(again));
-                    let again = again.and_then(|again| Some((again, history.ledger(&policy)?.pin(again)?.clone_ref(py))));
+                    let again =
+                        again.and_then(|again| Some((again, history.ledger(policy)?.pin(again)?.clone_ref(py))));
                     drop(history);
                     if most.is_some() && policy.calls_python() {
                         return Ok(Answer::TooMuch);

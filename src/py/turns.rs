@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
-/// How long work goes on before others get a turn: CPython's own switch interval.
+/// How long work goes on before others get a turn: `CPython`'s own switch interval.
 const TURN: Duration = Duration::from_millis(5);
 /// Items of work between two looks at the clock.
 const ITEMS: usize = 256;

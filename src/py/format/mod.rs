@@ -222,6 +222,7 @@ impl Format {
     ///
     /// # Errors
     /// Only where the interpreter itself fails, for lack of memory.
+    #[inline]
     pub fn surely_has(&self, message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
         match self {
             Self::Python(_) => Ok(message.as_ptr() as usize == mark),

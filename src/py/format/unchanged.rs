@@ -15,6 +15,7 @@ use crate::core::measure::Constants;
 ///
 /// # Errors
 /// Only where the interpreter itself fails, for lack of memory.
+#[inline]
 pub fn by_content(message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
     let Ok(dict) = message.cast_exact::<PyDict>() else { return Ok(false) };
     let py = message.py();
@@ -68,7 +69,7 @@ pub fn by_parts<'py>(message: &Bound<'py, PyAny>, pin: &Bound<'py, PyAny>, plain
                     return Ok(false);
                 }
             }
-        } else if !content.is_none() && !(is_text(&content)? && parts.next_is(&content)) {
+        } else if !(content.is_none() || is_text(&content)? && parts.next_is(&content)) {
             return Ok(false);
         }
     }
@@ -98,16 +99,15 @@ impl<'py> Parts<'_, 'py> {
     /// Whether no other part is left, and the first one is this overhead.
     fn is_all_of(&self, overhead: u64) -> bool {
         self.next == self.parts.len()
-            && self.parts.get_borrowed_item(0).is_ok_and(|counted| counted.extract::<u64>().is_ok_and(|it| it == overhead))
+            && self
+                .parts
+                .get_borrowed_item(0)
+                .is_ok_and(|counted| counted.extract::<u64>().is_ok_and(|it| it == overhead))
     }
 }
 
 /// Whether these calls have the next parts.
-fn calls_are_next<'py>(
-    calls: &Bound<'py, PyAny>,
-    parts: &mut Parts<'_, 'py>,
-    extras: &mut Extras,
-) -> PyResult<bool> {
+fn calls_are_next<'py>(calls: &Bound<'py, PyAny>, parts: &mut Parts<'_, 'py>, extras: &mut Extras) -> PyResult<bool> {
     let Ok(calls) = calls.cast_exact::<PyList>() else { return Ok(false) };
     for call in calls {
         extras.calls += 1;
