@@ -183,8 +183,8 @@ class ChatMessageTwin(HonestTwin[ChatMessage]):
         return all(map(operator.eq, map(self._content, window), contents))
 
 
-# What a message, a name, a call and a result add to the texts, and several calls in one message: the numbers of OpenAI's
-# chat in `src/core/measure.rs`.
+# What a message, a name, a call and a result add to the texts, and several calls in one message: the numbers of
+# OpenAI's chat in `src/core/measure.rs`.
 _MESSAGE, _NAME, _CALL, _PARALLEL, _RESULT = 4, 1, 4, 19, 4
 
 
