@@ -11,8 +11,8 @@ from chatring.llama_index import ChatMemoryBuffer
 from langchain_core.messages import AnyMessage, trim_messages
 from llama_index.core.memory import ChatMemoryBuffer as LlamaIndexBuffer
 
-from benches.conversation import Line, as_chat_message, as_dict, as_langchain
-from benches.honest_twin import ChatMessageTwin, HonestTwin
+from benches.conversation import Line, as_chat_message, as_dict, as_langchain, as_openai
+from benches.honest_twin import ChatMessageTwin, HonestTwin, MessageTwin
 
 ENCODING = tiktoken.get_encoding("cl100k_base")
 ENCODE = functools.partial(ENCODING.encode, allowed_special="all")
@@ -21,9 +21,11 @@ LLAMA_INDEX = "llama-index ChatMemoryBuffer"
 LANGCHAIN = "langchain trim_messages"
 TWIN = "honest twin"
 TWIN_LI = "honest twin, llama-index messages"
+TWIN_MESSAGE = "honest twin, all that is sent"
 SLICE = "history[-k:]"
 RING = "chatring MessageRing"
 RING_UNVERIFIED = "chatring MessageRing, verify=False"
+RING_MESSAGE = "chatring MessageRing, all that is sent"
 RING_LI = "chatring MessageRing, llama-index messages"
 RING_LI_UNVERIFIED = "chatring MessageRing, llama-index messages, verify=False"
 BUFFER = "chatring ChatMemoryBuffer"
@@ -124,6 +126,14 @@ def _ring(token_limit: int) -> Memory:
     return MessageRing[Any](token_limit, counter="cl100k_base", measure="text")
 
 
+def _message_twin(token_limit: int) -> Memory:
+    return MessageTwin(token_limit, ENCODING)
+
+
+def _message_ring(token_limit: int) -> Memory:
+    return MessageRing[Any](token_limit, counter="cl100k_base", measure="message")
+
+
 CONTENDERS = {
     contender.name: contender
     for contender in (
@@ -131,10 +141,15 @@ CONTENDERS = {
         Contender(LANGCHAIN, as_langchain, TrimMessages),
         Contender(TWIN, as_dict, _twin),
         Contender(TWIN_LI, as_chat_message, _chat_message_twin),
+        Contender(TWIN_MESSAGE, as_openai, _message_twin),
         Contender(RING, as_dict, _ring),
+        Contender(RING_MESSAGE, as_openai, _message_ring),
         Contender(RING_UNVERIFIED, as_dict, _ring, {"verify": False}),
         Contender(RING_LI, as_chat_message, _ring),
         Contender(RING_LI_UNVERIFIED, as_chat_message, _ring, {"verify": False}),
         Contender(BUFFER, as_chat_message, _chatring),
     )
 }
+
+# Under measure="message" windows are others, so these are compared with each other.
+ALL_THAT_IS_SENT = (TWIN_MESSAGE, RING_MESSAGE)

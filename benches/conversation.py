@@ -26,10 +26,24 @@ class Line(NamedTuple):
 
     role: str
     text: str | None
+    calls: tuple[tuple[str, str], ...] = ()  # of tools: their names and arguments
 
 
 def as_dict(line: Line) -> dict[str, Any]:
     return {"role": line.role, "content": line.text}
+
+
+def as_openai(line: Line) -> dict[str, Any]:
+    """As OpenAI's chat has it, with calls and their results."""
+    message = as_dict(line)
+    if line.role == "tool":
+        message["tool_call_id"] = "call"
+    if line.calls:
+        message["tool_calls"] = [
+            {"id": "call", "type": "function", "function": {"name": name, "arguments": arguments}}
+            for name, arguments in line.calls
+        ]
+    return message
 
 
 def as_chat_message(line: Line) -> ChatMessage:
@@ -95,8 +109,9 @@ class Histories:
 
 
 def _fresh(line: Line) -> Line:
-    """Return the message with a text object of its own, as texts from a network have."""
-    return Line(line.role, line.text and line.text[:1] + line.text[1:])
+    """Return the message with texts of its own, as texts from a network are."""
+    calls = tuple((name, arguments[:1] + arguments[1:]) for name, arguments in line.calls)
+    return Line(line.role, line.text and line.text[:1] + line.text[1:], calls)
 
 
 def _read(path: Path) -> Iterator[Line]:
@@ -104,7 +119,9 @@ def _read(path: Path) -> Iterator[Line]:
         for line in filter(str.strip, lines):
             value = json.loads(line)
             for message in value.get("messages", [value]):
-                yield Line(message["role"], _text(message.get("content")))
+                functions = [call["function"] for call in message.get("tool_calls") or ()]
+                calls = tuple((function["name"], function["arguments"]) for function in functions)
+                yield Line(message["role"], _text(message.get("content")), calls)
 
 
 def _text(content: Any) -> str | None:

@@ -1,7 +1,8 @@
 """What thirty honest lines of Python would do, grown to what the comparison needs: the same windows as chatring.
 
-The accounting rule is that of `docs/design.md`: a message's *step* is what `" " + text` adds to the texts before it, a
-start's *opening* the tokens of the window's head, a window's total its opening and the steps after it. As in chatring
+`MessageTwin` does it for `measure="message"`, the others for `measure="text"`, LlamaIndex's. The accounting rule of
+those is that of `docs/design.md`: a message's *step* is what `" " + text` adds to the texts before it, a start's
+*opening* the tokens of the window's head, a window's total its opening and the steps after it. As in chatring
 
 - prefix sums of the steps are kept in a list, counted from the newest message backwards and no further than a window
   reaches, so that a long history costs no more than its window;
@@ -180,6 +181,99 @@ class ChatMessageTwin(HonestTwin[ChatMessage]):
         if all(map(operator.is_, texts, contents)):
             return True
         return all(map(operator.eq, map(self._content, window), contents))
+
+
+# What a message, a name, a call and a result add to the texts, and several calls in one message: the numbers of
+# OpenAI's chat in `src/core/measure.rs`.
+_MESSAGE, _NAME, _CALL, _PARALLEL, _RESULT = 4, 1, 4, 19, 4
+
+
+class MessageTwin(HonestTwin[dict[str, Any]]):
+    """The same for `measure="message"` and OpenAI's dicts: all that is sent, each message by itself.
+
+    Counts add up, so there is less to do: a window costs the sum of its messages, and starts need no companion.
+    """
+
+    def __init__(self, token_limit: int, encoding: tiktoken.Encoding) -> None:
+        super().__init__(token_limit, encoding)
+        self._ordinary = encoding.encode_ordinary
+
+    def get(self, verify: bool = True) -> list[dict[str, Any]]:
+        if not self._messages:
+            return []
+        while True:
+            if self._end < len(self._messages):
+                self._count_newer()
+            start = self._start()
+            window = self._messages[start:]
+            if not verify or self._still(window, start):
+                return window
+            self._forget()
+
+    def _still(self, window: list[dict[str, Any]], start: int) -> bool:
+        """Whether these messages have what was counted: as many fields, the same content, the same parts of calls."""
+        since = start - self._first
+        if not all(map(operator.is_, map(_CONTENT, window), self._contents[since:])):
+            return False
+        if not all(map(operator.eq, map(len, window), self._lengths[since:])):
+            return False
+        for index in range(bisect_left(self._with_parts, start), len(self._with_parts)):
+            now, parts = _parts(self._messages[self._with_parts[index]]), self._parts[index]
+            if len(now) != len(parts) or not all(map(operator.is_, now, parts)):
+                return False
+        return True
+
+    def _start(self) -> int:
+        index = bisect_left(self._saved, self._sums[-1] - self._limit)
+        return self._starts[index] if index < len(self._starts) else self._end - 1
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._lengths: list[int] = []  # of each counted message's dict
+        self._with_parts: list[int] = []  # the counted messages with calls or a name, and what was counted of them
+        self._parts: list[list[str]] = []
+
+    def _step(self, index: int) -> int:
+        message = self._messages[index]
+        content, parts = message["content"], _parts(message)
+        tokens = _MESSAGE + sum(len(self._ordinary(text)) for text in parts)
+        if content:
+            tokens += len(self._ordinary(content))
+        if calls := len(message.get("tool_calls") or ()):
+            tokens += calls * _CALL + (calls > 1) * _PARALLEL
+        if message["role"] == "tool":
+            tokens += _RESULT
+        return tokens + _NAME if message.get("name") else tokens
+
+    def _extend(self, end: int, steps: list[int]) -> None:
+        for index, step in zip(range(end - len(steps), end), steps, strict=True):
+            message = self._messages[index]
+            before = self._sums[-1] if self._sums else 0
+            self._sums.append(before + step)
+            self._contents.append(message["content"])
+            self._lengths.append(len(message))
+            if parts := _parts(message):
+                self._with_parts.append(index)
+                self._parts.append(parts)
+            if index == 0 or self._may_start(message):
+                self._starts.append(index)
+                self._saved.append(before)
+        self._end = end
+
+
+_CONTENT = operator.itemgetter("content")
+
+
+def _parts(message: dict[str, Any]) -> list[str]:
+    """Return what counts of a message beside its content: its name, and the names and arguments of its calls."""
+    parts: list[str] = []
+    if name := message.get("name"):
+        parts.append(name)
+    for call in message.get("tool_calls") or ():
+        function = call["function"]
+        parts.append(function["name"])
+        parts.append(function["arguments"])
+    return parts
 
 
 def _is_blank(text: str) -> bool:

@@ -17,6 +17,7 @@ use std::fs;
 use std::process::{Command, ExitCode};
 
 use chatring::core::count::encoding::Encoding;
+use chatring::core::query::Accounting;
 use support::history::{History, Message};
 
 #[path = "support/mod.rs"]
@@ -31,16 +32,20 @@ const TOLERANCE: i64 = 3;
 const MESSAGES: u32 = 100_000;
 const SEARCHES: i64 = 1_000;
 const LIMIT: i64 = 3_000;
+const TURNS: usize = 100;
+const TEXTLESS: u32 = 10_000;
 
 type Counts = BTreeMap<String, i64>;
 
 /// A piece of work: prepares, and then does what is guarded if `guarded` is set.
 type Work = fn(guarded: bool) -> Result<i64, Box<dyn Error>>;
 
-const WORK: [(&str, Work); 4] = [
+const WORK: [(&str, Work); 6] = [
     ("put 100,000 messages", put),
     ("get 1,000 steady windows", search),
     ("get a first window of 3,000 tokens", first),
+    ("put and get 100 turns, all that is sent", turns),
+    ("get a first window of 10,000 textless messages, and another", textless),
     ("count the example conversation", count),
 ];
 
@@ -69,6 +74,33 @@ fn first(guarded: bool) -> Result<i64, Box<dyn Error>> {
     put_into(&mut history, MESSAGES);
     let loaded = encoding.tokens("hello"); // The vocabulary is made at the first count.
     Ok(loaded + if guarded { history.window(encoding, LIMIT)?.tokens.unwrap_or(0) } else { 0 })
+}
+
+/// A message put, and a window got, over and over; a message costs the same wherever it stands.
+fn turns(guarded: bool) -> Result<i64, Box<dyn Error>> {
+    let encoding = Encoding::named("cl100k_base")?;
+    let mut history = History::new(Accounting::Additive);
+    put_into(&mut history, MESSAGES);
+    let mut tokens = history.window(encoding, LIMIT)?.and_then(|fit| fit.tokens).unwrap_or(0);
+    for line in CONVERSATION.lines().cycle().take(if guarded { TURNS } else { 0 }) {
+        history.put(Message::new("user", line));
+        tokens += history.window(encoding, LIMIT)?.and_then(|fit| fit.tokens).unwrap_or(0);
+    }
+    Ok(tokens)
+}
+
+/// Pictures, calls and placeholders: each of many messages counts with the next text, and all of them at most a few times.
+fn textless(guarded: bool) -> Result<i64, Box<dyn Error>> {
+    let encoding = Encoding::named("cl100k_base")?;
+    let mut history = History::default();
+    (0..TEXTLESS).for_each(|_| history.put(Message::new("user", "")));
+    let mut tokens = encoding.tokens("hello");
+    if guarded {
+        tokens += history.window(encoding, LIMIT)?.and_then(|fit| fit.tokens).unwrap_or(0);
+        history.put(Message::new("user", "hello"));
+        tokens += history.window(encoding, LIMIT)?.and_then(|fit| fit.tokens).unwrap_or(0);
+    }
+    Ok(tokens)
 }
 
 fn count(guarded: bool) -> Result<i64, Box<dyn Error>> {
@@ -114,7 +146,7 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
         differ |= !within;
         let hundredths = i32::try_from((count - before) * 10_000 / before.max(1)).unwrap_or(i32::MAX);
         let (percent, verdict) = (f64::from(hundredths) / 100.0, if within { "ok" } else { "DIFFERS" });
-        println!("{name:36} {count:>12} instructions, stored {before:>12}: {percent:+.2} % {verdict}");
+        println!("{name:60} {count:>12} instructions, stored {before:>12}: {percent:+.2} % {verdict}");
     }
     if differ {
         eprintln!(

@@ -176,6 +176,12 @@ def _run(code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.PIPE, text=True).stdout
 
 
+def stops() -> dict[str, float]:
+    """Return how long other threads are stopped by each call that works on a million messages."""
+    told = json.loads(_run("import json; from benches.stops import stops; print(json.dumps(stops()))"))
+    return {f"seconds others are stopped by {call}": longest for call, (longest, _) in told.items()}
+
+
 def figures() -> dict[str, float]:
     ring_store = difference("hold_ring_store", "hold_nothing", SESSIONS)
     warm_store = difference("hold_warm_store", "hold_warm_lists", WARM_SESSIONS)
@@ -194,6 +200,7 @@ def figures() -> dict[str, float]:
         ),
         "seconds to import tiktoken": seconds("import tiktoken"),
         "seconds to the first count, tiktoken": seconds(tiktoken_count, "import benches, tiktoken"),
+        **stops(),
     }
 
 

@@ -27,10 +27,12 @@ from benches.contenders import (
     LLAMA_INDEX,
     RING,
     RING_LI,
+    RING_MESSAGE,
     RING_UNVERIFIED,
     SLICE,
     TWIN,
     TWIN_LI,
+    TWIN_MESSAGE,
 )
 from benches.store_names import (
     BACKENDS,
@@ -50,7 +52,11 @@ HEADLINE_BEGIN, HEADLINE_END = "<!-- written by `make bench` -->", "<!-- until h
 STEADY = "steady get"
 FIRST = "first get after loading"
 TURN = "agent turn"
+TOOL_TURN = "agent turn with tools"
 ISSUE = "llama_index #12264, "
+
+
+STOPPED = "seconds others are stopped by "
 
 
 class Case(NamedTuple):
@@ -137,7 +143,13 @@ def targets(timings: Timings, figures: Figures) -> Iterator[Target]:
             Case("counting a batch", f"{batch}, 1 core"),
             Case("counting a batch", f"{batch}, 2 cores"),
         )
-    for ours, twin in ((RING, TWIN), (RING_LI, TWIN_LI), (BUFFER, TWIN_LI)):
+    yield at_least(
+        f"a call, its result and a get at 1,000 messages, {RING_MESSAGE}, against the honest twin",
+        10,
+        Case(TOOL_TURN, TWIN_MESSAGE, 1_000, 3_000),
+        Case(TOOL_TURN, RING_MESSAGE, 1_000, 3_000),
+    )
+    for ours, twin in ((RING, TWIN), (RING_LI, TWIN_LI), (BUFFER, TWIN_LI), (RING_MESSAGE, TWIN_MESSAGE)):
         yield at_least(
             f"an agent's turn at 1,000 messages, {ours} against the honest twin",
             8,
@@ -155,6 +167,9 @@ def targets(timings: Timings, figures: Figures) -> Iterator[Target]:
     ):
         yield at_least(f"{workload}, against LlamaIndex", bound, Case(workload, LLAMA_INDEX), Case(workload, BUFFER))
     yield from store_targets(timings)
+    stop, what = max((value, name) for name, value in figures.items() if name.startswith(STOPPED))
+    what = f"other threads while one works on 1,000,000 messages, stopped longest by {what.removeprefix(STOPPED)}"
+    yield Target(what, 50, stop * 1_000, at_most=True, unit="ms")
     for figure, bound, scale, unit in (
         ("bytes a message, counted", 24, 1, "bytes"),
         ("bytes a message, not counted", 8, 1, "bytes"),

@@ -35,10 +35,10 @@ def as_chat_message(line: dict[str, Any]) -> Any:
     return ChatMessage(line["role"], line.get("content"))
 
 
-def use_rings(lines: list[dict[str, Any]], make: Callable[[dict[str, Any]], Any]) -> None:
+def use_rings(lines: list[dict[str, Any]], make: Callable[[dict[str, Any]], Any], measure: str) -> None:
     history = [make(line) for line in lines * 50]
     for limit in (300, 3_000, 40_000):
-        ring: MessageRing[Any] = MessageRing(limit, counter="cl100k_base", measure="text")
+        ring: MessageRing[Any] = MessageRing(limit, counter="cl100k_base", measure=measure)
         ring.put_messages(history)
         for _ in range(ROUNDS):
             ring.get()
@@ -51,7 +51,7 @@ def use_rings(lines: list[dict[str, Any]], make: Callable[[dict[str, Any]], Any]
         ring.pop()
         ring.token_count()
     for _ in range(ROUNDS // 10):  # nothing is counted yet
-        ring = MessageRing(3_000, counter="cl100k_base", measure="text")
+        ring = MessageRing(3_000, counter="cl100k_base", measure=measure)
         ring.put_messages(history)
         ring.get()
 
@@ -70,8 +70,10 @@ def count(lines: list[dict[str, Any]]) -> None:
 def main() -> None:
     _core._read_blocks(ChatMessage, TextBlock)
     lines = [json.loads(line) for line in CONVERSATION.read_text(encoding="utf-8").splitlines()]
-    use_rings(lines, as_dict)
-    use_rings(lines, as_chat_message)
+    use_rings(lines, as_dict, "text")
+    use_rings(lines, as_dict, "message")
+    use_rings(lines, dict, "message")  # with their calls
+    use_rings(lines, as_chat_message, "text")
     count(lines)
 
 

@@ -232,3 +232,43 @@ def test_a_counter_that_is_not_used_any_more_is_let_go() -> None:
     ring.reset()
     gc.collect()
     assert not any(counter() for counter in used)
+
+
+TEXTLESS: dict[str, dict[str, object]] = {
+    "empty": {"role": "user", "content": ""},
+    "blank": {"role": "assistant", "content": " \n"},
+    "nothing": {"role": "assistant", "content": None},
+    "picture": {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]},
+    "call in a block": {
+        "role": "assistant",
+        "content": [{"type": "tool_use", "id": "1", "name": "find", "input": {"shelf": 3}}],
+    },
+    "result in a block": {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "12"}]},
+    "call": {
+        "role": "assistant",
+        "content": None,
+        "tool_calls": [{"id": "1", "type": "function", "function": {"name": "find", "arguments": '{"shelf": 3}'}}],
+    },
+}
+
+
+@pytest.mark.parametrize("limit", [3_000, 10**9])
+@pytest.mark.parametrize("measure", ["text", "message"])
+@pytest.mark.parametrize("kind", TEXTLESS)
+def test_messages_without_a_text_cost_time_in_proportion(kind: str, measure: str, limit: int) -> None:
+    def characters(messages: int) -> int:
+        counted = 0
+
+        def counter(text: str) -> list[str]:
+            nonlocal counted
+            counted += len(text) + 1  # a call costs something, too
+            return text.split()
+
+        ring: MessageRing[dict[str, object]] = MessageRing(limit, counter, measure=measure)
+        ring.put_messages([dict(TEXTLESS[kind]) for _ in range(messages)])
+        ring.get()
+        ring.put({"role": "user", "content": "word"})
+        ring.get()
+        return counted
+
+    assert characters(10_000) <= 12 * characters(1_000)

@@ -29,7 +29,10 @@ impl Message {
 }
 
 /// Messages with their prefix sums.
-pub struct History(chatring::core::history::History<Arc<str>, (), Arc<str>>);
+pub struct History {
+    messages: chatring::core::history::History<Arc<str>, (), Arc<str>>,
+    accounting: Accounting,
+}
 
 impl Default for History {
     fn default() -> Self {
@@ -39,9 +42,14 @@ impl Default for History {
 }
 
 impl History {
+    /// No messages yet, and how their tokens are to be added up.
+    pub fn new(accounting: Accounting) -> Self {
+        Self { messages: chatring::core::history::History::new(None), accounting }
+    }
+
     /// Adds the newest message.
     pub fn put(&mut self, message: Message) {
-        let evicted = self.0.push(std::iter::once((message.text, message.outline)), &mut Vec::new());
+        let evicted = self.messages.push(std::iter::once((message.text, message.outline)), &mut Vec::new());
         debug_assert!(evicted.is_empty());
     }
 
@@ -59,6 +67,13 @@ impl History {
                     query.feed(counter, contents)?;
                 }
             }
+        }
+    }
+
+    fn content(&self, text: &str) -> Content {
+        match self.accounting {
+            Accounting::Joined => Content::Joined(text.to_owned()),
+            Accounting::Additive => Content::Item { texts: vec![text.to_owned()], constant: 4 },
         }
     }
 }

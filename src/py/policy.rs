@@ -74,12 +74,19 @@ impl Counted<'_> {
 
 impl PartialEq for Policy {
     fn eq(&self, other: &Self) -> bool {
+        self.is_with_counter(other, other.counter.get())
+    }
+}
+
+impl Policy {
+    /// Whether this is what `other` is with this counter.
+    pub fn is_with_counter(&self, other: &Self, counter: &TokenCounter) -> bool {
         let same_measure = match (&self.measure, &other.measure) {
             (Measure::Text, Measure::Text) | (Measure::Message, Measure::Message) => true,
             (Measure::Callable(one), Measure::Callable(other)) => one.is(other),
             _ => false,
         };
-        same_measure && self.counter.get().counts_like(other.counter.get())
+        same_measure && self.counter.get().counts_like(counter)
     }
 }
 
@@ -178,6 +185,17 @@ impl Policy {
     /// Whether counting is Python's, which may take any time.
     pub fn calls_python(&self) -> bool {
         matches!(self.measure, Measure::Callable(_)) || matches!(self.counter.get().counting(), Counting::Callable(_))
+    }
+
+    /// Whether what counts of `message` is still what it was when the pin at the address `mark` was made, as far as that
+    /// address tells. `false` asks for [`still_has`](Self::still_has).
+    #[inline]
+    pub fn surely_has(&self, message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
+        match self.measure {
+            Measure::Text => format::text::surely_has(message, mark),
+            Measure::Message => self.format.surely_has(message, mark),
+            Measure::Callable(_) => Ok(message.as_ptr() as usize == mark),
+        }
     }
 
     /// Whether what counts of `message` is still what it was when `pin` was made.

@@ -135,7 +135,9 @@ impl SharedHistory {
         }
         let left = history.replace(slots, first + missing, &mut forgotten);
         drop(history);
-        drop((left, ledgers, forgotten));
+        turns.drop_all(left.0.into_iter().chain(left.1));
+        turns.drop_all(forgotten);
+        drop_ledgers(ledgers, &mut turns);
         Ok(())
     }
 
@@ -229,9 +231,8 @@ impl SharedHistory {
             outlines.push((message, outline));
             turns.item_done();
         }
-        let mut forgotten = Vec::new();
         let mut history = self.lock();
-        let ledgers = history.take_ledgers();
+        let mut forgotten = history.forget_counts();
         // Messages that were put or left meanwhile are not among those read; the others keep their order.
         let mut read = outlines.iter().peekable();
         let now = history.all().map(|(message, known)| {
@@ -242,7 +243,8 @@ impl SharedHistory {
         let now: Vec<Outline> = now.collect();
         let evicted = history.set_outlines(now, &mut forgotten);
         drop(history);
-        drop((ledgers, outlines, evicted, forgotten));
+        turns.drop_all(outlines);
+        turns.drop_all(forgotten.into_iter().chain(evicted));
         Ok(())
     }
 
@@ -392,6 +394,15 @@ impl SharedHistory {
     }
 }
 
+/// Drops what was counted, and lets other threads run meanwhile.
+fn drop_ledgers(ledgers: Vec<(Arc<Policy>, Ledger<Pin>)>, turns: &mut Turns<'_>) {
+    for (_, mut ledger) in ledgers {
+        let mut forgotten = Vec::new();
+        ledger.forget_all(&mut forgotten);
+        turns.drop_all(forgotten);
+    }
+}
+
 /// Whether two pins are of one text: the same object, or tuples of the same ones.
 fn is_same(py: Python<'_>, one: &Pin, other: &Pin) -> bool {
     if one.is(other) {
@@ -449,20 +460,24 @@ impl Pins {
     ) -> PyResult<Option<Changed>> {
         let mut turns = Turns::new(py);
         let (head, behind) = messages.split_at(found.head.len().min(messages.len()));
+        let still_has = |message: &Py<PyAny>, pin: &Pin| -> PyResult<bool> {
+            let (message, pin) = (message.bind(py), pin.bind(py));
+            Ok(policy.surely_has(message, pin.as_ptr() as usize)? || policy.still_has(message, pin)?)
+        };
         for (message, pin) in head.iter().zip(&self.head) {
-            if !policy.still_has(message.bind(py), pin.bind(py))? {
+            if !still_has(message, pin)? {
                 return Ok(Some(Changed::Head));
             }
         }
         let (question, behind) = behind.split_at(usize::from(found.question.is_some()).min(behind.len()));
         for (message, pin) in question.iter().zip(&self.question) {
-            if !policy.still_has(message.bind(py), pin.bind(py))? {
+            if !still_has(message, pin)? {
                 return Ok(Some(Changed::Question));
             }
         }
         let mut changed: Option<(u64, u64)> = None;
         for ((position, message), pin) in (found.start..).zip(behind).zip(&self.messages) {
-            if !policy.still_has(message.bind(py), pin.bind(py))? {
+            if !still_has(message, pin)? {
                 changed = Some((changed.map_or(position, |(first, _)| first), position));
             }
             turns.item_done();

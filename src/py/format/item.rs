@@ -31,5 +31,6 @@ pub fn read<'py>(
         provider: reader.provider.unwrap_or(Provider::OpenAiResponses),
         extras: reader.extras,
         texts: reader.texts,
+        is_plain: false,
     })
 }

@@ -6,6 +6,8 @@
 //! - `keys` are the words that they have in common: what roles, types and keys mean. `fields` are keys of mappings and attributes
 //!   of objects, alike; `slots` those of a message.
 //!
+//! `unchanged` sees of the commonest messages that they still are what was counted, without reading them anew.
+//!
 //! `text` is for `measure="text"`, which knows a role and one text. `tests/reading.py` is the rest in Python, literally.
 
 mod fields;
@@ -19,10 +21,10 @@ mod shape;
 mod slots;
 mod speech;
 pub mod text;
+mod unchanged;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyDict, PyString, PyTuple};
@@ -39,6 +41,8 @@ pub struct Reading<'py> {
     pub extras: Extras,
     /// What is sent, each text by itself: strings, and structured values whose JSON is sent.
     pub texts: Vec<Bound<'py, PyAny>>,
+    /// Whether it is a role and a content that is a string or None, and nothing else is sent.
+    pub is_plain: bool,
 }
 
 impl<'py> Reading<'py> {
@@ -48,23 +52,15 @@ impl<'py> Reading<'py> {
         Constants::of(self.provider).overhead(&self.extras) as i64
     }
 
-    /// Whether it has nothing but one text, as plain messages of OpenAI's chat do.
-    fn is_plain(&self) -> bool {
-        let plain = Constants::of(Provider::OpenAiChat).message as i64;
-        self.texts.len() == 1 && self.extras == Extras::default() && self.overhead() == plain
-    }
-
-    /// What tells later whether the message still has what was counted: its one text, or a tuple of its overhead and all
-    /// texts, each structured value with the JSON of it that was counted: `texts` has them all. As long as it is kept, no
-    /// other object can have their addresses, so comparing identities is enough.
+    /// What tells later whether the message still has what was counted: the content of a plain message, or a tuple of its
+    /// overhead and all texts, each structured value with the JSON of it that was counted: `texts` has them all. As long as
+    /// it is kept, no other object can have their addresses, so comparing identities is enough.
     ///
     /// # Errors
     /// Only where the interpreter itself fails, for lack of memory.
     pub fn pin(&self, py: Python<'py>, texts: &[String]) -> PyResult<Py<PyAny>> {
-        if self.is_plain()
-            && let Some(text) = self.texts.first().filter(|text| text.is_instance_of::<PyString>())
-        {
-            return Ok(text.clone().unbind());
+        if self.is_plain {
+            return Ok(self.texts.first().map_or_else(|| py.None(), |text| text.clone().unbind()));
         }
         let mut parts = vec![self.overhead().into_pyobject(py)?.into_any()];
         for (text, counted) in self.texts.iter().zip(texts) {
@@ -80,9 +76,16 @@ impl<'py> Reading<'py> {
     /// What comparing texts of a subclass raises.
     pub fn is_that_of(&self, pin: &Bound<'py, PyAny>) -> PyResult<bool> {
         let Ok(parts) = pin.cast::<PyTuple>() else {
-            return Ok(self.is_plain() && is_still(&self.texts[0], pin)?);
+            return Ok(self.is_plain
+                && match self.texts.first() {
+                    Some(text) => !pin.is_none() && is_still(text, pin)?,
+                    None => pin.is_none(),
+                });
         };
-        if parts.len() != self.texts.len() + 1 || parts.get_item(0)?.extract::<i64>()? != self.overhead() {
+        if self.is_plain
+            || parts.len() != self.texts.len() + 1
+            || parts.get_item(0)?.extract::<i64>()? != self.overhead()
+        {
             return Ok(false);
         }
         for (text, part) in self.texts.iter().zip(parts.iter().skip(1)) {
@@ -108,13 +111,6 @@ fn is_still(text: &Bound<'_, PyAny>, part: &Bound<'_, PyAny>) -> PyResult<bool> 
         return text.eq(counted);
     }
     Ok(text_of(text)? == text_of(&counted)?)
-}
-
-/// Whether `message` still is what `pin` was made of, as far as a look at a dict of two keys tells: the commonest message.
-fn is_plain_and_unchanged(message: &Bound<'_, PyAny>, pin: &Bound<'_, PyAny>) -> PyResult<bool> {
-    let Ok(dict) = message.cast_exact::<PyDict>() else { return Ok(false) };
-    let content = intern!(message.py(), "content");
-    Ok(dict.len() == 2 && pin.is_instance_of::<PyString>() && dict.get_item(content)?.is_some_and(|now| now.is(pin)))
 }
 
 /// What `message` is to the rules. Quicker than [`read`], and enough when it is put.
@@ -216,6 +212,24 @@ impl Format {
         }
     }
 
+    /// Whose a plain role and content is.
+    fn plain_provider(&self) -> Provider {
+        if let Self::Provider(provider) = self { *provider } else { Provider::OpenAiChat }
+    }
+
+    /// Whether what counts of `message` is still what it was when the pin at the address `mark` was made, as far as that
+    /// address tells. `false` asks for [`still_has`](Self::still_has).
+    ///
+    /// # Errors
+    /// Only where the interpreter itself fails, for lack of memory.
+    #[inline]
+    pub fn surely_has(&self, message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
+        match self {
+            Self::Python(_) => Ok(message.as_ptr() as usize == mark),
+            _ => unchanged::by_content(message, mark),
+        }
+    }
+
     /// Whether what counts of `message` is still what it was when `pin` was made.
     ///
     /// # Errors
@@ -224,7 +238,7 @@ impl Format {
         match self {
             // A format in Python may look at anything, and takes its time: only another message is known to be another.
             Self::Python(_) => Ok(message.is(pin)),
-            _ => Ok(is_plain_and_unchanged(message, pin)? || self.read(message)?.is_that_of(pin)?),
+            _ => Ok(unchanged::by_parts(message, pin, self.plain_provider())? || self.read(message)?.is_that_of(pin)?),
         }
     }
 
@@ -267,7 +281,7 @@ impl Format {
 #[pyfunction]
 #[pyo3(signature = (message, /, format = None))]
 pub fn _read<'py>(message: &Bound<'py, PyAny>, format: Option<&Bound<'py, PyAny>>) -> PyResult<ReadTuple> {
-    let Reading { outline, provider, extras, texts } = Format::from_argument(format)?.read(message)?;
+    let Reading { outline, provider, extras, texts, .. } = Format::from_argument(format)?.read(message)?;
     let texts = texts.iter().map(text_of).collect::<PyResult<_>>()?;
     let overhead = Constants::of(provider).overhead(&extras);
     let Extras { named, calls, results, images, audio, files } = extras;

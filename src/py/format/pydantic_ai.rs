@@ -35,5 +35,6 @@ pub fn read<'py>(parts: &Bound<'py, PyAny>, is_response: bool, wants_texts: bool
         provider: Provider::OpenAiChat,
         extras: reader.extras,
         texts: reader.texts,
+        is_plain: false,
     })
 }

@@ -10,7 +10,7 @@ use super::keys::Role;
 use super::reader::Reader;
 use super::shape::unreadable;
 use super::slots::{BODIES, Slot, Slots};
-use crate::core::item::{Kind, Outline, Provider};
+use crate::core::item::{Extras, Kind, Outline, Provider};
 use crate::py::strings::type_name;
 
 /// The fields whose strings are sent as they are.
@@ -68,11 +68,22 @@ pub fn read<'py>(
     } else {
         Provider::OpenAiChat
     };
+    let plain_extras = Extras { results: u32::from(kind == Kind::Tool), ..Extras::default() };
+    let is_plain = provider == Provider::OpenAiChat
+        && reader.extras == plain_extras
+        && match reader.texts.as_slice() {
+            [] => body.is_none(),
+            [text] => {
+                text.is_instance_of::<PyString>() && slots.get(Slot::Content).is_some_and(|content| content.is(text))
+            }
+            _ => false,
+        };
     Ok(Reading {
         outline: Outline { kind, continues, may_start },
         provider,
         extras: reader.extras,
         texts: reader.texts,
+        is_plain,
     })
 }
 
