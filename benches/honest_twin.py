@@ -23,7 +23,7 @@ from llama_index.core.llms import ChatMessage
 
 _M = TypeVar("_M")
 
-# Putting a message in front can make a window's total fall, by a token or two: see `SLACK` in `src/core/window.rs`.
+# Putting a message in front can make a window's total fall, by a token or two: see `SLACK` in `src/core/joined.rs`.
 _SLACK = 8
 _SPACE_AFTER_WORD = re.compile(r"(?<=\S) ")
 

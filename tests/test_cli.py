@@ -1,4 +1,4 @@
-"""The command, from its output alone: windows and totals are held against tiktoken and the window rule."""
+"""The command, from its output alone, which is held against tiktoken, the measures and the window rule."""
 
 import contextlib
 import gzip
@@ -23,7 +23,8 @@ from chatring.stores import open_store
 from chatring.terminal import amount, duration, headline, one_line, role_of
 from click.testing import CliRunner, Result
 from conftest import AIRLINE
-from reference import Message, joined_total, may_start, text_of, tiktoken_count, window_of
+from reading import read
+from reference import may_start, text_of, tiktoken_count, window_start
 
 Record: TypeAlias = dict[str, Any]
 
@@ -82,21 +83,39 @@ def cells(text: str) -> list[list[str]]:
     return [line.split() for line in text.splitlines()]
 
 
-def joined_tokens(messages: Sequence[Record], encoding: tiktoken.Encoding) -> int:
-    return tiktoken_count(encoding)(" ".join(text_of(message["content"]) for message in messages))
+def tokens_of(messages: Sequence[Record], encoding: tiktoken.Encoding, measure: str = "message") -> int:
+    """Return the tokens of successive messages of OpenAI's chat, by a measure."""
+    if measure == "text":
+        return tiktoken_count(encoding)(" ".join(text_of(message["content"]) for message in messages))
+    return sum(sent_tokens(message, encoding) for message in messages)
 
 
-def expected_window(messages: Sequence[Record], encoding: tiktoken.Encoding, limit: int, initial: int = 0) -> Record:
-    history = [Message(message["role"], message["content"]) for message in messages]
-    size = len(window_of(history, joined_total(tiktoken_count(encoding)), limit, initial))
-    window = messages[len(messages) - size :]
+def sent_tokens(message: Record, encoding: tiktoken.Encoding) -> int:
+    sent = read(message)
+    assert sent.provider == "openai-chat"
+    extras = sent.extras
+    constants = 4 + extras.named + 4 * (extras.calls + extras.results) + 19 * (extras.calls > 1) + 765 * extras.images
+    return constants + sum(len(encoding.encode(text, disallowed_special=())) for text in sent.texts)
+
+
+def expected_window(
+    messages: Sequence[Record],
+    encoding: tiktoken.Encoding,
+    limit: int,
+    initial: int = 0,
+    *,
+    measure: str = "message",
+) -> Record:
+    totals = [tokens_of(messages[index:], encoding, measure) for index in range(len(messages))]
+    start = window_start(totals, [message["role"] for message in messages], limit, initial)
     return {
         "token_limit": limit,
         "initial_token_count": initial,
         "encoding": encoding.name,
-        "messages": window,
-        "window": {"start": len(messages) - size, "messages": size, "tokens": joined_tokens(window, encoding)},
-        "history": {"messages": len(messages), "tokens": joined_tokens(messages, encoding)},
+        "measure": measure,
+        "messages": messages[start:],
+        "window": {"start": start, "messages": len(messages) - start, "tokens": totals[start]},
+        "history": {"messages": len(messages), "tokens": totals[0]},
     }
 
 
@@ -125,54 +144,80 @@ def example() -> list[Record]:
 
 
 class TestWindow:
+    @pytest.mark.parametrize("options", [(), ("--measure", "message"), ("--measure", "text")], ids=" ".join)
     @pytest.mark.parametrize(("limit", "initial"), [(1, 0), (300, 0), (1500, 0), (3000, 0), (3000, 1500), (100_000, 0)])
     def test_json_is_the_window_rule(
-        self, limit: int, initial: int, example: list[Record], cl100k: tiktoken.Encoding
+        self, limit: int, initial: int, options: tuple[str, ...], example: list[Record], o200k: tiktoken.Encoding
     ) -> None:
-        found = record("window", EXAMPLE, "--token-limit", limit, "--initial-token-count", initial)
-        assert found == expected_window(example, cl100k, limit, initial)
+        found = record("window", EXAMPLE, "--token-limit", limit, "--initial-token-count", initial, *options)
+        measure = options[1] if options else "message"
+        assert found == expected_window(example, o200k, limit, initial, measure=measure)
 
-    @pytest.mark.parametrize("choice", [("--encoding", "o200k_base"), ("--model", "gpt-4o")])
-    def test_encoding_and_model(self, choice: tuple[str, str], example: list[Record], o200k: tiktoken.Encoding) -> None:
+    @pytest.mark.parametrize("choice", [("--encoding", "cl100k_base"), ("--model", "gpt-4")])
+    def test_encoding_and_model(
+        self, choice: tuple[str, str], example: list[Record], cl100k: tiktoken.Encoding
+    ) -> None:
         found = record("window", EXAMPLE, "--token-limit", 2000, *choice)
-        assert found == expected_window(example, o200k, 2000)
+        assert found == expected_window(example, cl100k, 2000)
 
     def test_json_is_what_a_ring_gives(self, example: list[Record]) -> None:
-        ring: MessageRing[Record] = MessageRing(2000, "o200k_base", measure="text")
+        ring: MessageRing[Record] = MessageRing(2000)
         ring.put_messages(example)
-        found = record("window", EXAMPLE, "--token-limit", 2000, "--encoding", "o200k_base")
+        found = record("window", EXAMPLE, "--token-limit", 2000)
         assert found["messages"] == ring.get()
         assert found["history"] == {"messages": len(ring), "tokens": ring.token_count()}
+        assert (found["encoding"], found["measure"]) == (ring.counter.name, ring.measure)
 
-    def test_messages_one_a_line(self, talk: Path, cl100k: tiktoken.Encoding) -> None:
-        shown = output("window", talk, "--token-limit", joined_tokens(TALK[1:], cl100k))
+    def test_messages_one_a_line(self, talk: Path, o200k: tiktoken.Encoding) -> None:
+        shown = output("window", talk, "--token-limit", tokens_of(TALK[1:], o200k))
         rows = cells(shown)
         assert rows[0] == ["index", "role", "tokens", "content"]
-        assert rows[1] == ["1", "user", "7", "Is", "there", "any", "Assam", "left?"]
+        assert rows[1] == ["1", "user", "10", "Is", "there", "any", "Assam", "left?"]
         assert [row[0] for row in rows[1:6]] == ["1", "2", "3", "4", "5"]
         assert 'stock({"tea": "Assam"})' in shown
         assert "[image_url] This one? 🍵" in shown
 
-    def test_each_message_has_its_own_tokens(self, talk: Path, cl100k: tiktoken.Encoding) -> None:
-        rows = cells(output("window", talk, "--token-limit", 1000))[1 : len(TALK) + 1]
+    @pytest.mark.parametrize("measure", ["message", "text"])
+    def test_each_message_has_its_own_tokens(self, measure: str, talk: Path, o200k: tiktoken.Encoding) -> None:
+        rows = cells(output("window", talk, "--token-limit", 1000, "--measure", measure))[1 : len(TALK) + 1]
         assert [row[1] for row in rows] == [message["role"] for message in TALK]
-        assert [int(row[2]) for row in rows] == [joined_tokens([message], cl100k) for message in TALK]
+        assert [int(row[2]) for row in rows] == [tokens_of([message], o200k, measure) for message in TALK]
 
-    def test_summary(self, talk: Path, cl100k: tiktoken.Encoding) -> None:
-        history, window = joined_tokens(TALK, cl100k), joined_tokens(TALK[5:], cl100k)
-        rows = cells(output("window", talk, "--token-limit", 10, "--initial-token-count", 1))
+    def test_what_messages_cost_adds_up(self, example: list[Record]) -> None:
+        found = record("window", EXAMPLE, "--token-limit", 3000)
+        rows = cells(output("window", EXAMPLE, "--token-limit", 3000))
+        size = len(found["messages"])
+        assert size > 3
+        costs = [int(row[2]) for row in rows[1 : size + 1]]
+        history = found["history"]["tokens"]
+        assert rows[-6] == ["window", str(size), f"{sum(costs):,}", str(len(example) - size)]
+        assert rows[-5] == ["left", "out", str(len(example) - size), f"{history - sum(costs):,}"]
+        assert rows[-4] == ["history", str(len(example)), f"{history:,}"]
+
+    @pytest.mark.parametrize("measure", ["message", "text"])
+    def test_summary(self, measure: str, talk: Path, o200k: tiktoken.Encoding) -> None:
+        history, window = tokens_of(TALK, o200k, measure), tokens_of(TALK[5:], o200k, measure)
+        options = ("--initial-token-count", 1, "--measure", measure)
+        rows = cells(output("window", talk, "--token-limit", window + 1, *options))
         assert rows[-6] == ["window", "1", str(window), "5"]
         assert rows[-5] == ["left", "out", "5", str(history - window)]
         assert rows[-4] == ["history", "6", str(history)]
-        assert " ".join(rows[-2]) == "limit: 10 tokens of cl100k_base, of which 1 already spent"
+        limit = f"limit: {window + 1} tokens of o200k_base, of which 1 already spent; measure: {measure}"
+        assert " ".join(rows[-2]) == limit
         time = r"time: (\S+ [µm]?s) to count and find, (\S+ [µm]?s) again; encoding loaded in (\S+ [µm]?s)"
         assert (found := re.fullmatch(time, " ".join(rows[-1])))
         assert all(float(duration.split()[0]) > 0 for duration in found.groups())
 
-    def test_note_on_messages_without_content(self, talk: Path) -> None:
+    def test_note_on_what_does_not_count(self, talk: Path) -> None:
         note = "note: tool calls do not count; a message without content counts as the text None\n"
-        assert output("window", talk, "--token-limit", 1000).endswith(note)
-        assert note not in output("window", talk, "--token-limit", 10)
+        assert output("window", talk, "--token-limit", 1000, "--measure", "text").endswith(note)
+        assert note not in output("window", talk, "--token-limit", 10, "--measure", "text")
+        assert note not in output("window", talk, "--token-limit", 1000)
+
+    def test_an_unknown_measure(self, talk: Path) -> None:
+        result = run("window", talk, "--token-limit", 9, "--measure", "words")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "'words' is not one of 'message', 'text'" in result.stderr
 
     def test_last_message_that_does_not_fit(self, talk: Path) -> None:
         told = "\nthe last message alone exceeds the limit; it is the window all the same\n"
@@ -182,28 +227,31 @@ class TestWindow:
         assert told not in output("window", talk, "--token-limit", tokens)
         assert told in output("window", talk, "--token-limit", tokens, "--initial-token-count", 1)
 
-    def test_standard_input(self, cl100k: tiktoken.Encoding) -> None:
+    def test_standard_input(self, o200k: tiktoken.Encoding) -> None:
         found = record("window", "-", "--token-limit", 20, stdin=lines(TALK))
-        assert found == expected_window(TALK, cl100k, 20)
+        assert found == expected_window(TALK, o200k, 20)
 
-    def test_blank_lines_byte_order_mark_and_carriage_returns(self, cl100k: tiktoken.Encoding) -> None:
+    def test_blank_lines_byte_order_mark_and_carriage_returns(self, o200k: tiktoken.Encoding) -> None:
         text = b"\xef\xbb\xbf" + lines(TALK).replace(b"\n", b"\r\n \r\n")
-        assert record("window", "-", "--token-limit", 20, stdin=text) == expected_window(TALK, cl100k, 20)
+        assert record("window", "-", "--token-limit", 20, stdin=text) == expected_window(TALK, o200k, 20)
 
-    def test_no_newline_at_the_end(self, cl100k: tiktoken.Encoding) -> None:
+    def test_no_newline_at_the_end(self, o200k: tiktoken.Encoding) -> None:
         text = lines(TALK).rstrip(b"\n")
-        assert record("window", "-", "--token-limit", 20, stdin=text) == expected_window(TALK, cl100k, 20)
+        assert record("window", "-", "--token-limit", 20, stdin=text) == expected_window(TALK, o200k, 20)
 
-    @pytest.mark.xfail(strict=True, reason="the ring refuses messages without content, as they are in the file")
     def test_messages_without_content_are_handed_on_as_they_are(self) -> None:
         call = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": "{}"}}]}
         item = {"type": "function_call", "call_id": "1", "name": "f", "arguments": "{}"}
         gemini = {"role": "model", "parts": [{"text": "Yes."}]}
-        for message, role in ((call, "assistant"), (item, "function_call"), (gemini, "model")):
+        for message, role, said in (
+            (call, "assistant", "f({})"),
+            (item, "function_call", "f({})"),
+            (gemini, "model", "Yes."),
+        ):
             found = record("window", "-", "--token-limit", 99, stdin=lines([TALK[1], message]))
             assert found["messages"] == [TALK[1], message]
             assert list(record("stats", "-", stdin=lines([TALK[1], message]))["roles"]) == ["user", role]
-            assert " f({})" in output("window", "-", "--token-limit", 99, stdin=lines([TALK[1], message]))
+            assert f" {said}" in output("window", "-", "--token-limit", 99, stdin=lines([TALK[1], message]))
 
     def test_conversation_without_messages(self) -> None:
         found = record("window", "-", "--token-limit", 9, stdin=b'{"messages": []}')
@@ -227,11 +275,11 @@ class TestForms:
         ],
         ids=["an array", "a request", "utf-16", "gzip", "all at once"],
     )
-    def test_file_and_standard_input(self, data: bytes, tmp_path: Path, cl100k: tiktoken.Encoding) -> None:
+    def test_file_and_standard_input(self, data: bytes, tmp_path: Path, o200k: tiktoken.Encoding) -> None:
         path = tmp_path / "talk"
         path.write_bytes(data)
-        assert record("window", path, "--token-limit", 20) == expected_window(TALK, cl100k, 20)
-        assert record("window", "-", "--token-limit", 20, stdin=data) == expected_window(TALK, cl100k, 20)
+        assert record("window", path, "--token-limit", 20) == expected_window(TALK, o200k, 20)
+        assert record("window", "-", "--token-limit", 20, stdin=data) == expected_window(TALK, o200k, 20)
         assert record("stats", path)["history"]["messages"] == len(TALK)
 
     @pytest.mark.parametrize("command", [("window", "--token-limit", "1000"), ("stats",)])
@@ -259,37 +307,37 @@ class TestForms:
 
 
 class TestSeveralConversations:
-    def test_one_row_for_each(self, talks: Path, cl100k: tiktoken.Encoding) -> None:
+    def test_one_row_for_each(self, talks: Path, o200k: tiktoken.Encoding) -> None:
         rows = cells(output("window", talks, "--token-limit", 20))
         assert " ".join(rows[0]) == "conversation messages tokens window messages window tokens left out"
         for row, number, talk in ((rows[1], 1, TALK), (rows[2], 2, OTHER)):
-            expected = expected_window(talk, cl100k, 20)
+            expected = expected_window(talk, o200k, 20)
             history, window = expected["history"], expected["window"]
             numbers = (history["messages"], history["tokens"], window["messages"], window["tokens"], window["start"])
             assert [int(cell) for cell in row] == [number, *numbers]
-        assert " ".join(rows[4]) == "limit: 20 tokens of cl100k_base"
+        assert " ".join(rows[4]) == "limit: 20 tokens of o200k_base; measure: message"
 
     def test_how_many_exceed_the_limit(self, talks: Path) -> None:
         told = "in 2 conversations the last message alone exceeds the limit; it is the window all the same"
         assert told in output("window", talks, "--token-limit", 1)
 
-    def test_json_has_a_line_for_each(self, talks: Path, cl100k: tiktoken.Encoding) -> None:
+    def test_json_has_a_line_for_each(self, talks: Path, o200k: tiktoken.Encoding) -> None:
         expected = [
-            {"conversation": 1, **expected_window(TALK, cl100k, 20)},
-            {"conversation": 2, **expected_window(OTHER, cl100k, 20)},
+            {"conversation": 1, **expected_window(TALK, o200k, 20)},
+            {"conversation": 2, **expected_window(OTHER, o200k, 20)},
         ]
         assert records("window", talks, "--token-limit", 20) == expected
 
-    def test_one_is_picked(self, talks: Path, cl100k: tiktoken.Encoding) -> None:
+    def test_one_is_picked(self, talks: Path, o200k: tiktoken.Encoding) -> None:
         found = record("window", talks, "--token-limit", 20, "--conversation", 2)
-        assert found == {"conversation": 2, **expected_window(OTHER, cl100k, 20)}
+        assert found == {"conversation": 2, **expected_window(OTHER, o200k, 20)}
         rows = cells(output("window", talks, "--token-limit", 20, "--conversation", 2))
         assert rows[0] == ["conversation", "2"]
-        assert rows[2][:3] == ["0", "user", "3"]
+        assert rows[2][:3] == ["0", "user", "7"]
 
-    def test_concatenated_they_are_one_history(self, talks: Path, cl100k: tiktoken.Encoding) -> None:
+    def test_concatenated_they_are_one_history(self, talks: Path, o200k: tiktoken.Encoding) -> None:
         found = record("window", talks, "--token-limit", 20, "--concatenate")
-        assert found == expected_window([*TALK, *OTHER], cl100k, 20)
+        assert found == expected_window([*TALK, *OTHER], o200k, 20)
 
     def test_a_single_one_is_shown_like_messages(self, talk: Path) -> None:
         found = record("window", "-", "--token-limit", 20, stdin=lines([{"messages": TALK}]))
@@ -297,15 +345,15 @@ class TestSeveralConversations:
         assert record("window", talk, "--token-limit", 20, "--conversation", 1) == found
         assert record("window", talk, "--token-limit", 20, "--concatenate") == found
 
-    def test_recorded_conversations_concatenated(self, airline: list[Record], cl100k: tiktoken.Encoding) -> None:
+    def test_recorded_conversations_concatenated(self, airline: list[Record], o200k: tiktoken.Encoding) -> None:
         found = record("window", AIRLINE, "--concatenate", "--token-limit", 3000)
         start = found["window"]["start"]
         assert len(airline) == 2658
-        assert found["history"] == {"messages": 2658, "tokens": joined_tokens(airline, cl100k)}
+        assert found["history"] == {"messages": 2658, "tokens": tokens_of(airline, o200k)}
         assert found["messages"] == airline[start:]
-        assert found["window"]["tokens"] == joined_tokens(airline[start:], cl100k) <= 3000
+        assert found["window"]["tokens"] == tokens_of(airline[start:], o200k) <= 3000
         longer = max(index for index in range(start) if may_start(str(airline[index]["role"])))
-        assert joined_tokens(airline[longer:], cl100k) > 3000
+        assert tokens_of(airline[longer:], o200k) > 3000
 
         rows = cells(output("window", AIRLINE, "--concatenate", "--token-limit", 3000))
         assert ["history", "2,658", f"{found['history']['tokens']:,}"] in rows
@@ -314,68 +362,79 @@ class TestSeveralConversations:
 
 
 class TestStats:
-    def test_json(self, example: list[Record], cl100k: tiktoken.Encoding) -> None:
-        found = record("stats", EXAMPLE)
-        tokens = [joined_tokens([message], cl100k) for message in example]
+    @pytest.mark.parametrize("measure", ["message", "text"])
+    def test_json(self, measure: str, example: list[Record], o200k: tiktoken.Encoding) -> None:
+        found = record("stats", EXAMPLE, "--measure", measure)
+        tokens = [tokens_of([message], o200k, measure) for message in example]
         roles: dict[str, dict[str, int]] = {}
         for message, count in zip(example, tokens, strict=True):
             role = roles.setdefault(message["role"], {"messages": 0, "tokens": 0})
             role["messages"] += 1
             role["tokens"] += count
-        assert found["encoding"] == "cl100k_base"
+        assert (found["encoding"], found["measure"]) == ("o200k_base", measure)
         assert found["conversations"] == 1
-        assert found["history"] == {"messages": len(example), "tokens": joined_tokens(example, cl100k)}
+        assert found["history"] == {"messages": len(example), "tokens": tokens_of(example, o200k, measure)}
+        if measure == "message":
+            assert sum(tokens) == found["history"]["tokens"]
         assert found["roles"] == roles
         longest = sorted(range(len(example)), key=lambda index: (-tokens[index], index))[:5]
         assert [row["index"] for row in found["longest"]] == longest
         assert [row["tokens"] for row in found["longest"]] == [tokens[index] for index in longest]
         assert [row["role"] for row in found["longest"]] == [example[index]["role"] for index in longest]
-        assert all(
-            row["beginning"] == " ".join(example[row["index"]]["content"].split())[:200] for row in found["longest"]
-        )
+        for row in found["longest"]:
+            content = example[row["index"]]["content"]
+            if isinstance(content, str):  # tool calls are shown after it
+                assert row["beginning"].startswith(" ".join(content.split())[:200])
 
-    def test_growth_is_that_of_the_joined_texts(self, example: list[Record], cl100k: tiktoken.Encoding) -> None:
-        growth = record("stats", EXAMPLE)["growth"]
+    @pytest.mark.parametrize("measure", ["message", "text"])
+    def test_growth_is_that_of_the_first_messages(
+        self, measure: str, example: list[Record], o200k: tiktoken.Encoding
+    ) -> None:
+        growth = record("stats", EXAMPLE, "--measure", measure)["growth"]
         assert len(growth) == 12
         assert growth[-1]["messages"] == len(example)
         for row in growth:
-            assert row["tokens"] == joined_tokens(example[: row["messages"]], cl100k)
+            assert row["tokens"] == tokens_of(example[: row["messages"]], o200k, measure)
 
-    def test_several_conversations_are_taken_together(self, talks: Path, cl100k: tiktoken.Encoding) -> None:
+    def test_several_conversations_are_taken_together(self, talks: Path, o200k: tiktoken.Encoding) -> None:
         found = record("stats", talks)
         assert found["conversations"] == 2
-        assert found["history"] == {"messages": 8, "tokens": joined_tokens([*TALK, *OTHER], cl100k)}
+        assert found["history"] == {"messages": 8, "tokens": tokens_of([*TALK, *OTHER], o200k)}
         assert found["roles"]["user"]["messages"] == 3
         # The messages of the same length come in their order.
         places = [(row["conversation"], row["index"]) for row in found["longest"]]
         every = [(number, i, m) for number, talk in enumerate((TALK, OTHER), 1) for i, m in enumerate(talk)]
-        every.sort(key=lambda place: -joined_tokens([place[2]], cl100k))
+        every.sort(key=lambda place: -tokens_of([place[2]], o200k))
         assert places == [(number, index) for number, index, _ in every[:5]]
 
     def test_tables_and_chart(self, talks: Path) -> None:
         found = record("stats", talks)
         shown = output("stats", talks)
         rows = cells(shown)
-        assert shown.startswith(f"2 conversations, 8 messages, {found['history']['tokens']} tokens of cl100k_base\n")
+        assert shown.startswith(
+            f"2 conversations, 8 messages, {found['history']['tokens']} tokens of o200k_base; measure: message\n"
+        )
         assert ["role", "messages", "tokens", "tokens/message"] in rows
         tokens = found["roles"]["user"]["tokens"]
         assert ["user", "3", str(tokens), f"{tokens / 3:.1f}"] in rows
         longest = rows.index(["longest", "messages"])
         assert rows[longest + 1] == ["conversation", "index", "role", "tokens", "content"]
-        assert rows[longest + 2][:3] == ["1", "3", "tool"]
+        assert rows[longest + 2][:3] == ["1", "5", "user"]  # with an image
         chart = rows[rows.index(["tokens", "over", "the", "conversation"]) + 2 :]
         assert [[int(row[0]), int(row[1])] for row in chart] == [[g["messages"], g["tokens"]] for g in found["growth"]]
         total = found["history"]["tokens"]
-        assert [row[2] for row in chart] == ["█" * round(40 * g["tokens"] / total) for g in found["growth"]]
+        assert ["".join(row[2:]) for row in chart] == ["█" * round(40 * g["tokens"] / total) for g in found["growth"]]
 
     def test_one_conversation_has_no_number(self, talk: Path) -> None:
-        shown = output("stats", talk, "--model", "gpt-4o")
+        shown = output("stats", talk, "--model", "gpt-4", "--measure", "text")
         assert shown.startswith("6 messages, ")
-        assert shown.splitlines()[0].endswith(" tokens of o200k_base")
+        assert shown.splitlines()[0].endswith(" tokens of cl100k_base; measure: text")
         assert "conversation " not in shown
 
     def test_conversation_without_messages(self) -> None:
-        assert output("stats", "-", stdin=b'{"messages": []}').startswith("0 messages, 0 tokens of cl100k_base\n")
+        assert output("stats", "-", stdin=b'{"messages": []}').startswith(
+            "0 messages, 0 tokens of o200k_base; measure: message\n"
+        )
         found = record("stats", "-", stdin=b'{"messages": []}')
         assert (found["roles"], found["longest"], found["growth"]) == ({}, [], [])
 
@@ -396,7 +455,7 @@ class TestSessionOfAStore:
     @pytest.mark.parametrize(("limit", "initial"), [(1, 0), (20, 0), (20, 15), (1000, 0)])
     def test_window(self, stored: str, limit: int, initial: int, cl100k: tiktoken.Encoding) -> None:
         found = record("window", stored, "ada", "--token-limit", limit, "--initial-token-count", initial)
-        assert found == {"session": "ada", **expected_window(self.TEXTS, cl100k, limit, initial)}
+        assert found == {"session": "ada", **expected_window(self.TEXTS, cl100k, limit, initial, measure="text")}
 
     def test_only_the_window_is_read(self, stored: str) -> None:
         path = stored.removeprefix("sqlite:///")
@@ -410,11 +469,12 @@ class TestSessionOfAStore:
         rows = cells(output("window", stored, "ada", "--token-limit", 10, "--initial-token-count", 1))
         assert rows[0] == ["index", "role", "tokens", "content"]
         assert rows[-6][:2] == ["window", "1"]
-        assert rows[-4] == ["history", "6", str(joined_tokens(TALK, cl100k))]
+        assert rows[-4] == ["history", "6", str(tokens_of(TALK, cl100k, "text"))]
         assert re.fullmatch(r"time: \S+ [µm]?s to connect and read, \S+ [µm]?s to read again", " ".join(rows[-1]))
 
     def test_stats(self, stored: str, talk: Path) -> None:
-        found, of_file = record("stats", stored, "ada"), record("stats", talk)
+        as_stored = ("--measure", "text", "--encoding", "cl100k_base")
+        found, of_file = record("stats", stored, "ada"), record("stats", talk, *as_stored)
         for longest in (found["longest"], of_file["longest"]):  # which shows tool calls, and other parts
             for message in longest:
                 del message["beginning"]
@@ -444,6 +504,11 @@ class TestSessionOfAStore:
         assert record("stats", stored, "ada", "--model", "gpt-4o")["encoding"] == "o200k_base"
         (tmp_path / "text.db").write_text("no database " * 100)
         assert "not a database" in refusal("stats", f"sqlite:///{tmp_path / 'text.db'}", "ada")
+        assert record("stats", stored, "ada", "--measure", "text") == record("stats", stored, "ada")
+        for command in (("window", "--token-limit", 9), ("stats",)):
+            assert refusal(*command, stored, "ada", "--measure", "message") == (
+                "Error: --measure message is for files; a store counts the text of its records: --measure text\n"
+            )
         for option in (("--conversation", 1), ("--concatenate",)):
             assert refusal("window", stored, "ada", "--token-limit", 9, *option) == (
                 "Error: --conversation and --concatenate are for files; a store has sessions\n"
@@ -452,6 +517,10 @@ class TestSessionOfAStore:
 
 
 MESSAGE = b'{"role": "user", "content": "a"}\n'
+UNREADABLE = (
+    "a message needs a role and a content (or tool_calls, blocks or parts), "
+    "or the type of an item such as function_call"
+)
 
 
 class TestRefusals:
@@ -476,7 +545,7 @@ class TestRefusals:
             ),
             (
                 b'{"role": "user"}',
-                "line 1: a message needs a role and a content, as attributes or keys; this dict has no content",
+                f"line 1: {UNREADABLE}; this dict has the keys 'role'",
             ),
             (
                 b'{"content": "a"}',
@@ -489,7 +558,7 @@ class TestRefusals:
             ),
             (
                 b'{"role": "assistant", "tool_calls": []}',
-                "line 1: a message needs a role and a content, as attributes or keys; this dict has no content",
+                f"line 1: {UNREADABLE}; this dict has the keys 'role', 'tool_calls'",
             ),
             (
                 b'{"messages": []}\n{"messages": [' + MESSAGE.strip() + b', "a"]}',

@@ -180,7 +180,7 @@ class Named(MessageRing[Any]):
 
 
 def test_a_subclass_with_other_arguments_says_which(make_copy: Copy) -> None:
-    ring = Named("mine", 5, measure="text")
+    ring = Named("mine", 5)
     ring.put(Message("user", "one"))
     other = make_copy(ring)
     assert (type(other), other.name, other.token_limit, len(other)) == (Named, "mine", 5, 1)
@@ -245,33 +245,33 @@ def test_what_cannot_be_pickled_says_so() -> None:
 def test_a_state_that_is_none_of_ours_is_refused() -> None:
     ring: Any = MessageRing(counter="cl100k_base", measure="text")
     ring.put(Message("user", "one"))
-    version, kept, flags, attributes, in_slots = ring.__getstate__()
+    version, kept, outlines, attributes, in_slots = ring.__getstate__()
     states: list[Any] = [None, 5, [], ([],), ([5], None), ([{"role": "user"}], None), (), (version,)]
-    states += [(kept, flags, attributes), (version, kept, flags, attributes), (version, kept, flags, None, None)]
-    states += [(version, kept, flags, [], {}), (version, kept, [1], None, {}), (version, kept, "t", None, {})]
-    states += [(version, tuple(kept), flags, None, {}), (version, kept, flags, attributes, in_slots, None)]
+    states += [(kept, outlines, attributes), (version, kept, outlines, attributes), (version, kept, outlines, None, None)]
+    states += [(version, kept, outlines, [], {}), (version, kept, [1], None, {}), (version, kept, "t", None, {})]
+    states += [(version, tuple(kept), outlines, None, {}), (version, kept, outlines, attributes, in_slots, None)]
     for state in states:
         with pytest.raises((TypeError, ValueError)):
             ring.__setstate__(state)
     for other in (version + 1, 0, -1, "1", None):
         with pytest.raises(ValueError, match="begins with its version, 1; this one was made by another release"):
-            ring.__setstate__((other, kept, flags, attributes, in_slots))
+            ring.__setstate__((other, kept, outlines, attributes, in_slots))
     assert contents(ring) == [("user", "one")]
-    ring.__setstate__((version, kept * 2, flags * 2, attributes, in_slots))
+    ring.__setstate__((version, kept * 2, outlines * 2, attributes, in_slots))
     assert contents(ring) == [("user", "one")] * 2
 
 
-@pytest.mark.parametrize("flags", [[], [True], [True] * 2, [True] * 4])
-def test_a_state_that_would_lose_messages_is_refused(flags: list[bool]) -> None:
+@pytest.mark.parametrize("outlines", [b"", b"\x09", b"\x09" * 2, b"\x09" * 4, b"\x09\x10\x09"])
+def test_a_state_that_would_lose_messages_is_refused(outlines: bytes) -> None:
     class Labelled(MessageRing[Any]):
         label = "before"
 
     ring: Any = Labelled(counter="cl100k_base", measure="text")
     ring.put(Message("user", "one"))
     version, *_ = ring.__getstate__()
-    expected = f"whether a window may begin with it, got 3 messages and {len(flags)} flags"
+    expected = "must have a byte below 16 for each of its 3 messages; this one is damaged"
     with pytest.raises(ValueError, match=expected):
-        ring.__setstate__((version, messages()[:3], flags, {"label": "after"}, {}))
+        ring.__setstate__((version, messages()[:3], outlines, {"label": "after"}, {}))
     assert contents(ring) == [("user", "one")]
     assert ring.label == "before"
 

@@ -5,6 +5,10 @@
 >>> ring.put({"role": "user", "content": "What's the weather?"})
 >>> ring.get()
 [{'role': 'user', 'content': "What's the weather?"}]
+>>> ring.token_count()  # all that is sent of the messages, not only their text
+9
+
+A message is whatever a provider or framework has, recognised by its shape.
 """
 
 from chatring._core import MessageRing, TokenCounter, trim_messages

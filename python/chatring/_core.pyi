@@ -1,8 +1,11 @@
-"""The native part of chatring. Counts are in tokens; a *text* is what a message's content counts as."""
+"""The native part of chatring. Counts are in tokens.
+
+What a message counts as is its ring's measure: see `MessageRing`, and `docs/counting.md`.
+"""
 
 from collections.abc import Callable, Iterable, Iterator, Sized
 from types import GenericAlias
-from typing import Any, Generic, Protocol, SupportsIndex, TypeAlias, TypeVar, final, overload
+from typing import Any, Generic, Literal, Protocol, SupportsIndex, TypeAlias, TypeVar, final, overload
 
 from typing_extensions import disjoint_base
 
@@ -30,6 +33,10 @@ class _TiktokenEncoding(Protocol):
     def special_tokens_set(self) -> set[str]: ...
 
 _CounterSource: TypeAlias = TokenCounter | str | _TiktokenEncoding | Callable[[str], Sized]
+_Provider: TypeAlias = Literal["openai-chat", "openai-responses", "anthropic", "gemini", "bedrock"]
+
+class _Format(Protocol):
+    def read(self, message: Any, /) -> object: ...
 
 def _read(
     message: object,
@@ -54,7 +61,7 @@ def _read_blocks(message: type, text_block: type, /) -> None:
 def _measure_appended(
     counter: TokenCounter, earlier: list[_R], records: list[_R], from_first: bool, /
 ) -> tuple[list[int], list[tuple[int, int]], int, bool]:
-    """Count records that are appended to a history kept elsewhere. For the stores; `src/core/appended.rs` has the rule.
+    """Count records that are appended to a history kept elsewhere. For the stores; `src/core/append.rs` has the rule.
 
     Args:
         counter: counts them.
@@ -156,9 +163,10 @@ class TokenCounter:
 class MessageRing(Generic[_M]):
     """A chat history that answers which of its last messages fit a token limit, exactly and in logarithmic time.
 
-    A message is an object with `role` and `content`, or a mapping with those keys. Its content is a str, None (which
-    counts as the text `"None"`), or a list of parts, of which those with a str `text` count, joined by newlines. The
-    ring keeps references: messages are never copied, and putting one counts nothing.
+    A message is whatever providers and frameworks have: a dict, another mapping or row, or an SDK's own object, of
+    OpenAI's chat and Responses, Anthropic, Gemini, Bedrock, LangChain, LlamaIndex and more. Its shape says which it
+    is; messages of several kinds may be mixed. `docs/counting.md` lists them, and what counts of each. The ring keeps
+    references: messages are never copied, and putting one counts nothing.
 
     Safe to use from many threads, and from counters and messages that call back into the ring. Before Python 3.14, a
     daemon thread that runs a Python counter or property while the interpreter exits can abort the process: end such
@@ -166,20 +174,40 @@ class MessageRing(Generic[_M]):
 
     Args:
         token_limit: tokens that a window may have, at least 1.
-        counter: what counts tokens: anything `TokenCounter` takes.
+        counter: what counts a text's tokens: anything `TokenCounter` takes.
+        measure: what a message's tokens are.
+
+            - `"message"`: all that is sent of it. Its texts, names, tool calls and results, each counted by itself, and
+              constants for the message, calls, results and media, fitted to what providers bill. Special tokens in a
+              text count as ordinary text.
+            - `"text"`: LlamaIndex's. A message has a role and a content: a str, None (which counts as the text
+              `"None"`), or a list of parts, where those with a str `text` count, joined by newlines. The texts of a
+              window are joined by one space. Nothing else counts. A special token in a text is one token.
+            - a callable from a message to its tokens, an integer of at least 0; `counter` is not asked then.
         max_messages: keep at most so many messages, the oldest leave; None keeps all.
+        format: how messages are read.
+
+            - None: each by its shape. A plain role and content is taken for OpenAI's chat.
+            - a provider's name: the same, but a plain role and content costs what this provider adds: `"openai-chat"`,
+              `"openai-responses"`, `"anthropic"`, `"gemini"` or `"bedrock"`.
+            - an object with a method `read(message)`, for classes of your own: it returns the same in one of the known
+              shapes, such as `{"role": "user", "content": "Hi"}`. That is counted, while the ring keeps `message`.
 
     Raises:
-        ValueError: for a limit or bound below 1, or an unknown encoding.
-        TypeError: for a limit or bound that is not an integer (a bool is not), or something that cannot count.
+        ValueError: for a limit or bound below 1; for an unknown encoding, measure or format; for a format with
+            `measure="text"`, which reads messages in one way only.
+        TypeError: for a limit or bound that is not an integer (a bool is not), or something that cannot count, measure
+            or read.
     """
 
     def __new__(
         cls,
         token_limit: int = 3000,
-        counter: _CounterSource = "cl100k_base",
+        counter: _CounterSource = "o200k_base",
         *,
+        measure: Literal["message", "text"] | Callable[[_M], SupportsIndex] = "message",
         max_messages: int | None = None,
+        format: _Provider | _Format | None = None,  # noqa: A002 (the word for it)
     ) -> MessageRing[_M]: ...
     @property
     def token_limit(self) -> int:
@@ -187,7 +215,15 @@ class MessageRing(Generic[_M]):
 
     @property
     def counter(self) -> TokenCounter:
-        """What counts tokens."""
+        """What counts a text's tokens."""
+
+    @property
+    def measure(self) -> str | Callable[[_M], SupportsIndex]:
+        """What a message's tokens are: `"message"`, `"text"` or a callable."""
+
+    @property
+    def format(self) -> str | _Format | None:
+        """How messages are read: None is by their shape."""
 
     @property
     def max_messages(self) -> int | None:
@@ -197,7 +233,11 @@ class MessageRing(Generic[_M]):
         """Add the newest message.
 
         Raises:
-            TypeError: if it has no role or no content, or they are of another type; nothing is stored.
+            TypeError: if it has none of the known shapes, or a part of another type; the error names what is there.
+            ValueError: if it is nested too deeply, or contains itself.
+            Exception: whatever its properties, or a format's `read`, raise, unchanged.
+
+        Nothing is stored then.
         """
 
     def put_messages(self, messages: Iterable[_M], /) -> None:
@@ -210,9 +250,9 @@ class MessageRing(Generic[_M]):
         """As `put_messages`; return the messages that left a bounded ring for them, oldest first."""
 
     def set(self, messages: Iterable[_M], /) -> None:
-        """Put `messages`, oldest first, in the place of all others. The iterable itself is not kept.
+        """Replace all messages with `messages`, oldest first. The iterable itself is not kept.
 
-        Counts are kept of messages that come back where they were with the same text.
+        Counts are kept of messages that come back where they were with the same content.
 
         Raises: as `put`; then the ring is unchanged.
         """
@@ -227,24 +267,26 @@ class MessageRing(Generic[_M]):
     ) -> list[_M]:
         """Return the window: a new list of the last messages that fit, oldest first.
 
-        It starts with the earliest legal start from which the texts, joined by one space, and `initial_token_count`
-        have at most `token_limit` tokens. Legal starts are the first message, the last, and every one whose role is
-        neither `assistant` nor `tool`. If none fits, it is the last message alone; of an empty ring, nothing. The rule
-        is that of LlamaIndex's `ChatMemoryBuffer.get`.
+        It starts with the earliest start from which the messages and `initial_token_count` have at most `token_limit`
+        tokens, by the ring's measure. Starts are the first message, the last, and every one whose role is neither
+        `assistant` nor `tool`. If none fits, it is the last message alone; of an empty ring, nothing. The rule is that
+        of LlamaIndex's `ChatMemoryBuffer.get`.
 
         Only messages not counted before are counted, the newest first and no further back than the window can reach.
 
         Args:
             initial_token_count: tokens already spent before the window; None is 0.
-            token_limit: in place of the ring's own.
-            counter: in place of the ring's own. Counts under the last four counters used are kept.
-            verify: whether to check that the window's messages still have the texts that were counted, and to count
-                again what changed. False is faster, for callers who never change a message. `recount` sees changes
-                outside the window.
+            token_limit: for this call, instead of the ring's own.
+            counter: for this call, instead of the ring's own. Counts under the last four counters used are kept.
+            verify: whether to check that the window's messages still have what was counted, and to count again what
+                changed. False is faster, for callers who never change a message. Not seen: changes outside the window,
+                inside structured arguments, and whatever a callable measure or a format's `read` looks at; `recount`
+                sees them.
 
         Raises:
             ValueError: if `initial_token_count` exceeds the limit.
-            Exception: whatever the counter or a message's property raises, unchanged. The history stays as it was.
+            Exception: whatever the counter, the measure, the format or a message's property raises, unchanged. The
+                history stays as it was.
         """
 
     @overload
@@ -281,13 +323,28 @@ class MessageRing(Generic[_M]):
         """
 
     def token_count(self, *, counter: _CounterSource | None = None) -> int:
-        """Return the tokens of all texts joined by one space; 0 if there is no message.
+        """Return the tokens of the whole history; 0 if there is no message.
 
         Counts what is not counted yet, and checks every message as `get` does: time grows with the history.
+
+        Args:
+            counter: for this call, instead of the ring's own.
+        """
+
+    def count(self, message: _M, /) -> int:
+        """Return the tokens of one message alone, by the ring's measure; it need not be in the ring.
+
+        With `measure="message"` or a callable, a window's tokens are the sum of its messages'. With `"text"` they need
+        not be: there, texts are joined.
+
+        Raises: as `put`; whatever the counter or the measure raises, unchanged.
         """
 
     def recount(self) -> None:
-        """Forget all counts and read every role again, after messages were changed in place outside the window."""
+        """Forget all counts, and read again what each message is to the rules.
+
+        For changes in place that `get` does not see.
+        """
 
     def __len__(self) -> int: ...
     def __bool__(self) -> bool:
@@ -304,25 +361,25 @@ class MessageRing(Generic[_M]):
     def __copy__(self) -> MessageRing[_M]:
         """Return a ring of the same messages that starts with the same counts."""
 
-    def __getnewargs_ex__(self) -> tuple[tuple[int, TokenCounter], dict[str, int | None]]:
+    def __getnewargs_ex__(self) -> tuple[tuple[int, TokenCounter], dict[str, Any]]:
         """Return the arguments of `__new__` for a copy, by position and by name.
 
         A subclass whose `__new__` takes others returns those here: copies and pickles are made with them.
         """
 
     def __reduce__(self) -> tuple[Any, tuple[type[MessageRing[_M]], tuple[Any, ...], dict[str, Any]], Any]: ...
-    def __getstate__(self) -> tuple[int, list[_M], list[bool], dict[str, Any] | None, dict[str, Any]]:
+    def __getstate__(self) -> tuple[int, list[_M], bytes, dict[str, Any] | None, dict[str, Any]]:
         """Return the state that is pickled.
 
-        That is its version, the messages, of each whether a window may begin with it, and the attributes that a
-        subclass keeps in its dict and in its `__slots__`.
+        That is its version, the messages, a byte for what each is to the rules, and the attributes that a subclass
+        keeps in its dict and in its `__slots__`.
         """
 
-    def __setstate__(self, state: tuple[int, list[_M], list[bool], dict[str, Any] | None, dict[str, Any]], /) -> None:
+    def __setstate__(self, state: tuple[int, list[_M], bytes, dict[str, Any] | None, dict[str, Any]], /) -> None:
         """Take over the messages and attributes of `state`.
 
         Raises:
-            ValueError: if its version is not this release's, or if it does not tell of every message whether a
-                window may begin with it. Then nothing is changed.
+            ValueError: if its version is not this release's, or if it does not have a valid byte for each message. Then
+                nothing is changed.
             TypeError: if it has another shape; likewise.
         """

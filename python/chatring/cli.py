@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import click
 from rich.console import Console
@@ -26,8 +26,11 @@ from chatring.stores.url import without_secrets
 from chatring.terminal import amount, one_line
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+_Measure: TypeAlias = Literal["message", "text"]
 
-_DEFAULT_ENCODING = "cl100k_base"
+# What rings count with by default, and what stores do.
+_ENCODING_OF_FILES = "o200k_base"
+_ENCODING_OF_STORES = "cl100k_base"
 # Bytes of a file from which on progress is shown: smaller ones are done within a second.
 _LARGE_FILE = 16 * 1024 * 1024
 # By the package that is missing: what to install.
@@ -45,22 +48,32 @@ class _Refusal(click.ClickException):
         super().__init__(one_line(str(reason)))
 
 
-def _counting(command: _Command) -> _Command:
-    for option in (
-        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        click.option("--model", metavar="NAME", help="Count with the encoding of this model, such as gpt-4o."),
-        click.option("--encoding", metavar="NAME", help=f"Count with this encoding.  [default: {_DEFAULT_ENCODING}]"),
-    ):
-        command = option(command)
-    return command
+def _counting(default: str) -> Callable[[_Command], _Command]:
+    def add_options(command: _Command) -> _Command:
+        for option in (
+            click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+            click.option("--model", metavar="NAME", help="Count with the encoding of this model, such as gpt-4o."),
+            click.option("--encoding", metavar="NAME", help=f"Count with this encoding.  [default: {default}]"),
+        ):
+            command = option(command)
+        return command
+
+    return add_options
 
 
 def _history(command: _Command) -> _Command:
-    command = click.option("--skip-invalid", is_flag=True, help="Skip damaged lines, and say how many there were.")(
-        command
-    )
-    command = click.argument("session", required=False)(command)
-    return click.argument("file", metavar="FILE|URL", type=click.Path(allow_dash=True))(command)
+    for option in (
+        click.option(
+            "--measure",
+            type=click.Choice(["message", "text"]),
+            help="Count all that is sent of a message, or the texts joined.  [default: message; of a store text]",
+        ),
+        click.option("--skip-invalid", is_flag=True, help="Skip damaged lines, and say how many there were."),
+        click.argument("session", required=False),
+        click.argument("file", metavar="FILE|URL", type=click.Path(allow_dash=True)),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -85,11 +98,12 @@ def chatring() -> None:
 @click.option("--initial-token-count", type=int, default=0, metavar="N", help="Tokens already spent before the window.")
 @click.option("--conversation", "chosen", type=int, metavar="N", help="Take only conversation N; the first is 1.")
 @click.option("--concatenate", "as_one", is_flag=True, help="Make one history of all conversations.")
-@_counting
+@_counting(f"{_ENCODING_OF_FILES}; of a store {_ENCODING_OF_STORES}")
 def window(
     file: str,
     session: str | None,
     skip_invalid: bool,
+    measure: _Measure | None,
     token_limit: int,
     initial_token_count: int,
     chosen: int | None,
@@ -107,8 +121,7 @@ def window(
     --json prints one object for each row. Its messages are those of the file as they are; of a store's session they
     have the role and the content, without what else is stored with them.
     """
-    counter = _counter(encoding, model)
-    new: NewConversation = partial(MessageRing, counter=counter)
+    counter, new = _policy(file, measure, encoding, model)
     _check_limits(token_limit, initial_token_count)
     if chosen is not None and as_one:
         raise _Refusal("--conversation and --concatenate exclude each other")
@@ -157,17 +170,23 @@ def window(
 
 @chatring.command()
 @_history
-@_counting
+@_counting(f"{_ENCODING_OF_FILES}; of a store {_ENCODING_OF_STORES}")
 def stats(
-    file: str, session: str | None, skip_invalid: bool, encoding: str | None, model: str | None, as_json: bool
+    file: str,
+    session: str | None,
+    skip_invalid: bool,
+    measure: _Measure | None,
+    encoding: str | None,
+    model: str | None,
+    as_json: bool,
 ) -> None:
     """Print messages and tokens by role, the longest messages, and tokens over FILE, or a SESSION in a store.
 
-    A message's tokens are those of its content alone. A history's are those of all contents joined by one space, which
-    may differ from their sum. Several conversations are taken together.
+    A message's tokens are all that is sent of it: texts, tool calls, results, and what the provider adds. A history's
+    are their sum. With --measure text, a message's are those of its content alone, and a history's those of all
+    contents joined by one space, which may differ from their sum. Several conversations are taken together.
     """
-    counter = _counter(encoding, model)
-    new: NewConversation = partial(MessageRing, counter=counter)
+    counter, new = _policy(file, measure, encoding, model)
     if is_url(file):
         _refuse_skipping(skip_invalid)
         with _session(file, session, counter) as (store, key):
@@ -179,7 +198,7 @@ def stats(
     with _progress(file) as progress:
         if not is_url(file):
             reading = _read(file, new, progress, skip_invalid=skip_invalid)
-        report = StatsReport.measure(reading.conversations, new, progress)
+        report = StatsReport.count(reading.conversations, new, progress)
     _tell_what_is_left_out(reading)
     if as_json:
         click.echo(json.dumps(report.record()))
@@ -199,7 +218,7 @@ def stats(
     is_flag=True,
     help="Replace sessions that TO has with other messages, and count anew those under another counter.",
 )
-@_counting
+@_counting(_ENCODING_OF_STORES)
 def migrate_sessions(
     source_location: str,
     target_url: str,
@@ -218,7 +237,7 @@ def migrate_sessions(
     What TO has already is not copied again, so a migration that was interrupted goes on when it is run again. FROM is
     left as it is.
     """
-    counter = _counter(encoding, model)
+    counter = _counter(encoding, model, _ENCODING_OF_STORES)
     with contextlib.ExitStack() as opened, _refusals(), _resumable():
         if not is_url(target_url):
             raise _Refusal(
@@ -255,13 +274,26 @@ def migrate_sessions(
         sys.exit(_Refusal.exit_code)
 
 
-def _counter(encoding: str | None, model: str | None) -> TokenCounter:
+def _policy(
+    file: str, measure: _Measure | None, encoding: str | None, model: str | None
+) -> tuple[TokenCounter, NewConversation]:
+    """Return what counts the history of a file or store, and what makes an empty one that is measured like it."""
+    if not is_url(file):
+        counter = _counter(encoding, model, _ENCODING_OF_FILES)
+        return counter, partial(MessageRing, counter=counter, measure=measure or "message")
+    if measure == "message":
+        raise _Refusal("--measure message is for files; a store counts the text of its records: --measure text")
+    counter = _counter(encoding, model, _ENCODING_OF_STORES)
+    return counter, partial(MessageRing, counter=counter, measure="text")
+
+
+def _counter(encoding: str | None, model: str | None, default: str) -> TokenCounter:
     if encoding is not None and model is not None:
         raise _Refusal("--encoding and --model exclude each other")
     try:
         if model is not None:
             return TokenCounter.for_model(model)
-        return TokenCounter(_DEFAULT_ENCODING if encoding is None else encoding)
+        return TokenCounter(default if encoding is None else encoding)
     except ValueError as error:
         raise _Refusal(error) from error
 

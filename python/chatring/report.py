@@ -33,7 +33,7 @@ _ROLE_STYLES = {
 
 
 def count_tokens(messages: Iterable[Message], new: NewConversation) -> int:
-    """Return what a new conversation of these messages counts: one of them, or any number."""
+    """Return the tokens of a new conversation of these messages."""
     conversation = new()
     conversation.put_messages(messages)
     return conversation.token_count()
@@ -49,6 +49,7 @@ class WindowReport:
     conversation: int | None
     new: NewConversation
     counter: TokenCounter
+    measure: str
     token_limit: int
     initial_token_count: int
     messages: list[Message]
@@ -84,6 +85,7 @@ class WindowReport:
             conversation=conversation,
             new=new,
             counter=history.counter,
+            measure=str(history.measure),
             token_limit=token_limit,
             initial_token_count=initial_token_count,
             messages=messages,
@@ -102,7 +104,7 @@ class WindowReport:
             ValueError: if `token_limit` is below 1 or `initial_token_count` above it.
             StoreError: if the store fails.
         """
-        new: NewConversation = partial(MessageRing, counter=store.counter)
+        new: NewConversation = partial(MessageRing, counter=store.counter, measure="text")
         begin = time.perf_counter()
         records = store.window(session, token_limit, initial_token_count)
         found = time.perf_counter()
@@ -113,6 +115,7 @@ class WindowReport:
             conversation=None,
             new=new,
             counter=store.counter,
+            measure="text",
             token_limit=token_limit,
             initial_token_count=initial_token_count,
             messages=messages,
@@ -142,6 +145,7 @@ class WindowReport:
             "token_limit": self.token_limit,
             "initial_token_count": self.initial_token_count,
             "encoding": self.counter.name,
+            "measure": self.measure,
             "messages": self.messages,
             "window": {"start": self.start, "messages": len(self.messages), "tokens": self.tokens},
             "history": {"messages": self.history_messages, "tokens": self.history_tokens},
@@ -152,15 +156,15 @@ class WindowReport:
         if self.conversation is not None:
             console.print(f"conversation {self.conversation:,}", style="bold")
         table = _table(">index", "role", ">tokens", "content")
+        count = self.new().count
         for index, message in enumerate(self.messages, self.start):
-            tokens = count_tokens([message], self.new)
-            table.add_row(f"{index:,}", _role(message), f"{tokens:,}", Text(headline(message)))
+            table.add_row(f"{index:,}", _role(message), f"{count(message):,}", Text(headline(message)))
         console.print(table)
         console.print()
 
         totals = _table("", ">messages", ">tokens", ">from index")
         totals.add_row("window", f"{len(self.messages):,}", f"{self.tokens:,}", f"{self.start:,}", style="bold")
-        # What the window saves, with the space before it, so that the rows add up.
+        # What the window saves, with the space before it if texts are joined, so that the rows add up.
         totals.add_row("left out", f"{self.start:,}", f"{self.history_tokens - self.tokens:,}")
         totals.add_row("history", f"{self.history_messages:,}", f"{self.history_tokens:,}")
         console.print(totals)
@@ -179,22 +183,25 @@ def show_windows(console: Console, reports: Sequence[WindowReport]) -> None:
 
 def show_search(console: Console, reports: Sequence[WindowReport], *, loading_seconds: float = 0) -> None:
     """Print the limit of these windows, whether they keep it, and how long finding or reading them took."""
-    limit, counter, initial = reports[0].token_limit, reports[0].counter, reports[0].initial_token_count
-    spent = f", of which {initial:,} already spent" if initial else ""
-    console.print(f"limit: {amount(limit, 'token')} of {counter.name}{spent}")
+    first = reports[0]
+    spent = f", of which {first.initial_token_count:,} already spent" if first.initial_token_count else ""
+    console.print(
+        f"limit: {amount(first.token_limit, 'token')} of {first.counter.name}{spent}; measure: {first.measure}"
+    )
     too_long = sum(report.exceeds_limit for report in reports)
     if too_long:
         where = "" if len(reports) == 1 else f"in {amount(too_long, 'conversation')} "
         console.print(
             f"{where}the last message alone exceeds the limit; it is the window all the same", style="bold red"
         )
-    first = duration(sum(report.first_seconds for report in reports))
+    once = duration(sum(report.first_seconds for report in reports))
     again = duration(sum(report.again_seconds for report in reports))
-    if reports[0].session is None:
-        console.print(f"time: {first} to count and find, {again} again; encoding loaded in {duration(loading_seconds)}")
+    if first.session is None:
+        console.print(f"time: {once} to count and find, {again} again; encoding loaded in {duration(loading_seconds)}")
     else:
-        console.print(f"time: {first} to connect and read, {again} to read again")
-    if len(reports) == 1 and any(message.get("content", "") is None for message in reports[0].messages):
+        console.print(f"time: {once} to connect and read, {again} to read again")
+    lacks_content = any(message.get("content", "") is None for message in first.messages)
+    if first.measure == "text" and len(reports) == 1 and lacks_content:
         console.print("note: tool calls do not count; a message without content counts as the text None", style="dim")
 
 
@@ -202,21 +209,23 @@ def show_search(console: Console, reports: Sequence[WindowReport], *, loading_se
 class StatsReport:
     """Where the tokens of conversations are, taken together in their order.
 
-    A message's tokens are those of its text alone; `growth` has the tokens of the first messages' texts joined by one
-    space, for numbers of messages that divide the history evenly.
+    `tokens` are those of each message alone; `growth` has the tokens of the history's first messages, for numbers of
+    messages that divide it evenly.
     """
 
     counter: TokenCounter
+    measure: str
     conversations: Sequence[Conversation]
     history: list[Message]
     tokens: list[int]
     growth: list[tuple[int, int]]
 
     @classmethod
-    def measure(cls, conversations: Sequence[Conversation], new: NewConversation, progress: Progress) -> "StatsReport":
+    def count(cls, conversations: Sequence[Conversation], new: NewConversation, progress: Progress) -> "StatsReport":
         """Count every message of the conversations."""
         history = concatenate(conversations, new).get_all()
-        tokens = [count_tokens([message], new) for message in progress.track(history, description="counting")]
+        count = new().count
+        tokens = [count(message) for message in progress.track(history, description="counting")]
         rows = min(_CHART_ROWS, len(history))
         ends = [len(history) * row // rows for row in range(1, rows + 1)]
         growth = []
@@ -224,11 +233,11 @@ class StatsReport:
         for end in progress.track(ends, description="adding up"):
             conversation.put_messages(history[len(conversation) : end])
             growth.append((end, conversation.token_count()))
-        return cls(conversation.counter, conversations, history, tokens, growth)
+        return cls(conversation.counter, str(conversation.measure), conversations, history, tokens, growth)
 
     @property
     def history_tokens(self) -> int:
-        """The tokens of all texts joined by one space."""
+        """The tokens of all messages together."""
         return self.growth[-1][1] if self.growth else 0
 
     def by_role(self) -> dict[str, tuple[int, int]]:
@@ -249,6 +258,7 @@ class StatsReport:
         """Return the report as JSON's values."""
         return {
             "encoding": self.counter.name,
+            "measure": self.measure,
             "conversations": len(self.conversations),
             "history": {"messages": len(self.history), "tokens": self.history_tokens},
             "roles": {role: {"messages": count, "tokens": tokens} for role, (count, tokens) in self.by_role().items()},
@@ -269,8 +279,8 @@ class StatsReport:
         """Print the tables and the chart."""
         several = len(self.conversations) > 1
         first = [amount(len(self.conversations), "conversation")] if several else []
-        total = amount(self.history_tokens, "token")
-        console.print(", ".join([*first, amount(len(self.history), "message"), f"{total} of {self.counter.name}"]))
+        total = f"{amount(self.history_tokens, 'token')} of {self.counter.name}; measure: {self.measure}"
+        console.print(", ".join([*first, amount(len(self.history), "message"), total]))
 
         console.print()
         roles = _table("role", ">messages", ">tokens", ">tokens/message")

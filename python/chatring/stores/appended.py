@@ -18,7 +18,7 @@ _loaded: set[str] = set()
 
 
 class Appended(NamedTuple):
-    """What records add to the session that they are appended to. `src/core/appended.rs` has the rule.
+    """What records add to the session that they are appended to. `src/core/append.rs` has the rule.
 
     Args:
         sums: the prefix sum S of each record in tokens, less S of the last record before them.
@@ -72,7 +72,7 @@ class Appended(NamedTuple):
 
 
 def load(counter: TokenCounter) -> None:
-    """Load an encoding's tables, which takes a fifth of a second at its first use, without the GIL."""
+    """Load an encoding's tables, as its first use would: about a tenth of a second, with the GIL held."""
     if counter.is_native and counter.name not in _loaded:
         counter.count_batch([""])
         _loaded.add(counter.name)
