@@ -247,7 +247,11 @@ def test_a_state_that_is_none_of_ours_is_refused() -> None:
     ring.put(Message("user", "one"))
     version, kept, outlines, attributes, in_slots = ring.__getstate__()
     states: list[Any] = [None, 5, [], ([],), ([5], None), ([{"role": "user"}], None), (), (version,)]
-    states += [(kept, outlines, attributes), (version, kept, outlines, attributes), (version, kept, outlines, None, None)]
+    states += [
+        (kept, outlines, attributes),
+        (version, kept, outlines, attributes),
+        (version, kept, outlines, None, None),
+    ]
     states += [(version, kept, outlines, [], {}), (version, kept, [1], None, {}), (version, kept, "t", None, {})]
     states += [(version, tuple(kept), outlines, None, {}), (version, kept, outlines, attributes, in_slots, None)]
     for state in states:

@@ -1,9 +1,11 @@
 """Cycles through a ring are collected, and nothing is kept that nobody asks for."""
 
+import copy
 import gc
 import sys
 import tracemalloc
 import weakref
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -142,10 +144,101 @@ def two_rings(counted: bool) -> MessageRing[Any]:
     return first
 
 
+class Owner:
+    """A measure, and a format, that knows whose it is."""
+
+    owner: Any
+
+    def __call__(self, message: Any) -> int:
+        return len(message["content"])
+
+    measure = __call__
+
+    def read(self, message: Any) -> Any:
+        return message
+
+
+def ring_of(owner: Owner, *, as_format: bool = False, as_method: bool = False) -> MessageRing[Any]:
+    measure: Any = "message" if as_format else owner.measure if as_method else owner
+    ring: MessageRing[Any] = MessageRing(measure=measure, format=owner if as_format else None)
+    ring.put({"role": "user", "content": "one"})
+    return ring
+
+
+def measure_with_ring(counted: bool) -> MessageRing[Any]:
+    owner = Owner()
+    owner.owner = ring = ring_of(owner)
+    if counted:
+        ring.get()
+    return ring
+
+
+def measure_method_with_ring(counted: bool) -> MessageRing[Any]:
+    owner = Owner()
+    owner.owner = ring = ring_of(owner, as_method=True)
+    if counted:
+        ring.get(counter=Tokenizer())
+    return ring
+
+
+def format_with_ring(counted: bool) -> MessageRing[Any]:
+    owner = Owner()
+    owner.owner = ring = ring_of(owner, as_format=True)
+    if counted:
+        ring.get()
+        ring.get(counter=Tokenizer())
+    return ring
+
+
+def measure_with_a_copy(counted: bool) -> MessageRing[Any]:
+    """Ledgers of a copy have policies of their own."""
+    owner = Owner()
+    ring = ring_of(owner)
+    if counted:
+        for source in (Tokenizer(), "gpt2", "o200k_base"):
+            ring.get(counter=source)
+    owner.owner = copied = copy.copy(ring)
+    if counted:
+        copied.get()
+        copied.get(counter=Tokenizer())
+    return copied
+
+
+def ledgers_with_ring(counted: bool) -> MessageRing[Any]:
+    """Every ledger that a ring keeps, and one that it does not keep any more, is in the cycle."""
+    owner = Owner()
+    owner.owner = ring = ring_of(owner)
+    if counted:
+        for _ in range(5):
+            tokenizer = Tokenizer()
+            tokenizer.owner = ring
+            ring.get(counter=tokenizer)
+    return ring
+
+
+def arguments_with_ring(counted: bool) -> MessageRing[Any]:
+    """The message has other arguments now: only the ledger has those that were counted."""
+    ring: MessageRing[Any] = MessageRing()
+    arguments = {"text": Text("one")}
+    arguments["text"].owner = ring
+    message = {"role": "assistant", "content": [{"type": "tool_use", "name": "f", "input": arguments}]}
+    ring.put(message)
+    if counted:
+        ring.get()
+        message["content"] = "other"
+    return ring
+
+
 @pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize(
     "make",
     [
+        measure_with_ring,
+        measure_method_with_ring,
+        format_with_ring,
+        measure_with_a_copy,
+        ledgers_with_ring,
+        arguments_with_ring,
         message_with_ring,
         ring_in_itself,
         counter_with_ring,
@@ -199,6 +292,67 @@ def test_the_collector_sees_all_that_a_ring_holds() -> None:
     callables = [held for counter in counters for held in gc.get_referents(counter) if held is not TokenCounter]
     assert {id(held) for held in callables} == {id(tokenizer), id(other)}
     assert gc.is_tracked(ring)
+
+
+@pytest.mark.parametrize("as_format", [False, True])
+def test_the_collector_is_shown_each_reference_once(as_format: bool) -> None:
+    # One more, and an object that is in use is taken for garbage; one less, and a cycle through it stays for ever.
+    owner, tokenizers = Owner(), [Tokenizer() for _ in range(6)]
+    base = sys.getrefcount(owner)
+
+    def check(*rings: MessageRing[Any], policies: int) -> None:
+        shown = Counter(id(referent) for ring in rings for referent in gc.get_referents(ring))
+        assert shown[id(owner)] == sys.getrefcount(owner) - base == policies
+        messages = rings[0].get_all()
+        for message in messages:
+            assert shown[id(message)] == sys.getrefcount(message) - 3  # the list, the name and the argument
+
+    ring = ring_of(owner, as_format=as_format)
+    check(ring, policies=1)
+    ring.get()
+    check(ring, policies=1)  # the ring's own ledger has the ring's own policy
+    for number, tokenizer in enumerate(tokenizers):
+        ring.get(counter=tokenizer)
+        check(ring, policies=1 + min(number + 1, 4))
+    ring.get()
+    check(ring, policies=1 + 3)
+    copied = copy.copy(ring)
+    check(copied, ring, policies=4 + 5)
+    copied.get()
+    copied.recount()
+    copied.get(counter=tokenizers[0])
+    check(copied, ring, policies=4 + 2)
+    del copied
+    check(ring, policies=4)
+    ring.set(ring)
+    ring.put({"role": "user", "content": "two"})
+    ring.get()
+    check(ring, policies=4)
+    ring.reset()
+    check(ring, policies=1)
+    del ring
+    assert sys.getrefcount(owner) == base
+
+
+@pytest.mark.parametrize("as_format", [False, True])
+def test_a_collection_during_a_search_takes_nothing(as_format: bool) -> None:
+    class Collecting(Owner):
+        def __call__(self, message: Any) -> int:
+            gc.collect()
+            assert self.owner.get_all()[-1] is message
+            return 1
+
+        def read(self, message: Any) -> Any:
+            gc.collect()
+            return message
+
+    owner = Collecting()
+    owner.owner = ring = ring_of(owner, as_format=as_format)
+    owner.itself = owner  # type: ignore[attr-defined]
+    for source in ("o200k_base", Tokenizer(), "o200k_base"):
+        assert len(ring.get(counter=source)) == 1
+        assert len(copy.copy(ring).get(counter=source)) == 1
+        ring.recount()
 
 
 def test_references_are_given_back() -> None:

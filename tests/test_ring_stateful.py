@@ -1,7 +1,10 @@
-"""Any sequence of calls on one ring, against a plain list and the window rule."""
+"""Any sequence of calls on one ring, under every measure, against a plain list and the window rule."""
 
+import copy
 import functools
-from collections.abc import Callable, Sized
+import pickle
+from collections.abc import Callable, Iterable, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import tiktoken
@@ -16,20 +19,28 @@ from hypothesis.stateful import (
     rule,
 )
 from profiles import LONG, examples
+from reading import read
 from reference import (
     Count,
+    Measure,
     Message,
     Total,
+    any_messages,
     blank_texts,
     contents,
+    edit,
+    first_fit,
     joined_total,
+    may_start,
+    message_measure,
     messages,
+    ordinary_count,
     roles,
     same_objects,
     summed_total,
+    sums,
     text_of,
     tiktoken_count,
-    window_of,
     without_surrogates,
     words_after_a_beginning,
 )
@@ -44,7 +55,7 @@ def remembered(count: Count) -> Count:
 
 
 O200K = tiktoken.get_encoding("o200k_base")
-# More counters than a ring keeps ledgers for.
+# More counters than a ring keeps ledgers for, and what counts joined texts as they do.
 COUNTERS: dict[str, tuple[Any, Total]] = {
     "cl100k_base": ("cl100k_base", joined_total(remembered(tiktoken_count(tiktoken.get_encoding("cl100k_base"))))),
     "o200k_base": (O200K, joined_total(remembered(tiktoken_count(O200K)))),
@@ -53,70 +64,169 @@ COUNTERS: dict[str, tuple[Any, Total]] = {
     "list": (list, joined_by(list)),
     "words_after_a_beginning": (words_after_a_beginning, summed_total(words_after_a_beginning)),
 }
+# What counts a text of a message as they do, under other measures.
+GPT2: MessageRing[Any] = MessageRing(counter="gpt2")
+TEXT_COUNTS: dict[str, Count] = {
+    "cl100k_base": remembered(ordinary_count(tiktoken.get_encoding("cl100k_base"))),
+    "o200k_base": remembered(ordinary_count(O200K)),
+    "gpt2": remembered(lambda text: GPT2.count({"role": "user", "content": text}) - 4),
+    "str.split": lambda text: len(text.split()),
+    "list": len,
+    "words_after_a_beginning": lambda text: len(words_after_a_beginning(text)),
+}
 counters = st.sampled_from(sorted(COUNTERS))
 limits = st.one_of(st.integers(1, 12), st.integers(1, 150), st.just(3000))
 initials = st.sampled_from((0, 0, 0, 1, 5))
 indices = st.integers(-20, 20)
 
 
+class Envelope:
+    """A message that only a format in Python can read."""
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+
+
+class Envelopes:
+    def read(self, envelope: Envelope) -> Any:
+        return envelope.message
+
+
+def opened(message: Any) -> Any:
+    return message.message if isinstance(message, Envelope) else message
+
+
+def some_tokens(message: Any) -> int:
+    """Measure a message in a way of the caller's own, by which many have no tokens."""
+    return sum(map(len, read(message).texts)) // 3
+
+
+@dataclass
+class Kind:
+    """A measure and a format of rings."""
+
+    measure: Any = "message"
+    format: Any = None
+    # Whether edits in place are seen in the window, or not before `recount`.
+    verified: bool = True
+
+    def tokens(self, counter: str) -> Measure:
+        """Return what a message costs, if that is the same wherever it stands."""
+        if callable(self.measure):
+            return some_tokens
+        plain = self.format if isinstance(self.format, str) else "openai-chat"
+        measure = message_measure(TEXT_COUNTS[counter], plain)
+        return lambda message: measure(opened(message))
+
+
+KINDS = {
+    "text": Kind("text"),
+    "message": Kind(),
+    "message of Gemini": Kind(format="gemini"),
+    "message in an envelope": Kind(format=Envelopes(), verified=False),
+    "callable": Kind(some_tokens, verified=False),
+}
+
+
+def messages_of(machine: "RingMachine") -> st.SearchStrategy[Any]:
+    if machine.kind.measure == "text":
+        return messages
+    return st.builds(Envelope, any_messages) if isinstance(machine.kind.format, Envelopes) else any_messages
+
+
+any_message = st.runner().flatmap(messages_of)
+
+
 class RingMachine(RuleBasedStateMachine):
     @initialize(
+        kind=st.sampled_from(sorted(KINDS)),
         max_messages=st.sampled_from((None, None, 1, 2, 3, 7, 20)),
         counter=counters,
         limit=limits,
     )
-    def start(self, max_messages: int | None, counter: str, limit: int) -> None:
-        self.own, self.limit, self.max_messages = counter, limit, max_messages
-        self.ring: MessageRing[Message] = MessageRing(
-            limit, COUNTERS[counter][0], max_messages=max_messages, measure="text"
+    def start(self, kind: str, max_messages: int | None, counter: str, limit: int) -> None:
+        self.kind, self.own, self.limit, self.max_messages = KINDS[kind], counter, limit, max_messages
+        self.ring: MessageRing[Any] = MessageRing(
+            limit,
+            COUNTERS[counter][0],
+            max_messages=max_messages,
+            measure=self.kind.measure,
+            format=self.kind.format,
         )
-        self.model: list[Message] = []
+        self.model: list[Any] = []
+        # Whether a window may begin with each: known when it is put.
+        self.starts: list[bool] = []
         # The counters whose counts may be of texts that have changed since, where get() did not look.
         self.stale: set[str] = set()
 
-    def keep_newest(self) -> None:
-        if self.max_messages is not None:
-            del self.model[: -self.max_messages]
+    def may_start(self, message: Any) -> bool:
+        return may_start(message.role) if self.kind.measure == "text" else read(opened(message)).may_start
 
-    def check_window(self, counter: str, limit: int, initial: int = 0, *, verify: bool = True) -> list[Message]:
+    def add(self, more: Iterable[Any]) -> None:
+        for message in more:
+            self.model.append(message)
+            self.starts.append(self.may_start(message))
+        if self.max_messages is not None:
+            del self.model[: -self.max_messages], self.starts[: -self.max_messages]
+
+    def recount_if_stale(self, counter: str) -> None:
         if counter in self.stale:
-            self.ring.recount()
-            self.stale.clear()
-        source, total = COUNTERS[counter]
+            self.recount()
+
+    def totals(self, counter: str, newest: int | None = None) -> list[int]:
+        """Return T(i) for every one of the messages, or of the newest."""
+        model = self.model if newest is None else self.model[-newest:]
+        if self.kind.measure == "text":
+            texts, total = [text_of(message.content) for message in model], COUNTERS[counter][1]
+            return [total(texts[i:]) for i in range(len(texts))]
+        measure = self.kind.tokens(counter)
+        return sums([measure(message) for message in model])
+
+    def expected(self, counter: str, limit: int) -> list[Any]:
+        return self.model[first_fit(self.totals(counter), self.starts, limit) :] if self.model else []
+
+    def check_window(self, counter: str, limit: int, initial: int = 0, *, verify: bool = True) -> list[Any]:
+        self.recount_if_stale(counter)
+        source = COUNTERS[counter][0]
         window = self.ring.get(counter=source, token_limit=limit + initial, initial_token_count=initial, verify=verify)
-        assert same_objects(window, window_of(self.model, total, limit))
+        assert same_objects(window, self.expected(counter, limit))
         return window
 
-    @rule(message=messages)
-    def put(self, message: Message) -> None:
+    @rule(message=any_message)
+    def put(self, message: Any) -> None:
         self.ring.put(message)
-        self.model.append(message)
-        self.keep_newest()
+        self.add([message])
 
-    @rule(more=st.lists(messages, max_size=9), as_iterator=st.booleans())
-    def put_messages(self, more: list[Message], as_iterator: bool) -> None:
+    @rule(more=st.lists(any_message, max_size=9), as_iterator=st.booleans())
+    def put_messages(self, more: list[Any], as_iterator: bool) -> None:
         self.ring.put_messages(iter(more) if as_iterator else more)
-        self.model += more
-        self.keep_newest()
+        self.add(more)
 
-    @rule(more=st.lists(messages, min_size=15, max_size=40))
-    def put_many(self, more: list[Message]) -> None:
+    @rule(more=st.lists(any_message, min_size=15, max_size=30))
+    def put_many(self, more: list[Any]) -> None:
         self.put_messages(more, as_iterator=False)
 
     @rule(more=st.lists(st.builds(Message, roles, blank_texts), min_size=1, max_size=4))
     def put_blanks(self, more: list[Message]) -> None:
-        self.put_messages(more, as_iterator=False)
+        self.put_messages(
+            [Envelope(message) for message in more] if isinstance(self.kind.format, Envelopes) else more,
+            as_iterator=False,
+        )
 
     @precondition(lambda self: self.model)
     @rule(index=st.integers(0, 100))
     def put_again(self, index: int) -> None:
         self.put(self.model[index % len(self.model)])
 
-    @rule(new=st.lists(messages, max_size=9))
-    def set(self, new: list[Message]) -> None:
+    @rule(new=st.lists(any_message, max_size=9))
+    def set(self, new: list[Any]) -> None:
         self.ring.set(new)
-        self.model = list(new)
-        self.keep_newest()
+        self.model, self.starts = [], []
+        self.add(new)
+
+    @rule(keep=st.integers(0, 30), without=st.sampled_from((0, 0, 1, 2)), new=st.lists(any_message, max_size=3))
+    def set_what_begins_alike(self, keep: int, without: int, new: list[Any]) -> None:
+        self.set(self.model[without:keep] + new)
 
     @rule()
     def set_to_its_own_window(self) -> None:
@@ -126,6 +236,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule()
     def pop(self) -> None:
         if self.model:
+            self.starts.pop()
             assert self.ring.pop() is self.model.pop()
         else:
             assert_index_error(self.ring.pop)
@@ -133,6 +244,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule(index=indices)
     def delete(self, index: int) -> None:
         if -len(self.model) <= index < len(self.model):
+            self.starts.pop(index)
             assert self.ring.delete(index) is self.model.pop(index)
         else:
             assert_index_error(lambda: self.ring.delete(index))
@@ -141,10 +253,26 @@ class RingMachine(RuleBasedStateMachine):
     def reset(self) -> None:
         self.ring.reset()
         self.model.clear()
+        self.starts.clear()
 
     @rule()
     def recount(self) -> None:
         self.ring.recount()
+        self.starts = [self.may_start(message) for message in self.model]
+        self.stale.clear()
+
+    @rule(how=st.sampled_from(("copy", "deepcopy", "pickle")))
+    def go_on_with_a_copy(self, how: str) -> None:
+        if how == "copy":
+            self.ring = copy.copy(self.ring)
+            return
+        other = copy.deepcopy(self.ring) if how == "deepcopy" else pickle.loads(pickle.dumps(self.ring))
+        assert len(other) == len(self.model)
+        for message, copied in zip(self.model, other, strict=True):
+            assert copied is not message
+            assert read(opened(copied)) == read(opened(message))
+        # What is copied has no counts, and every outline.
+        self.ring, self.model = other, other.get_all()
         self.stale.clear()
 
     @rule(counter=counters, limit=limits, initial=initials, verify=st.booleans())
@@ -153,51 +281,60 @@ class RingMachine(RuleBasedStateMachine):
 
     @rule()
     def get_with_the_rings_own(self) -> None:
-        if self.own in self.stale:
-            self.recount()
-        assert same_objects(self.ring.get(), window_of(self.model, COUNTERS[self.own][1], self.limit))
+        self.recount_if_stale(self.own)
+        assert same_objects(self.ring.get(), self.expected(self.own, self.limit))
 
     @rule(counter=counters, back=st.integers(0, 30), less=st.integers(-1, 1))
     def get_at_an_exact_limit(self, counter: str, back: int, less: int) -> None:
-        texts = [text_of(message.content) for message in self.model[-1 - back :]]
-        limit = COUNTERS[counter][1](texts) - less if texts else 0
+        limit = self.totals(counter, back + 1)[0] - less if self.model else 0
         if limit >= 1:
             self.check_window(counter, limit)
 
     @rule(counter=counters)
     def token_count(self, counter: str) -> None:
-        if counter in self.stale:
-            self.recount()
-        texts = [text_of(message.content) for message in self.model]
-        expected = COUNTERS[counter][1](texts) if texts else 0
+        self.recount_if_stale(counter)
+        expected = self.totals(counter)[0] if self.model else 0
         assert self.ring.token_count(counter=COUNTERS[counter][0]) == expected
 
     @precondition(lambda self: self.model)
     @rule(
         counter=counters,
         limit=limits,
-        changes=st.lists(st.tuples(st.integers(0, 40), contents), min_size=1, max_size=3),
+        changes=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40), contents), min_size=1, max_size=3),
     )
-    def change_the_window(self, counter: str, limit: int, changes: list[tuple[int, Any]]) -> None:
+    def change_the_window(self, counter: str, limit: int, changes: list[tuple[int, int, Any]]) -> None:
         window = self.check_window(counter, limit)
-        for back, content in changes:
+        for back, which, content in changes:
             message = window[-1 - back % len(window)]
-            if isinstance(message.content, list):
+            if self.kind.measure != "text":
+                edit(opened(message), which, content)
+            elif isinstance(message.content, list):
                 message.content.append("one part more")
             else:
                 message.content = content
+        if self.kind.measure != "text":
+            # Not looked at, or not to be looked at: the window is as it was counted.
+            source = COUNTERS[counter][0]
+            assert same_objects(self.ring.get(counter=source, token_limit=limit, verify=False), window)
+        if not self.kind.verified:
+            assert same_objects(self.ring.get(counter=source, token_limit=limit), window)
+            self.stale = {*COUNTERS}
+            return
         # Every other counter may have a window in which the message is not.
-        self.stale = set(COUNTERS) - {counter}
+        self.stale = {*COUNTERS} - {counter}
         # So may this one, where a message stands twice and once outside the window.
         if sum(any(message is changed for changed in window) for message in self.model) > len(window):
             self.stale.add(counter)
         self.check_window(counter, limit)
 
     @precondition(lambda self: self.model)
-    @rule(index=st.integers(0, 100), role=roles, content=contents)
-    def change_anywhere_and_recount(self, index: int, role: str, content: Any) -> None:
-        message = self.model[index % len(self.model)]
-        message.role, message.content = role, content
+    @rule(index=st.integers(0, 100), which=st.integers(0, 40), role=roles, content=contents)
+    def change_anywhere_and_recount(self, index: int, which: int, role: str, content: Any) -> None:
+        message = opened(self.model[index % len(self.model)])
+        if isinstance(message, Message):
+            message.role, message.content = role, content
+        else:
+            edit(message, which, content)
         self.recount()
 
     @rule(index=indices)

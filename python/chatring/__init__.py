@@ -1,10 +1,10 @@
-"""Chat histories for LLM agents: which messages go into the next model call, exactly and in logarithmic time.
+"""Chat histories for LLM agents, and the last messages of them that fit a token limit.
 
 >>> from chatring import MessageRing
 >>> ring = MessageRing(token_limit=3000)
->>> ring.put({"role": "user", "content": "What's the weather?"})
+>>> ring.put({"role": "user", "content": "Where is my order?"})
 >>> ring.get()
-[{'role': 'user', 'content': "What's the weather?"}]
+[{'role': 'user', 'content': 'Where is my order?'}]
 >>> ring.token_count()  # all that is sent of the messages, not only their text
 9
 

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -53,7 +53,7 @@ pub enum Counted<'py> {
 /// What a message costs to count beside its characters, as a number of characters: empty ones take 2 to 6 us each.
 const MESSAGE_COST: i64 = 64;
 
-impl<'py> Counted<'py> {
+impl Counted<'_> {
     /// What it costs to count it, in characters. A string of a subclass may say any length: it costs more than can be paid.
     pub fn cost(&self) -> i64 {
         let length = |text: &Bound<'_, PyAny>| {
@@ -69,18 +69,6 @@ impl<'py> Counted<'py> {
             Self::Tokens(_) => 0,
         };
         characters.saturating_add(MESSAGE_COST)
-    }
-
-    /// Its content for the core, and its pin.
-    pub fn content(self, py: Python<'py>) -> PyResult<(Content, Pin)> {
-        match self {
-            Self::Text(pin) => Ok((Content::Joined(format::text::text(&pin)?), pin.unbind())),
-            Self::Message(reading) => {
-                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<_>>()?;
-                Ok((Content::Item { texts, constant: reading.overhead() }, reading.pin(py)?))
-            }
-            Self::Tokens(tokens) => Ok((Content::Measured(tokens), py.None())),
-        }
     }
 }
 
@@ -173,6 +161,20 @@ impl Policy {
         }
     }
 
+    /// What was read of `message` for the core, and the pin: what tells later whether the message is still what was counted.
+    /// Where a callable or a format in Python looks at it, that is the message itself.
+    pub fn content<'py>(&self, counted: Counted<'py>, message: &Bound<'py, PyAny>) -> PyResult<(Content, Pin)> {
+        match counted {
+            Counted::Text(pin) => Ok((Content::Joined(format::text::text(&pin)?), pin.unbind())),
+            Counted::Message(reading) => {
+                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<Vec<_>>>()?;
+                let pin = self.format.pin(&reading, &texts, message)?;
+                Ok((Content::Item { texts, constant: reading.overhead() }, pin))
+            }
+            Counted::Tokens(tokens) => Ok((Content::Measured(tokens), message.clone().unbind())),
+        }
+    }
+
     /// Whether counting is Python's, which may take any time.
     pub fn calls_python(&self) -> bool {
         matches!(self.measure, Measure::Callable(_)) || matches!(self.counter.get().counting(), Counting::Callable(_))
@@ -183,8 +185,8 @@ impl Policy {
         match self.measure {
             Measure::Text => format::text::still_has(message, pin),
             Measure::Message => self.format.still_has(message, pin),
-            // A callable may look at anything.
-            Measure::Callable(_) => Ok(true),
+            // A callable may look at anything, so only another message is known to be another.
+            Measure::Callable(_) => Ok(message.is(pin)),
         }
     }
 
@@ -215,7 +217,7 @@ impl Policy {
     /// Tokens of one message alone.
     pub fn count(&self, message: &Bound<'_, PyAny>) -> PyResult<i64> {
         let py = message.py();
-        let (content, _pin) = self.read(message)?.content(py)?;
+        let (content, _pin) = self.content(self.read(message)?, message)?;
         match (self.counter.get().counting(), &self.measure) {
             (Counting::Native(encoding), Measure::Text) => {
                 let encoding = *encoding;
@@ -251,21 +253,22 @@ impl Policy {
 /// What a callable says that `message` counts as.
 fn measured(callable: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult<i64> {
     let tokens = callable.call1((message,))?;
+    // A number of thousands of digits has no repr.
+    let shown = || tokens.repr().map_or_else(|_| "one that cannot be shown".to_owned(), |repr| repr.to_string());
     // Integers of other libraries have an __index__; a bool has one too, but is never meant.
-    let count =
-        if tokens.is_instance_of::<PyBool>() { None } else { tokens.getattr_opt(intern!(tokens.py(), "__index__"))? };
-    let Some(count) = count else {
+    if tokens.is_instance_of::<PyBool>() || !tokens.get_type().hasattr(intern!(tokens.py(), "__index__"))? {
         return Err(PyTypeError::new_err(format!(
             "a measure must return a message's tokens as an integer, got {} ({})",
-            tokens.repr()?,
+            shown(),
             type_name(&tokens)
         )));
-    };
-    match count.call0()?.extract::<i64>() {
+    }
+    match tokens.extract::<i64>() {
         Ok(count) if (0..=1 << 40).contains(&count) => Ok(count),
+        Err(error) if !error.is_instance_of::<PyOverflowError>(tokens.py()) => Err(error),
         _ => Err(PyValueError::new_err(format!(
             "a measure must return between 0 and 2**40 tokens for a message, got {}",
-            tokens.repr()?
+            shown()
         ))),
     }
 }

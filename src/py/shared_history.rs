@@ -301,7 +301,7 @@ impl SharedHistory {
                                 return Ok(Answer::TooMuch);
                             }
                         }
-                        contents.push(counted.content(py)?);
+                        contents.push(policy.content(counted, message.bind(py))?);
                     }
                     policy.feed(py, &mut query, contents)?;
                     turns.offer();

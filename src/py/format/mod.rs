@@ -48,20 +48,30 @@ impl<'py> Reading<'py> {
         Constants::of(self.provider).overhead(&self.extras) as i64
     }
 
+    /// Whether it has nothing but one text, as plain messages of OpenAI's chat do.
+    fn is_plain(&self) -> bool {
+        let plain = Constants::of(Provider::OpenAiChat).message as i64;
+        self.texts.len() == 1 && self.extras == Extras::default() && self.overhead() == plain
+    }
+
     /// What tells later whether the message still has what was counted: its one text, or a tuple of its overhead and all
-    /// texts. As long as it is kept, no other object can have their addresses, so comparing identities is enough.
+    /// texts, each structured value with the JSON of it that was counted: `texts` has them all. As long as it is kept, no
+    /// other object can have their addresses, so comparing identities is enough.
     ///
     /// # Errors
     /// Only where the interpreter itself fails, for lack of memory.
-    pub fn pin(&self, py: Python<'py>) -> PyResult<Py<PyAny>> {
-        if let [text] = self.texts.as_slice()
-            && text.is_instance_of::<PyString>()
-            && self.extras == Extras::default()
+    pub fn pin(&self, py: Python<'py>, texts: &[String]) -> PyResult<Py<PyAny>> {
+        if self.is_plain()
+            && let Some(text) = self.texts.first().filter(|text| text.is_instance_of::<PyString>())
         {
             return Ok(text.clone().unbind());
         }
-        let overhead = self.overhead().into_pyobject(py)?.into_any();
-        Ok(PyTuple::new(py, std::iter::once(&overhead).chain(&self.texts).collect::<Vec<_>>())?.into_any().unbind())
+        let mut parts = vec![self.overhead().into_pyobject(py)?.into_any()];
+        for (text, counted) in self.texts.iter().zip(texts) {
+            let is_string = text.is_instance_of::<PyString>();
+            parts.push(if is_string { text.clone() } else { (text, counted).into_pyobject(py)?.into_any() });
+        }
+        Ok(PyTuple::new(py, parts)?.into_any().unbind())
     }
 
     /// Whether it is what `pin` was made of.
@@ -70,14 +80,13 @@ impl<'py> Reading<'py> {
     /// What comparing texts of a subclass raises.
     pub fn is_that_of(&self, pin: &Bound<'py, PyAny>) -> PyResult<bool> {
         let Ok(parts) = pin.cast::<PyTuple>() else {
-            let [text] = self.texts.as_slice() else { return Ok(false) };
-            return Ok(self.extras == Extras::default() && same_text(text, pin)?);
+            return Ok(self.is_plain() && is_still(&self.texts[0], pin)?);
         };
         if parts.len() != self.texts.len() + 1 || parts.get_item(0)?.extract::<i64>()? != self.overhead() {
             return Ok(false);
         }
         for (text, part) in self.texts.iter().zip(parts.iter().skip(1)) {
-            if !same_text(text, &part)? {
+            if !is_still(text, &part)? {
                 return Ok(false);
             }
         }
@@ -85,15 +94,20 @@ impl<'py> Reading<'py> {
     }
 }
 
-/// Whether two texts or structured values are the same object, or, where they are made anew at each access, say the same.
-fn same_text(one: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
-    if one.is(other) {
+/// Whether a text or structured value is the same object as the `part` of a pin, or, where it is made anew at each access,
+/// says the same.
+fn is_still(text: &Bound<'_, PyAny>, part: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let (value, counted) = match part.cast::<PyTuple>() {
+        Ok(pair) => (pair.get_item(0)?, pair.get_item(1)?),
+        Err(_) => (part.clone(), part.clone()),
+    };
+    if text.is(&value) {
         return Ok(true);
     }
-    if one.is_exact_instance_of::<PyString>() && other.is_exact_instance_of::<PyString>() {
-        return one.eq(other);
+    if text.is_exact_instance_of::<PyString>() && counted.is_exact_instance_of::<PyString>() {
+        return text.eq(counted);
     }
-    Ok(text_of(one)? == text_of(other)?)
+    Ok(text_of(text)? == text_of(&counted)?)
 }
 
 /// Whether `message` still is what `pin` was made of, as far as a look at a dict of two keys tells: the commonest message.
@@ -208,9 +222,25 @@ impl Format {
     /// As for [`Format::outline`].
     pub fn still_has<'py>(&self, message: &Bound<'py, PyAny>, pin: &Bound<'py, PyAny>) -> PyResult<bool> {
         match self {
-            // A format in Python may look at anything, and takes its time.
-            Self::Python(_) => Ok(true),
+            // A format in Python may look at anything, and takes its time: only another message is known to be another.
+            Self::Python(_) => Ok(message.is(pin)),
             _ => Ok(is_plain_and_unchanged(message, pin)? || self.read(message)?.is_that_of(pin)?),
+        }
+    }
+
+    /// The pin of a `message` and what was read of it: see [`Reading::pin`].
+    ///
+    /// # Errors
+    /// As for [`Reading::pin`].
+    pub fn pin<'py>(
+        &self,
+        reading: &Reading<'py>,
+        texts: &[String],
+        message: &Bound<'py, PyAny>,
+    ) -> PyResult<Py<PyAny>> {
+        match self {
+            Self::Python(_) => Ok(message.clone().unbind()),
+            _ => reading.pin(message.py(), texts),
         }
     }
 

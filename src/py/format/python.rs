@@ -26,7 +26,14 @@ pub fn check(format: &Bound<'_, PyAny>) -> PyResult<()> {
 /// and thrown away; the history keeps `message` itself.
 ///
 /// # Errors
-/// Whatever the method raises.
+/// Whatever the method raises; a `TypeError` if it returns nothing.
 pub fn translate<'py>(format: &Bound<'py, PyAny>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-    format.call_method1(intern!(format.py(), "read"), (message,))
+    let read = format.call_method1(intern!(format.py(), "read"), (message,))?;
+    if read.is_none() {
+        return Err(PyTypeError::new_err(format!(
+            "a format's read(message) must return a message with a role and a content; that of {} returned None",
+            type_name(format)
+        )));
+    }
+    Ok(read)
 }
