@@ -37,14 +37,6 @@ class Pricing:
     """Tokens that a prefix must have to be cached."""
 
 
-@dataclass(frozen=True)
-class Options:
-    """What all windows of a replay have in common."""
-
-    include_system: bool = True
-    initial_token_count: int = 0
-
-
 class Request(NamedTuple):
     """The messages of one call, by position: the first `head`, the question, and those from `start` up to `end`."""
 
@@ -147,32 +139,38 @@ class Recording:
         """Whether a leading system message is not in the request."""
         return any(position not in request for position in range(self.head))
 
-    def slide(self, call: int, policy: Policy, options: Options) -> Request:
+    def slide(self, call: int, token_limit: int, *, include_system: bool) -> Request:
         """Return a plain sliding window: the head, and the newest messages that fit, but at least one."""
-        head = self.head if options.include_system else 0
-        allowance = policy.token_limit - options.initial_token_count - self.sums[head]
+        head = self.head if include_system else 0
+        allowance = token_limit - self.sums[head]
         start = bisect_left(self.sums, self.sums[call] - allowance)
         return Request(head, None, max(head, min(start, call - 1)), call)
 
 
 class Replay:
-    """All calls of some recordings under one policy. Sums are over all calls; each recording begins with a cold cache."""
+    """All calls of some recordings under one policy. Sums are over all calls; each recording begins with a cold cache.
+
+    Attributes:
+        policy: how the windows were chosen.
+        recordings: what was replayed.
+        calls: of each recording, its calls.
+    """
 
     def __init__(
         self,
         policy: Policy,
         pricing: Pricing,
-        options: Options,
+        initial_token_count: int,
         requests: Sequence[tuple[Recording, Sequence[Request]]],
     ) -> None:
         self.policy = policy
         self._pricing = pricing
-        self._options = options
+        self._initial_token_count = initial_token_count
         self.recordings = [recording for recording, _ in requests]
         self.calls = [list(self._charge(*requests_of_one)) for requests_of_one in requests]
 
     def _charge(self, recording: Recording, requests: Iterable[Request]) -> Iterator[Call]:
-        beside = self._options.initial_token_count
+        beside = self._initial_token_count
         last: Request | None = None
         for request in requests:
             cached = 0 if last is None else beside + recording.tokens_in_common(last, request)
@@ -247,23 +245,23 @@ def replay(
     policies: Iterable[Policy],
     *,
     pricing: Pricing | None = None,
-    options: Options | None = None,
+    initial_token_count: int = 0,
     advance: Callable[[], object] = lambda: None,
 ) -> list[Replay]:
     """Ask for the window before each call of the recordings, under each policy.
 
     Args:
         recordings: each has its own history.
-        new: makes an empty ring, with the counter and the starts to replay under.
+        new: makes an empty ring, with the counter, the starts and the head to replay under.
         policies: the limits and ratios.
         pricing: what input costs.
-        options: what all windows have in common.
+        initial_token_count: tokens of what is sent before the messages of every call.
         advance: called after each call.
 
     Raises:
         ValueError: if the head and what is sent beside the messages exceed a limit, or a limit or ratio is not valid.
     """
-    pricing, options = pricing or Pricing(), options or Options()
+    pricing = pricing or Pricing()
     requests: dict[Policy, list[tuple[Recording, list[Request]]]] = {policy: [] for policy in policies}
     for recording in recordings:
         found: dict[Policy, list[Request]] = {policy: [] for policy in requests}
@@ -271,21 +269,21 @@ def replay(
         for call in recording.calls:
             ring.put_messages(recording.messages[len(ring) : call])
             for policy in requests:
-                found[policy].append(_request(ring, recording, call, policy, options))
+                found[policy].append(_request(ring, recording, call, policy, initial_token_count))
             advance()
         for policy in requests:
             requests[policy].append((recording, found[policy]))
-    return [Replay(policy, pricing, options, requests[policy]) for policy in requests]
+    return [Replay(policy, pricing, initial_token_count, requests[policy]) for policy in requests]
 
 
-def _request(ring: Conversation, recording: Recording, call: int, policy: Policy, options: Options) -> Request:
+def _request(ring: Conversation, recording: Recording, call: int, policy: Policy, initial_token_count: int) -> Request:
     if policy.retention_ratio is None:
-        return recording.slide(call, policy, options)
+        allowance = policy.token_limit - initial_token_count
+        return recording.slide(call, allowance, include_system=ring.include_system)
     window = ring.window(
         token_limit=policy.token_limit,
         retention_ratio=policy.retention_ratio,
-        include_system=options.include_system,
-        initial_token_count=options.initial_token_count,
+        initial_token_count=initial_token_count,
         verify=False,  # nobody changes the messages
     )
     return Request(window.head, window.question, window.start, call)

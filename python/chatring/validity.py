@@ -1,4 +1,4 @@
-"""Whether providers accept a request: each result has its call, each call its result, and the first message may be first."""
+"""Whether providers accept a request: no result without call, no call without result, first a user's message."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ _IDS = ("call_id", "tool_call_id", "tool_use_id", "toolUseId", "id", "name")
 
 
 class Links(NamedTuple):
-    """The ids of the calls and of the results in one message. Where a provider has none, a function's name is its id."""
+    """The ids of the calls and the results in one message. Where a provider has none, a function's name is its id."""
 
     calls: frozenset[str]
     results: frozenset[str]
