@@ -119,10 +119,10 @@ def split(values: Sequence[_T], most: int) -> list[Sequence[_T]]:
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
-def along(number: int) -> list[tuple[str, float]]:
-    """Return ticks for things that are numbered from 1."""
+def along(number: int, *, first: int) -> list[tuple[str, float]]:
+    """Return ticks for things that are numbered from `first` on."""
     step = ticks_to(number)[1]
-    return [("1", 0.0), *((f"{n:,}", n / number) for n in range(step, number + 1, step) if n > 1)]
+    return [(str(first), 0.0), *((f"{n:,}", n / number) for n in range(step, number + 1, step) if n > first)]
 
 
 def ticks_to(highest: float) -> list[int]:

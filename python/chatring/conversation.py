@@ -75,7 +75,7 @@ def concatenate(
     history = new()
     prompt: list[Message] = []
     for number, conversation in enumerate(conversations):
-        messages = conversation.get_all()
+        messages = list(conversation)
         if number == 0 and not repeat_prompt:
             prompt = list(takewhile(lambda message: message.get("role") in ("system", "developer"), messages))
         is_repeated = number > 0 and messages[: len(prompt)] == prompt

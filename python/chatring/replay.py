@@ -38,7 +38,10 @@ class Pricing:
 
 
 class Request(NamedTuple):
-    """The messages of one call, by position: the first `head`, the question, and those from `start` up to `end`."""
+    """The messages of one call, by position: the first `head`, the question, and those from `start` up to `end`.
+
+    Without `include_system`, `head` is 0, whatever they are.
+    """
 
     head: int
     question: int | None
@@ -286,4 +289,6 @@ def _request(ring: Conversation, recording: Recording, call: int, policy: Policy
         initial_token_count=initial_token_count,
         verify=False,  # nobody changes the messages
     )
+    if not ring.include_system:  # what the window has of the head is just before its start
+        return Request(0, window.question, window.start - window.head, call)
     return Request(window.head, window.question, window.start, call)

@@ -71,11 +71,9 @@ def _answer(report: ReplayReport) -> Iterable[str]:
         sliding, *others = report.at_limit(limit)
         said = f"plain sliding costs {_number(sliding.cost / report.calls)} tokens a call"
         if sliding.invalid:
-            reasons = "".join(
-                f", {_number(n)} of them: {escape(reason)}" for reason, n in sliding.invalid.most_common()
-            )
+            reasons = "; ".join(f"{reason}: {_number(n)}" for reason, n in sliding.invalid.most_common())
             invalid = _number(sum(sliding.invalid.values()))
-            said += f"; {invalid} of its {amount(report.calls, 'request')} are invalid{reasons}"
+            said += f"; {invalid} of its {amount(report.calls, 'request')} are invalid ({escape(reasons)})"
         if others:
             best = min(others, key=lambda replay: replay.cost)
             said += (
@@ -109,8 +107,9 @@ def _table(report: ReplayReport) -> Iterable[str]:
     yield "<h2>The figures</h2>"
     yield (
         f'<p class="soft">{amount(report.calls, "call")}. Cuts: calls whose messages behind the system messages begin '
-        "elsewhere than those of the call before. Invalid: some provider would refuse the request. No question, no "
-        "prompt: requests without the newest user message, or without the system messages.</p>"
+        "elsewhere than those of the call before. Invalid: some provider would refuse the request (a first "
+        "message that is not a user's is refused by Bedrock and Gemini, and not by OpenAI). No question, no prompt: "
+        "requests without the newest user message, or without the system messages.</p>"
     )
     yield '<div class="scroll" role="region" aria-label="The figures" tabindex="0"><table>'
     yield "<thead><tr>" + "".join(f'<th scope="col">{head}</th>' for head in heads) + "</tr></thead>"
@@ -208,7 +207,7 @@ def _history(recordings: Sequence[Recording]) -> Iterable[str]:
     yield "<h2>The history</h2>"
     yield from legend(*shares)
     shapes = [f'<path class="{kind}" d="{path}"/>' for kind, path in paths.items() if path]
-    x_ticks = along(len(messages))
+    x_ticks = along(len(messages), first=0)
     yield figure("Messages by kind and tokens", described, shapes, ticks, x_ticks, unit, "message", 13)
 
 
@@ -262,7 +261,7 @@ def _calls(replay: Replay, ticks: Sequence[int]) -> str:
         f"{percent(replay.cached_share)} cached; {amount(replay.cuts, 'cut')}."
     )
     return figure(
-        name_of(replay.policy), described, shapes, ticks, along(len(calls)), "tokens", "call", 7, say=described
+        name_of(replay.policy), described, shapes, ticks, along(len(calls), first=1), "tokens", "call", 7, say=described
     )
 
 

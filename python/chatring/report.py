@@ -88,6 +88,8 @@ class WindowReport:
         history.window(initial_token_count=initial_token_count, token_limit=token_limit)
         found_again = time.perf_counter()
         carried = [] if window.question is None else [window.question]
+        # Without include_system, it may be the last of the leading system messages, which are before the start.
+        head = range(window.head) if history.include_system else range(window.start - window.head, window.start)
         return cls(
             conversation=conversation,
             new=new,
@@ -101,7 +103,7 @@ class WindowReport:
             token_limit=token_limit,
             initial_token_count=initial_token_count,
             messages=window,
-            positions=[*range(window.head), *carried, *range(window.start, len(history))],
+            positions=[*head, *carried, *range(window.start, len(history))],
             head=window.head,
             question=window.question,
             start=window.start,
@@ -188,8 +190,8 @@ class WindowReport:
         is_marked = self.head > 0 or self.question is not None
         table = new_table(">index", *[""] * is_marked, "role", ">tokens", "content")
         count = self.new().count
-        for index, message in zip(self.positions, self.messages, strict=True):
-            mark = "head" if index < self.head else "question" if index == self.question else ""
+        for row, (index, message) in enumerate(zip(self.positions, self.messages, strict=True)):
+            mark = "head" if row < self.head else "question" if index == self.question else ""
             marks = [Text(mark, "bold")] * is_marked
             table.add_row(f"{index:,}", *marks, _role(message), f"{count(message):,}", Text(headline(message)))
         console.print(table)
