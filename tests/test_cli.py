@@ -435,6 +435,104 @@ class TestSeveralConversations:
         assert totals in rows
 
 
+class TestReplay:
+    def test_table(self, example: list[Record]) -> None:
+        shown = output("replay", EXAMPLE, "--token-limit", 2000, "--token-limit", 3000, "--retention-ratio", 0.7)
+        rows = cells(shown)
+        tokens = MessageRing[Record]().count
+        total = sum(map(tokens, example))
+        assert shown.startswith(f"{EXAMPLE.name}, 88 messages, {total:,} tokens of o200k_base, 39 calls\n")
+        assert [row[0] for row in rows[4:10]] == ["2,000", "sliding", "ratio", "3,000", "sliding", "ratio"]
+        found = {(r["token_limit"], r["window"]): r for r in self.rows("--token-limit", 2000, "--token-limit", 3000)}
+        of = found[3000, "ratio 0.7"]
+        cost, share = f"{of['cost'] / 39:,.0f}", f"{of['cost_of_sliding']:.0%}"
+        cached = f"{of['cached_share']:.0%}"
+        assert rows[9] == [
+            "ratio",
+            "0.7",
+            f"{of['tokens_sent']:,}",
+            cached,
+            cost,
+            share,
+            str(of["cuts"]),
+            "0",
+            "0",
+            "0",
+        ]
+        assert shown.endswith("cost: input tokens at the full price; a cached one is 0.1, from 1,024 tokens on\n")
+
+    def rows(self, *options: object) -> list[Record]:
+        return records("replay", EXAMPLE, "--retention-ratio", 0.7, *options)
+
+    def test_json_has_the_messages_of_each_call(self, example: list[Record], o200k: tiktoken.Encoding) -> None:
+        sliding, of = self.rows("--token-limit", 2000, "--initial-token-count", 100)
+        assert (sliding["retention_ratio"], of["retention_ratio"]) == (None, 0.7)
+        assert of["calls"] == len(of["requests"]) == 39
+        for request in of["requests"]:
+            end = request["answer"]
+            assert example[end]["role"] == "assistant"
+            expected = expected_window(example[:end], o200k, 2000, 100, retention_ratio=0.7)["window"]
+            assert [request[key] for key in ("head", "question", "start")] == [
+                expected[key] for key in ("head", "question", "start")
+            ]
+            assert request["tokens"] == expected["tokens"] + 100
+        assert of["tokens_sent"] == sum(request["tokens"] for request in of["requests"])
+        assert of["tokens_cached"] == sum(request["cached"] for request in of["requests"])
+        assert of["cost"] == pytest.approx(of["tokens_sent"] - 0.9 * of["tokens_cached"], abs=0.1)
+        assert (of["invalid"], of["lost_question"], of["lost_prompt"]) == (0, 0, 0)
+        assert sliding["invalid"] == sum(sliding["invalid_by_reason"].values()) > 0
+        dear = self.rows("--token-limit", 2000, "--cached-price", 0.5, "--write-price", 1.25, "--cache-minimum", 0)[1]
+        assert dear["cost"] == pytest.approx(1.25 * dear["tokens_sent"] - 0.75 * dear["tokens_cached"], abs=0.1)
+        assert dear["tokens_cached"] > self.rows("--token-limit", 2000)[1]["tokens_cached"]
+
+    def test_several_conversations(self, talks: Path) -> None:
+        # The picture on the last message of the first is no call; two calls and one.
+        assert [found["calls"] for found in records("replay", talks, "--token-limit", 999)] == [3] * 4
+        found = records("replay", talks, "--token-limit", 999, "--retention-ratio", 1)[1]
+        assert [(request["conversation"], request["answer"]) for request in found["requests"]] == [
+            (1, 2),
+            (1, 4),
+            (2, 1),
+        ]
+        found = records("replay", talks, "--token-limit", 999, "--conversation", 2)[0]
+        assert [request["answer"] for request in found["requests"]] == [1]
+        found = records("replay", talks, "--token-limit", 999, "--concatenate")[0]
+        assert [request["answer"] for request in found["requests"]] == [2, 4, 7]
+
+    def test_concatenated_they_have_one_prompt(self) -> None:
+        talk = [{"role": "system", "content": "You sell tea."}, *OTHER]
+        other = [{"role": "system", "content": "You sell coffee."}, *OTHER]
+        data = lines([{"messages": talk}, {"messages": talk}, {"messages": other}])
+        found = records("replay", "-", "--token-limit", 999, "--concatenate", stdin=data)[0]
+        assert [request["answer"] for request in found["requests"]] == [2, 4, 7]
+
+    def test_page(self, tmp_path: Path) -> None:
+        path = tmp_path / "page.html"
+        shown = output("replay", EXAMPLE, "--token-limit", 3000, "--html", path)
+        assert shown == output("replay", EXAMPLE, "--token-limit", 3000)
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("<!DOCTYPE html>\n")
+        assert text.endswith("</html>\n")
+        assert f"<h1>What each model call would have been sent: {EXAMPLE.name}</h1>" in text
+        assert "Lindenkorb" not in text  # of the system prompt
+        told = refusal("replay", EXAMPLE, "--token-limit", 3000, "--html", tmp_path / "no" / "page.html")
+        assert told == f"Error: {tmp_path / 'no' / 'page.html'}: No such file or directory\n"
+
+    def test_refusals(self, talks: Path, stored: str) -> None:
+        options = ("--token-limit", 999)
+        told = "Error: no model call in it: no assistant's message follows a message that is not the system's\n"
+        assert refusal("replay", "-", *options, stdin=lines(TALK[:2])) == told
+        assert refusal("replay", stored, *options).startswith("Error: chatring replay is for files; ")
+        told = "Error: --conversation and --concatenate exclude each other\n"
+        assert refusal("replay", talks, *options, "--conversation", 1, "--concatenate") == told
+        told = "Error: no conversation 3: the file has 2, numbered from 1\n"
+        assert refusal("replay", talks, *options, "--conversation", 3) == told
+        assert refusal("replay", talks, *options, "--write-price", "inf") == "Error: a price must be a finite number\n"
+        assert refusal("replay", "no such file", "--token-limit", 0) == "Error: token_limit must be at least 1, got 0\n"
+        assert "retention_ratio must be" in refusal("replay", talks, *options, "--retention-ratio", "nan")
+        assert run("replay", talks).stderr.endswith("Missing option '--token-limit'.\n")
+
+
 class TestStats:
     @pytest.mark.parametrize("measure", ["message", "text"])
     def test_json(self, measure: str, example: list[Record], o200k: tiktoken.Encoding) -> None:

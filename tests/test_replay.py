@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Sequence
 from functools import cache
 from html.parser import HTMLParser
@@ -90,6 +91,10 @@ class TestValidity:
             {"type": "custom_tool_call_output", "call_id": "1", "output": "3"},
         ),
         (
+            {"type": "tool_search_call", "call_id": "1", "execution": "client", "arguments": {}},
+            {"type": "tool_search_output", "call_id": "1", "execution": "client", "tools": []},
+        ),
+        (
             {"role": "assistant", "content": [{"type": "tool_use", "id": "1", "name": "f", "input": {}}]},
             {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "1", "content": "3"}]},
         ),
@@ -126,13 +131,9 @@ class TestValidity:
 
     def test_what_has_no_links(self) -> None:
         hosted = {"type": "web_search_call", "id": "ws_1", "status": "completed"}
-        for message in (
-            user(),
-            reply(),
-            system(),
-            hosted,
-            {"role": "user", "content": [{"type": "text", "text": "a"}]},
-        ):
+        search = {"type": "tool_search_call", "call_id": "1", "execution": "server", "arguments": {}}
+        text = {"role": "user", "content": [{"type": "text", "text": "a"}]}
+        for message in (user(), reply(), system(), hosted, search, text):
             assert links_of(message) == Links(frozenset(), frozenset())
 
     @pytest.mark.parametrize(
@@ -533,3 +534,17 @@ def test_starts_of_a_replay_never_move_back(session: list[Message]) -> None:
     for of in replay_one(session, [Policy(3000, ratio) for ratio in (1.0, 0.7)]):
         starts = [made.request.start for made in of.calls[0]]
         assert all(one <= other for one, other in pairwise(starts))
+
+
+def test_recorded_requests_that_providers_accepted_are_valid() -> None:
+    path = AIRLINE.parent / "recorded-requests.jsonl"
+    if not path.is_file():
+        pytest.skip("the recorded requests are not beside the repository")
+    found = Counter[str | None]()
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            messages = json.loads(line)["messages"]
+            recording = Recording(ring_of(messages))
+            found[recording.fault(Request(0, None, 0, len(messages)))] += 1
+    # Two have results alone, and leave the calls to the server: `previous_response_id`.
+    assert found == {None: 572, ORPHAN_RESULT: 2}

@@ -30,10 +30,12 @@ def links_of(message: Message) -> Links:
     results: set[str] = set()
     for part in _parts(message):
         kind = next((name for key in _TYPES if isinstance(name := part.get(key), str)), "")
+        if part.get("execution") == "server":  # a search for tools that OpenAI runs: it need not be answered
+            continue
         called = [part[key] for key in _CALLS if isinstance(part.get(key), dict)]
         if isinstance(part.get("tool_calls"), list):
             called += part["tool_calls"]
-        if kind in ("tool_use", "tool_call", "tool-call") or (kind.endswith("_call") and "call_id" in part):
+        if kind in ("tool_use", "tool_call", "tool-call") or (kind.endswith("_call") and part.get("call_id")):
             called.append(part)
         answered = [part[key] for key in _RESULTS if isinstance(part.get(key), dict)]
         if part.get("role") == "function" or (called == [] and _answers(part, kind)):
@@ -54,7 +56,7 @@ def fault(messages: Iterable[tuple[str, Links]], *, may_begin_with_reply: bool =
     waiting: set[str] = set()
     is_first = True
     for kind, (calls, results) in messages:
-        if not results <= seen:
+        if not results <= seen | calls:  # of the same message: tools that the provider runs
             return ORPHAN_RESULT
         if is_first and kind != "system":
             if kind == "tool":
@@ -78,7 +80,7 @@ def _parts(message: Message) -> Iterator[Message]:
 
 def _answers(part: Message, kind: str) -> bool:
     """Whether a message, part or item is a result."""
-    if kind in ("tool_result", "tool-return", "function_call_output") or kind.endswith("_call_output"):
+    if kind in ("tool_result", "tool-return") or (kind.endswith("_output") and part.get("call_id")):
         return True
     return isinstance(part.get("tool_call_id"), str) and kind not in ("tool_use", "tool_call", "tool-call")
 
