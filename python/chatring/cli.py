@@ -271,13 +271,21 @@ def stats(
     "[default: 1.0, 0.7 and 0.5]",
 )
 @click.option("--initial-token-count", type=int, default=0, metavar="N", help="Tokens sent before the messages: tools.")
-@click.option("--cached-price", type=click.FloatRange(0), default=0.1, show_default=True, help="Of a cached token.")
+@click.option(
+    "--cached-price",
+    type=click.FloatRange(0),
+    default=0.1,
+    show_default=True,
+    metavar="P",
+    help="Of a cached token, where the full price is 1.",
+)
 @click.option(
     "--write-price",
     type=click.FloatRange(0),
     default=1.0,
     show_default=True,
-    help="Of a token that is not cached, if the provider asks for writing it to the cache.",
+    metavar="P",
+    help="Of a token that is not cached: more than 1 where writing to the cache costs extra.",
 )
 @click.option(
     "--cache-minimum",

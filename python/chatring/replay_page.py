@@ -85,7 +85,7 @@ def _answer(report: ReplayReport) -> Iterable[str]:
     yield "</ul>"
     yield (
         '<p class="soft">Cost is in input tokens at the full price: '
-        f"{escape(report.prices())}. A lower ratio sends less of the history, so it is cheaper, and the model "
+        f"{escape(report.prices())}. A lower ratio mostly costs less, as it sends less of the history: the model "
         "sees less. Choose the smallest limit that your agent works well with, then the ratio where the curve of the "
         "cost gets flat.</p>"
     )
