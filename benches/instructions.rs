@@ -58,7 +58,7 @@ fn search(guarded: bool) -> Result<i64, Box<dyn Error>> {
     let mut tokens = 0;
     // The first one counts. Then limits differ, as the search's way does.
     for each in 0..=(if guarded { SEARCHES } else { 0 }) {
-        tokens += history.window(encoding, LIMIT - each)?.and_then(|fit| fit.tokens).unwrap_or(0);
+        tokens += history.window(encoding, LIMIT - each)?.tokens.unwrap_or(0);
     }
     Ok(tokens)
 }
@@ -68,7 +68,7 @@ fn first(guarded: bool) -> Result<i64, Box<dyn Error>> {
     let mut history = History::default();
     put_into(&mut history, MESSAGES);
     let loaded = encoding.tokens("hello"); // The vocabulary is made at the first count.
-    Ok(loaded + if guarded { history.window(encoding, LIMIT)?.and_then(|fit| fit.tokens).unwrap_or(0) } else { 0 })
+    Ok(loaded + if guarded { history.window(encoding, LIMIT)?.tokens.unwrap_or(0) } else { 0 })
 }
 
 fn count(guarded: bool) -> Result<i64, Box<dyn Error>> {

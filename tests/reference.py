@@ -9,6 +9,7 @@ one message, by way of the literal reading in `reading.py`; additive measures ne
 import copy
 import functools
 import itertools
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -105,22 +106,27 @@ def may_start(role: str) -> bool:
     return role not in ("assistant", "tool")
 
 
-def first_fit(totals: Sequence[int], starts: Sequence[bool], limit: int, initial: int = 0) -> int:
+def first_fit(
+    totals: Sequence[int], starts: Sequence[bool], limit: int, initial: int = 0, *, is_whole: bool = True
+) -> int:
     """Return where the window starts, by the window rule: the first legal start that fits, or the last message.
 
     `totals[i]` is T(i): the tokens of the messages from `i` on. `starts[i]` says whether a window may begin there; it
-    may with the first and the last message in any case.
+    may with the last message in any case, and with the first unless others have left a bounded ring before it: then the
+    history is not whole.
     """
     last = len(totals) - 1
     for i, total in enumerate(totals):
-        if (i in (0, last) or starts[i]) and total + initial <= limit:
+        if (i == last or (i == 0 and is_whole) or starts[i]) and total + initial <= limit:
             return i
     return last
 
 
-def window_start(totals: Sequence[int], roles: Sequence[str], limit: int, initial: int = 0) -> int:
+def window_start(
+    totals: Sequence[int], roles: Sequence[str], limit: int, initial: int = 0, *, is_whole: bool = True
+) -> int:
     """Return where the window starts, with the legal starts that LlamaIndex has: any role but two."""
-    return first_fit(totals, [may_start(role) for role in roles], limit, initial)
+    return first_fit(totals, [may_start(role) for role in roles], limit, initial, is_whole=is_whole)
 
 
 # What a message costs beside its texts, under `measure="message"`: docs/counting.md says where the numbers come from.
@@ -172,12 +178,29 @@ def additive_start(messages: Sequence[Any], measure: Measure, limit: int, initia
     return first_fit(sums([measure(message) for message in messages]), starts, limit, initial)
 
 
-def window_of(messages: Sequence[Message], total: Total, limit: int, initial: int = 0) -> list[Message]:
+def is_whole(ring: Any) -> bool:
+    """Tell whether no message has left a ring for others."""
+    try:
+        ring.slice(0, len(ring))
+    except IndexError:
+        return False
+    return True
+
+
+def without_results(messages: Sequence[Message]) -> list[Message]:
+    """Return what stays of a bounded ring's last messages: a result whose call has left goes with it."""
+    return list(itertools.dropwhile(lambda message: message.role == "tool", messages))
+
+
+def window_of(
+    messages: Sequence[Message], total: Total, limit: int, initial: int = 0, *, is_whole: bool = True
+) -> list[Message]:
     """Return the window of `messages`, with no more totals than the search from the oldest on needs."""
     texts = [text_of(message.content) for message in messages]
     last = len(messages) - 1
     for i, message in enumerate(messages):
-        if (i in (0, last) or may_start(message.role)) and total(texts[i:]) + initial <= limit:
+        is_start = i == last or (i == 0 and is_whole) or may_start(message.role)
+        if is_start and total(texts[i:]) + initial <= limit:
             return list(messages[i:])
     return list(messages[-1:])
 

@@ -1,9 +1,12 @@
 """Counts against tiktoken's, and what a counter is made of and how it behaves as an object."""
 
+import array
 import contextlib
 import copy
 import ctypes
 import functools
+import gc
+import itertools
 import os
 import pickle
 import re
@@ -11,16 +14,22 @@ import subprocess
 import sys
 import threading
 import time
+import types
+import weakref
+from collections import ChainMap, Counter, UserDict, deque
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
+import numpy
 import pytest
 import tiktoken
+import tokenizers
 from chatring import MessageRing, TokenCounter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples, slow
-from reference import FRAGMENTS, text_of, texts, tiktoken_count
+from reference import FRAGMENTS, text_of, texts, tiktoken_count, without_surrogates
 
 ENCODINGS = ("cl100k_base", "o200k_base")
 KNOWN = "cl100k_base, o200k_base, o200k_harmony, p50k_base, p50k_edit, r50k_base, gpt2, qwen2, mistral_v3"
@@ -367,8 +376,8 @@ class Tokenizer:
     __call__ = encode
 
 
-def function(text: str) -> str:
-    return text
+def function(text: str) -> list[str]:
+    return list(text)
 
 
 @pytest.mark.parametrize(
@@ -381,7 +390,7 @@ def function(text: str) -> str:
         (functools.partial(str.split, sep="n"), "partial", 2),
         (str.split, "str.split", 2),
         (list, "list", 9),
-        (set, "set", 7),
+        (len, "len", 9),
         (re.compile(r"\w").findall, "Pattern.findall", 8),
     ],
 )
@@ -391,7 +400,7 @@ def test_callables(source: Callable[[str], Any], name: str, count: int) -> None:
     assert not counter.is_native
     assert repr(counter) == f'TokenCounter("{name}")'
     assert counter.count("one three") == count
-    assert counter.count_batch(["one three", ""]) == [count, len(source(""))]
+    assert counter.count_batch(["one three", ""]) == [count, source("") if source is len else len(source(""))]
     assert counter == TokenCounter(source) == TokenCounter(counter)
     assert hash(counter) == hash(TokenCounter(source))
     assert counter not in (TokenCounter("cl100k_base"), source, name, None)
@@ -458,9 +467,9 @@ def test_encodings_differ() -> None:
 def test_a_callable_gets_whole_characters() -> None:
     seen: list[str] = []
 
-    def tokenize(text: str) -> str:
+    def tokenize(text: str) -> list[str]:
         seen.append(text)
-        return text
+        return list(text)
 
     assert TokenCounter(tokenize).count("a\ud800\ud83d\ude00") == 3
     assert seen == ["a\ufffd😀"]
@@ -508,6 +517,432 @@ def test_a_counter_that_cannot_be_pickled_says_so() -> None:
         pickle.dumps(TokenCounter(lambda text: text))
 
 
+# --- what a callable returns
+
+
+class BatchEncoding(UserDict[str, Any]):
+    """As in transformers: what a tokenizer that is called as it is returns."""
+
+
+class Rows:
+    """Something that is a mapping by its methods alone."""
+
+    def keys(self) -> list[str]:
+        return ["input_ids"]
+
+    def __len__(self) -> int:
+        return 1
+
+
+def returned(result: Any) -> TokenCounter:
+    return TokenCounter(lambda text: result)
+
+
+@pytest.mark.parametrize(
+    "result",
+    [
+        ["a", "b", "c"],
+        ("a", "b", "c"),
+        [1, 2, 3],
+        [numpy.int64(1), numpy.int64(2), numpy.int64(3)],
+        [("a", 0), ("b", 1), ("c", 2)],  # tokens with their places
+        [object(), object(), object()],
+        range(3),
+        deque("abc"),
+        array.array("i", [1, 2, 3]),
+        numpy.ones(3),
+        memoryview(b"abc"),
+        3,
+        numpy.int64(3),
+        numpy.uint8(3),
+        numpy.array(3),
+        type("Int", (int,), {})(3),
+        type("List", (list,), {})("abc"),
+    ],
+    ids=lambda result: type(result).__name__,
+)
+def test_tokens_are_anything_with_their_length_or_their_number(result: Any) -> None:
+    assert returned(result).count("one") == 3
+    assert returned(result).count_batch(["one", "two"]) == [3, 3]
+
+
+MAPPING = "a mapping's length is that of its keys; give the tokenizer's `encode`, or return [\"input_ids\"] of it"
+SET = "a set has each token once; return a list"
+NESTED = "return the tokens of one text, such as the first item of a batch of one"
+ARRAY = "return one dimension, such as the first row of a batch of one"
+NOTHING = "return a list of tokens, or an integer"
+ROUND = "round it up to an integer"
+
+
+@pytest.mark.parametrize(
+    ("result", "got"),
+    [
+        ({"input_ids": [1, 2, 3]}, f"dict: {MAPPING}"),
+        (BatchEncoding(input_ids=[1, 2, 3], attention_mask=[1, 1, 1]), f"BatchEncoding: {MAPPING}"),
+        (Counter("abc"), f"Counter: {MAPPING}"),
+        (types.MappingProxyType({"a": 1}), f"mappingproxy: {MAPPING}"),
+        (ChainMap({"a": 1}), f"ChainMap: {MAPPING}"),
+        (Rows(), f"Rows: {MAPPING}"),
+        ({"a", "b"}, f"set: {SET}"),
+        (frozenset("ab"), f"frozenset: {SET}"),
+        ({"a": 1}.keys(), f"dict_keys: {SET}"),
+        ([["a", "b", "c"]], f"list whose first item is a list: {NESTED}"),
+        ([[]], f"list whose first item is a list: {NESTED}"),
+        ((["a", "b"], [1, 1]), f"tuple whose first item is a list: {NESTED}"),
+        ([{"input_ids": [1]}], f"list whose first item is a dict: {NESTED}"),
+        ([BatchEncoding()], f"list whose first item is a BatchEncoding: {NESTED}"),
+        ([{"a"}], f"list whose first item is a set: {NESTED}"),
+        ([numpy.ones(3)], f"list whose first item is a ndarray: {NESTED}"),
+        (numpy.ones((1, 3)), f"ndarray of shape (1, 3): {ARRAY}"),
+        (numpy.ones((2, 3, 4)), f"ndarray of shape (2, 3, 4): {ARRAY}"),
+        (None, f"NoneType: {NOTHING}"),
+        (iter("abc"), f"str_ascii_iterator: {NOTHING}"),
+        (2.5, f"2.5 (float): {ROUND}"),
+        (numpy.float64(2.5), f"np.float64(2.5) (float64): {ROUND}"),
+        (Decimal(2), f"Decimal('2') (Decimal): {ROUND}"),
+        (True, f"bool: {NOTHING}"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_has_another_length_is_refused(result: Any, got: str) -> None:
+    message = f"a counter must return the tokens of a text, or their number; got {got}"
+    ring: MessageRing[Any] = MessageRing(100, lambda text: result)
+    ring.put({"role": "user", "content": "one two three"})
+    calls: list[Callable[[], object]] = [
+        lambda: returned(result).count("one"),
+        lambda: returned(result).count_batch(["", "one"]),
+        ring.get,
+        ring.token_count,
+    ]
+    for call in calls:
+        with pytest.raises(TypeError) as caught:
+            call()
+        assert re.sub("str_(ascii_)?iterator", "str_ascii_iterator", str(caught.value)) == message
+    assert len(ring.get(counter=str.split)) == 1
+
+
+@pytest.mark.parametrize("result", [-1, 2**40 + 1, 10**30, numpy.int64(-5)])
+def test_a_number_of_tokens_is_between_bounds(result: Any) -> None:
+    message = f"a counter must return between 0 and 2**40 tokens for a text, got {result!r}"
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        returned(result).count("one")
+    with pytest.raises(ValueError, match=r"^a counter returned \d+ tokens for one text; more than 2\*\*40 cannot be"):
+        returned(range(2**40 + 1)).count("one")
+    assert TokenCounter(lambda text: 2**40 - 100 + len(text)).count("one") == 2**40 - 97
+
+
+# --- counters whose counts do not grow
+
+
+def padded(length: int) -> Callable[[str], list[str]]:
+    return lambda text: [*text.split(), *["<pad>"] * (length - len(text.split()))]
+
+
+def truncated(length: int) -> Callable[[str], list[str]]:
+    return lambda text: text.split()[:length]
+
+
+def to_blocks(text: str) -> list[str]:
+    """As with pad_to_multiple_of=8."""
+    return padded(-(-len(text.split()) // 8) * 8)(text)
+
+
+SENTENCE = "one two three four five six seven eight nine ten"
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        *itertools.product(
+            (padded(16), padded(64), padded(512), lambda text: padded(512)(text)[:512]),
+            ("ok", "I see.", "one two three", "", "\n"),
+        ),
+        *((to_blocks, text) for text in ("ok", "I see.", "one two three")),
+    ],
+)
+def test_a_tokenizer_that_pads_is_refused(source: Callable[[str], list[str]], text: str) -> None:
+    tokens = len(source(text))
+    message = (
+        f"a counter returned {tokens} tokens for a text of {len(text)} characters, and {tokens} for a longer one: it "
+        "pads to a fixed length, or has one answer for all; turn padding off (padding=False, or a tokenizer's "
+        "no_padding())"
+    )
+    counter = TokenCounter(source)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            counter.count(text)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        counter.count_batch([text])
+
+
+@pytest.mark.parametrize("length", [1, 16, 128, 512, 8_192])
+def test_a_tokenizer_that_truncates_is_refused(length: int) -> None:
+    text = " ".join(["word"] * 3 * length) + " " * 40
+    message = (
+        f"a counter returned {length} tokens for a text of {len(text)} characters, and {length} for a longer one: it "
+        "truncates at a fixed length, or has one answer for all; turn truncation off (truncation=False, or a "
+        "tokenizer's no_truncation())"
+    )
+    counter = TokenCounter(truncated(length))
+    # Odd texts that it counts as they are: they do not make it trusted.
+    assert counter.count(" " * 100) == 0
+    if length > 2:
+        assert counter.count("x" * 1_000) == 1
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            counter.count(text)
+
+
+@pytest.mark.parametrize("result", [[], [7], ((1, 2, 3),), 0, 5, range(300)])
+def test_one_answer_for_all_texts_is_refused(result: Any) -> None:
+    with pytest.raises(ValueError, match="or has one answer for all"):
+        returned(result).count(f"{SENTENCE} {SENTENCE}")
+
+
+@pytest.mark.parametrize("measure", ["message", "text"])
+def test_a_ring_refuses_windows_of_a_tokenizer_that_pads_or_truncates(measure: Any) -> None:
+    for source in (padded(64), truncated(64)):
+        ring: MessageRing[Any] = MessageRing(10_000, source, measure=measure)
+        messages = [{"role": "user", "content": text} for text in ("ok", "word " * 1_000, "fine")]
+        ring.put_messages(messages)
+        for call in (ring.get, ring.token_count):
+            with pytest.raises(ValueError, match="fixed length"):
+                call()
+        assert ring.get(counter=str.split) == messages == ring.get_all()
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        str.split,
+        list,
+        len,
+        lambda text: len(text) // 4,
+        lambda text: len(text) // 20,
+        lambda text: [*text, *text],
+        lambda text: ["[CLS]", *text.split(), "[SEP]"],
+        lambda text: range(NATIVE["cl100k_base"].count(text) + 4),
+        lambda text: ["<|im_start|>", "user", "\n", *text.split(), "<|im_end|>", "\n"],
+        re.compile(r"\w").findall,
+        tiktoken.get_encoding("o200k_base").encode_ordinary,
+        functools.partial(tiktoken.get_encoding("o200k_base").encode_to_numpy, disallowed_special=()),
+    ],
+)
+def test_honest_counters_are_never_refused(source: Any) -> None:
+    odd = ["", " ", " " * 500, "\n" * 80, "x", "x" * 5_000, "\x00", "\u200b", "世" * 300, "=" * 200, "ok"]
+    odd.append(SENTENCE * 90)
+    fragments = [without_surrogates(text) for text in FRAGMENTS]
+    for batch in (odd, odd[::-1], fragments, [text * 40 for text in fragments], *([text] for text in odd)):
+        counts = [source(text) for text in batch]
+        sizes = [count if isinstance(count, int) else len(count) for count in counts]
+        assert TokenCounter(source).count_batch(batch) == sizes
+
+
+def test_a_plausible_count_is_one_call_and_an_odd_one_two() -> None:
+    seen: list[str] = []
+
+    def words(text: str) -> list[str]:
+        seen.append(text)
+        return text.split()
+
+    counter = TokenCounter(words)
+    plausible = ["", "ok", "one two three four", SENTENCE, "word " * 10_000, " " * 30]
+    counter.count_batch(plausible)
+    assert seen == plausible
+    seen.clear()
+    for _ in range(3):
+        counter.count_batch(["x" * 1_000, *plausible])
+    assert seen == ["x" * 1_000, "x" * 1_000 + "\nword\n" + "x" * 1_000, *plausible, *["x" * 1_000, *plausible] * 2]
+
+
+def test_a_counter_that_knows_certain_texts_only_is_taken_at_its_word() -> None:
+    known: dict[str, Any] = {"ok": range(500), "two": range(300), "x" * 500: [1]}
+    counter = TokenCounter(known.__getitem__)
+    assert counter.count_batch(["ok", "two", "x" * 500]) == [500, 300, 1]
+    with pytest.raises(KeyError, match="unknown"):
+        counter.count("unknown")
+
+
+def test_an_interrupt_while_a_count_is_looked_into_comes_through() -> None:
+    def count(text: str) -> range:
+        if text != "ok":
+            raise KeyboardInterrupt
+        return range(64)
+
+    with pytest.raises(KeyboardInterrupt):
+        TokenCounter(count).count("ok")
+
+
+def test_a_counter_that_comes_back_while_it_is_looked_into() -> None:
+    depth = [0]
+
+    def pads(text: str) -> list[str]:
+        depth[0] += 1
+        if depth[0] < 20:
+            with pytest.raises(ValueError, match="fixed length"):
+                counter.count("yes")
+        return padded(64)(text)
+
+    counter = TokenCounter(pads)
+    with pytest.raises(ValueError, match="fixed length"):
+        counter.count("ok")
+
+
+def test_no_thread_gets_a_padded_count() -> None:
+    def pads(text: str) -> list[str]:
+        time.sleep(0.001)
+        return padded(64)(text)
+
+    counter = TokenCounter(pads)
+    refused: list[object] = []
+
+    def count() -> None:
+        for _ in range(20):
+            with pytest.raises(ValueError, match="fixed length") as caught:
+                counter.count("ok")
+            refused.append(caught)
+
+    threads = [threading.Thread(target=count) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 120
+
+
+def test_a_c_function_that_pads_is_refused() -> None:
+    function = c_function(3)
+    assert TokenCounter(function).count("two words") == 6
+    many = c_function(100)  # grows, however many
+    assert TokenCounter(many).count("two words") == 200
+
+
+def words_of_hugging_face(**settings: dict[str, int]) -> Any:
+    """Return a `tokenizers.Tokenizer` of words, set up as files of embedding models are."""
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel({"?": 0, "one": 1}, unk_token="?"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    for name, arguments in settings.items():
+        getattr(tokenizer, f"enable_{name}")(**arguments)
+    return tokenizer
+
+
+def test_tokenizers_of_hugging_face() -> None:
+    tokenizer = words_of_hugging_face(padding={})  # to the longest of a batch: harmless
+    assert TokenCounter(tokenizer.encode).count(SENTENCE) == 10
+    for tokenizer, what, advice in (
+        (words_of_hugging_face(padding={"length": 128}), "padding is set to 128", "no_padding"),
+        (words_of_hugging_face(truncation={"max_length": 256}), "truncation is set to 256", "no_truncation"),
+    ):
+        message = f"this tokenizer's {what} tokens, whatever the text has; call its {advice}() first"
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            TokenCounter(tokenizer.encode)
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            MessageRing(counter=tokenizer.encode)
+        getattr(tokenizer, advice)()
+        assert TokenCounter(tokenizer.encode).count(SENTENCE) == 10
+
+
+# --- what a message costs beside its text
+
+OK = [{"role": ("user", "assistant")[number % 2], "content": "ok"} for number in range(1_000)]
+
+
+def chat_template(text: str) -> list[str]:
+    return ["<|im_start|>", "user", "\n", *text.split(), "<|im_end|>", "\n"]
+
+
+def test_overhead_of_messages_is_the_measures() -> None:
+    ring: MessageRing[Any] = MessageRing(3_000, counter="o200k_base")
+    ring.put_messages(OK)
+    assert (ring.token_count(), len(ring.get())) == (5_000, 600)  # 3, the role and the word
+    ring = MessageRing(3_000, measure=lambda message: len(chat_template(message["content"])))
+    ring.put_messages(OK)
+    assert (ring.token_count(), len(ring.get())) == (6_000, 500)
+
+
+@pytest.mark.parametrize(
+    ("counter", "each"), [(chat_template, 6), (lambda text: range(NATIVE["o200k_base"].count(text) + 4), 5)]
+)
+def test_what_a_counter_adds_to_every_text(counter: Any, each: int) -> None:
+    # Nothing is taken off, so a counter with an overhead of its own has the measure's 4 tokens beside it.
+    ring: MessageRing[Any] = MessageRing(3_000, counter=counter)
+    ring.put_messages(OK)
+    assert ring.token_count() == (each + 4) * 1_000
+    assert ring.count(OK[0]) == each + 4
+    # LlamaIndex counts one text, which begins and ends once.
+    ring = MessageRing(3_000, counter=counter, measure="text")
+    ring.put_messages(OK)
+    assert ring.token_count() == TokenCounter(counter).count(" ".join(["ok"] * 1_000)) == 1_000 + each - 1
+
+
+# --- special tokens typed in a text
+
+
+@pytest.mark.parametrize("name", [*ENCODINGS, "o200k_harmony"])
+def test_special_tokens_are_tokens_or_text(name: str) -> None:
+    encoding = tiktoken.get_encoding(name)
+    batch = ["<|endoftext|>", "a <|endoftext|> b", "<|endoftext", "", TEXT * 500]
+    ordinary = [len(encoding.encode_ordinary(text)) for text in batch]
+    tokens = [len(encoding.encode(text, allowed_special="all")) for text in batch]
+    counter = TokenCounter(name)
+    assert counter.count_batch(batch) == counter.count_batch(batch, special="token") == tokens
+    assert counter.count_batch(batch, special="text") == ordinary
+    assert [counter.count(text, special="text") for text in batch] == ordinary
+    assert [counter.count(text, special="token") for text in batch] == tokens
+    assert ordinary[0] > tokens[0] == 1
+
+
+@pytest.mark.parametrize("changes", [{}, {"special_tokens": {"<|mine|>": 100_257, "<|endoftext|>": 100_258}}])
+def test_the_measure_says_what_special_tokens_are(changes: dict[str, Any]) -> None:
+    encoding = custom("mine", **changes)
+    ordinary, tokens = len(encoding.encode_ordinary(TEXT)), len(encoding.encode(TEXT, allowed_special="all"))
+    assert ordinary > tokens
+    sources: tuple[Any, ...] = (encoding, pickle.loads(pickle.dumps(TokenCounter(encoding))), TokenCounter(encoding))
+    for source in (*sources, TokenCounter(sources[2])):
+        counter = TokenCounter(source)
+        assert not counter.is_native
+        assert counter.count(TEXT) == tokens
+        assert counter.count(TEXT, special="text") == ordinary
+        assert counter.count_batch([TEXT], special="text") == [ordinary]
+        for measure, expected in (("text", tokens), ("message", ordinary + 4)):
+            ring: MessageRing[Any] = MessageRing(counter=source, measure=measure)
+            message = {"role": "user", "content": TEXT}
+            ring.put(message)
+            assert ring.token_count() == ring.count(message) == expected
+
+
+def test_other_callables_decide_about_special_tokens_themselves() -> None:
+    encode = functools.partial(tiktoken.get_encoding("o200k_base").encode, allowed_special="all")
+    assert TokenCounter(encode).count(TEXT, special="text") == len(encode(TEXT))
+
+
+@pytest.mark.parametrize("special", ["all", "", None, 5, "Text", "\ud800"])
+def test_special_is_one_of_two(special: Any) -> None:
+    for call in (NATIVE["cl100k_base"].count, TokenCounter(str.split).count):
+        with pytest.raises(ValueError, match=r'^special must be "token" or "text", got ') as caught:
+            call("text", special=special)
+        assert str(caught.value).endswith(repr(special))
+
+
+# --- garbage
+
+
+def test_cycles_through_all_that_a_counter_keeps_are_collected() -> None:
+    class Tokens:
+        def __len__(self) -> int:
+            return 2
+
+    encoding = custom("mine")
+    by_encoding, by_class = TokenCounter(encoding), TokenCounter(lambda text, kind=Tokens: kind())  # type: ignore[misc]
+    assert by_class.count("two words") == 2
+    encoding.counter = by_encoding  # type: ignore[attr-defined]
+    Tokens.counter = by_class  # type: ignore[attr-defined]
+    gone = [weakref.ref(each) for each in (encoding, by_encoding, Tokens, by_class)]
+    del encoding, by_encoding, Tokens, by_class
+    gc.collect()
+    assert [each() for each in gone] == [None] * 4
+
+
 # --- errors
 
 
@@ -534,10 +969,6 @@ def no_length(text: str) -> Any:
     return NoLength()
 
 
-def number(text: str) -> Any:
-    return len(text)
-
-
 def raising() -> Iterator[str]:
     yield "a"
     raise KeyError("later")
@@ -551,26 +982,29 @@ def raising() -> Iterator[str]:
         (
             lambda: TokenCounter.for_model("claude-5"),
             ValueError,
-            f'no encoding known for model "claude-5"; name one of: {KNOWN}',
+            'no encoding known for model "claude-5"; give TokenCounter the model\'s own tokenizer, a callable from str '
+            f"to its tokens, or an encoding that comes close, one of: {KNOWN}",
         ),
         *(
             (
                 lambda source=source: TokenCounter(source),
                 TypeError,
-                "a counter is an encoding's name, a tiktoken encoding or a callable from str to something with a "
-                f"length; got {name}",
+                "a counter is an encoding's name, a tiktoken encoding or a callable from str to its tokens or their "
+                f"number; got {name}",
             )
-            for source, name in ((None, "NoneType"), (5, "int"), (b"cl100k_base", "bytes"), ([str.split], "list"))
+            for source, name in (
+                (None, "NoneType"),
+                (5, "int"),
+                (b"cl100k_base", "bytes"),
+                ([str.split], "list"),
+                (words_of_hugging_face(), "Tokenizer: give its `encode`"),
+            )
         ),
         (
             lambda: TokenCounter(no_length).count(""),
             TypeError,
-            "a counter must return something with a length, such as a list of tokens; got NoLength",
-        ),
-        (
-            lambda: TokenCounter(number).count("abc"),
-            TypeError,
-            "a counter must return something with a length, such as a list of tokens; got int",
+            "a counter must return the tokens of a text, or their number; got NoLength: return a list of tokens, or an "
+            "integer",
         ),
         (lambda: TokenCounter(lambda text: LengthRaises()).count(""), OSError, "length"),
         (lambda: TokenCounter(lambda text: Negative()).count(""), ValueError, "__len__() should return >= 0"),

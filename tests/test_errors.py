@@ -3,15 +3,18 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy
 import pytest
 from chatring import MessageRing
 from reference import Message, same_objects
 
 KNOWN = "cl100k_base, o200k_base, o200k_harmony, p50k_base, p50k_edit, r50k_base, gpt2, qwen2, mistral_v3"
 NOT_A_COUNTER = (
-    "a counter is an encoding's name, a tiktoken encoding or a callable from str to something with a length; got "
+    "a counter is an encoding's name, a tiktoken encoding or a callable from str to its tokens or their number; got "
 )
-NO_LENGTH = "a counter must return something with a length, such as a list of tokens; got "
+NO_TOKENS = (
+    "a counter must return the tokens of a text, or their number; got {}: return a list of tokens, or an integer"
+)
 HUGE = 10**30
 
 
@@ -205,9 +208,8 @@ def raises(error: BaseException) -> Callable[[str], list[str]]:
 @pytest.mark.parametrize(
     ("counter", "error", "message"),
     [
-        (lambda text: None, TypeError, NO_LENGTH + "NoneType"),
-        (len, TypeError, NO_LENGTH + "int"),
-        (lambda text: NoLength(), TypeError, NO_LENGTH + "NoLength"),
+        (lambda text: None, TypeError, NO_TOKENS.format("NoneType")),
+        (lambda text: NoLength(), TypeError, NO_TOKENS.format("NoLength")),
         (lambda text: LengthRaises(), OSError, "length"),
         (no_argument, TypeError, None),
     ],
@@ -438,3 +440,216 @@ def test_arguments() -> None:
     for name in ("token_limit", "counter", "max_messages", "other"):
         with pytest.raises(AttributeError):
             setattr(ring, name, 3)
+
+
+# --- measures and formats
+
+MEASURES = 'measure must be "message", "text" or a callable from a message to its tokens; got '
+FORMATS = (
+    "a format must be the name of a provider, or have a method read(message) that returns a message with a role and a"
+    " content; got "
+)
+PROVIDERS = "openai-chat, openai-responses, anthropic, gemini, bedrock"
+
+
+class ReadIsNoMethod:
+    read = 3
+
+
+class Returning:
+    """A format that returns one thing whatever it is given."""
+
+    def __init__(self, returned: Any) -> None:
+        self.returned = returned
+
+    def read(self, message: Any) -> Any:
+        return self.returned
+
+
+@pytest.mark.parametrize(
+    ("measure", "error", "got"),
+    [
+        ("Message", ValueError, "'Message'"),
+        ("", ValueError, "''"),
+        ("\ud800", ValueError, r"'\ud800'"),
+        (5, TypeError, "int"),
+        (b"text", TypeError, "bytes"),
+        (["text"], TypeError, "list"),
+    ],
+)
+def test_what_cannot_measure(measure: Any, error: type[Exception], got: str) -> None:
+    check(lambda: MessageRing(measure=measure), error, MEASURES + got)
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "message"),
+    [
+        ("openai", ValueError, f"unknown format 'openai': choose one of {PROVIDERS}"),
+        ("", ValueError, f"unknown format '': choose one of {PROVIDERS}"),
+        ("\ud800", ValueError, rf"unknown format '\ud800': choose one of {PROVIDERS}"),
+        (5, TypeError, FORMATS + "int"),
+        ([], TypeError, FORMATS + "list"),
+        (lambda message: message, TypeError, FORMATS + "function"),
+        (ReadIsNoMethod(), TypeError, FORMATS + "ReadIsNoMethod"),
+    ],
+)
+def test_what_is_not_a_format(source: Any, error: type[Exception], message: str) -> None:
+    check(lambda: MessageRing(format=source), error, message)
+
+
+@pytest.mark.parametrize("source", ["gemini", Returning({})])
+def test_the_text_rule_takes_no_format(source: Any) -> None:
+    advice = 'measure="text" reads a message\'s role and content and takes no format; use measure="message"'
+    check(lambda: MessageRing(measure="text", format=source), ValueError, advice)
+    assert MessageRing(measure="text", format=None).format is None
+
+
+class Index:
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __index__(self) -> int:
+        if isinstance(self.value, Exception):
+            raise self.value
+        value: int = self.value
+        return value
+
+    def __repr__(self) -> str:
+        return f"Index({self.value})"
+
+
+class ReprRaises:
+    def __repr__(self) -> str:
+        raise OwnError("repr")
+
+
+PLAIN = {"role": "user", "content": "one"}
+NOT_A_COUNT = "a measure must return a message's tokens as an integer, got "
+OUT_OF_RANGE = "a measure must return between 0 and 2**40 tokens for a message, got "
+
+
+@pytest.mark.parametrize(
+    ("returned", "error", "message"),
+    [
+        (True, TypeError, NOT_A_COUNT + "True (bool)"),
+        (False, TypeError, NOT_A_COUNT + "False (bool)"),
+        (3.0, TypeError, NOT_A_COUNT + "3.0 (float)"),
+        (float("nan"), TypeError, NOT_A_COUNT + "nan (float)"),
+        (None, TypeError, NOT_A_COUNT + "None (NoneType)"),
+        ("3", TypeError, NOT_A_COUNT + "'3' (str)"),
+        ([3], TypeError, NOT_A_COUNT + "[3] (list)"),
+        (Index, TypeError, NOT_A_COUNT + "<class 'test_errors.Index'> (type)"),
+        (numpy.float64(2), TypeError, NOT_A_COUNT + f"{numpy.float64(2)!r} (float64)"),
+        (ReprRaises(), TypeError, NOT_A_COUNT + "one that cannot be shown (ReprRaises)"),
+        (Index("3"), TypeError, "__index__ returned non-int (type str)"),
+        (Index(OwnError("mine")), OwnError, "mine"),
+        (-1, ValueError, OUT_OF_RANGE + "-1"),
+        (2**40 + 1, ValueError, OUT_OF_RANGE + "1099511627777"),
+        (HUGE, ValueError, OUT_OF_RANGE + str(HUGE)),
+        (-HUGE, ValueError, OUT_OF_RANGE + str(-HUGE)),
+        pytest.param(10**5_000, ValueError, OUT_OF_RANGE + "one that cannot be shown", id="thousands of digits"),
+        (numpy.int64(-4), ValueError, OUT_OF_RANGE + repr(numpy.int64(-4))),
+        (numpy.uint64(2**63), ValueError, OUT_OF_RANGE + repr(numpy.uint64(2**63))),
+        (Index(-5), ValueError, OUT_OF_RANGE + "Index(-5)"),
+    ],
+)
+def test_measures_that_do_not_measure(returned: Any, error: type[Exception], message: str) -> None:
+    results = [returned]
+    ring: MessageRing[Any] = MessageRing(1, measure=lambda _: results[0])
+    ring.put_messages([PLAIN, PLAIN])
+    for call in (ring.get, ring.token_count, lambda: ring.count(PLAIN)):
+        check(call, error, message)
+    assert same_objects(ring.get_all(), [PLAIN, PLAIN])
+    results[0] = 1
+    assert ring.token_count() == 2
+    assert len(ring.get()) == 1
+
+
+@pytest.mark.parametrize("returned", [0, 1, 2**40, numpy.int64(4), numpy.uint8(3), numpy.array(7), Index(5)])
+def test_integers_of_any_kind_are_tokens(returned: Any) -> None:
+    ring: MessageRing[Any] = MessageRing(measure=lambda _: returned)
+    ring.put_messages([PLAIN, PLAIN])
+    tokens = int(returned) if not isinstance(returned, Index) else 5
+    assert ring.count(PLAIN) == tokens
+    assert type(ring.count(PLAIN)) is int
+    assert ring.token_count() == 2 * tokens
+
+
+@pytest.mark.parametrize("error", [OwnError("mine"), KeyError("key"), StopIteration(3), OwnExit()])
+def test_what_a_measure_or_a_format_raises_reaches_the_caller_unchanged(error: BaseException) -> None:
+    class Raising:
+        armed = False
+
+        def __call__(self, message: Any) -> Any:
+            if self.armed:
+                raise error
+            return message if as_format else 1
+
+        read = __call__
+
+    for as_format in (False, True):
+        source = Raising()
+        measure: Any = "message" if as_format else source
+        ring: MessageRing[Any] = MessageRing(100, measure=measure, format=source if as_format else None)
+        ring.put_messages([PLAIN, PLAIN])
+        source.armed = True
+        calls = [ring.get, ring.token_count, lambda ring=ring: ring.count(PLAIN)]
+        if as_format:
+            calls += [lambda ring=ring: ring.put(PLAIN), lambda ring=ring: ring.set([PLAIN]), ring.recount]
+        for call in calls:
+            with pytest.raises(type(error)) as caught:
+                call()
+            assert caught.value is error
+            assert same_objects(ring.get_all(), [PLAIN, PLAIN])
+        source.armed = False
+        assert same_objects(ring.get(), [PLAIN, PLAIN])
+
+
+UNREADABLE = (
+    "a message needs a role and a content (or tool_calls, blocks or parts), or the type of an item such as"
+    " function_call; this "
+)
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (
+            None,
+            "a format's read(message) must return a message with a role and a content; that of Returning returned None",
+        ),
+        (5, UNREADABLE + "int has the attributes none"),
+        ("user: text", UNREADABLE + "str has the attributes none"),
+        ([PLAIN], UNREADABLE + "list has the attributes none"),
+        ({}, UNREADABLE + "dict has the keys none"),
+        ({"role": "user"}, UNREADABLE + "dict has the keys 'role'"),
+        ({"role": 3, "content": "x"}, "a message's role must be a string, got int"),
+        ({"role": "user", "content": 5}, "a message's content must be a string, None or a list of parts, got int"),
+    ],
+)
+def test_a_format_that_reads_nonsense(read: Any, message: str) -> None:
+    reader = Returning(PLAIN)
+    ring: MessageRing[Any] = MessageRing(100, list, format=reader)
+    ring.put(5)
+    assert ring.token_count() == ring.count(5) == 7
+    reader.returned = read
+    for call in (
+        lambda: ring.put(5),
+        lambda: ring.put_messages([5, 5]),
+        lambda: ring.set([5]),
+        lambda: ring.count(5),
+        lambda: ring.get(counter="gpt2"),
+        ring.recount,
+    ):
+        check(call, TypeError, message)
+    assert ring.get_all() == ring.get() == [5]
+
+
+def test_counting_one_message() -> None:
+    ring: MessageRing[Any] = MessageRing(counter=list)
+    assert ring.count(PLAIN) == 4 + len("one")
+    assert MessageRing(counter=list, measure="text").count({"role": "user", "content": None}) == len("None")
+    assert MessageRing(counter=list, format="gemini").count(PLAIN) == 1 + len("one")
+    check(lambda: ring.count({"role": "user"}), TypeError, UNREADABLE + "dict has the keys 'role'")
+    check(lambda: ring.count(None), TypeError, UNREADABLE + "NoneType has the attributes none")
+    assert len(ring) == 0

@@ -151,8 +151,12 @@ class RingMachine(RuleBasedStateMachine):
             COUNTERS[counter][0],
             max_messages=max_messages,
             measure=self.kind.measure,
+            start_on=None,
+            include_system=False,
             format=self.kind.format,
         )
+        # Whether no message has left for others.
+        self.whole = True
         self.model: list[Any] = []
         # Whether a window may begin with each: known when it is put.
         self.starts: list[bool] = []
@@ -166,8 +170,32 @@ class RingMachine(RuleBasedStateMachine):
         for message in more:
             self.model.append(message)
             self.starts.append(self.may_start(message))
-        if self.max_messages is not None:
-            del self.model[: -self.max_messages], self.starts[: -self.max_messages]
+            while self.max_messages is not None and len(self.model) > self.max_messages:
+                self.evict()
+
+    def evict(self) -> None:
+        """Take out the oldest message, and what is nothing without it."""
+        gone = self.take_oldest()
+        if gone[0] == "system" and self.kind.measure != "text":
+            return  # of the head
+        self.whole = False
+        while self.model:
+            kind, _ = self.outline(self.model[0])
+            if kind != "tool" and not (kind == "assistant" and gone == ("assistant", True)):
+                break
+            gone = self.take_oldest()
+        while self.kind.measure != "text" and self.model and self.outline(self.model[0])[0] == "system":
+            self.take_oldest()
+
+    def take_oldest(self) -> tuple[str, bool]:
+        self.starts.pop(0)
+        return self.outline(self.model.pop(0))
+
+    def outline(self, message: Any) -> tuple[str, bool]:
+        if self.kind.measure != "text":
+            reading = read(opened(message))
+            return reading.kind, reading.continues
+        return message.role if message.role == "tool" else "other", False
 
     def recount_if_stale(self, counter: str) -> None:
         if counter in self.stale:
@@ -183,7 +211,9 @@ class RingMachine(RuleBasedStateMachine):
         return sums([measure(message) for message in model])
 
     def expected(self, counter: str, limit: int) -> list[Any]:
-        return self.model[first_fit(self.totals(counter), self.starts, limit) :] if self.model else []
+        whole = self.whole or self.kind.measure != "text"
+        start = first_fit(self.totals(counter), self.starts, limit, is_whole=whole) if self.model else 0
+        return self.model[start:]
 
     def check_window(self, counter: str, limit: int, initial: int = 0, *, verify: bool = True) -> list[Any]:
         self.recount_if_stale(counter)
@@ -221,7 +251,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule(new=st.lists(any_message, max_size=9))
     def set(self, new: list[Any]) -> None:
         self.ring.set(new)
-        self.model, self.starts = [], []
+        self.model, self.starts, self.whole = [], [], True
         self.add(new)
 
     @rule(keep=st.integers(0, 30), without=st.sampled_from((0, 0, 1, 2)), new=st.lists(any_message, max_size=3))
@@ -252,6 +282,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule()
     def reset(self) -> None:
         self.ring.reset()
+        self.whole = True
         self.model.clear()
         self.starts.clear()
 

@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from profiles import examples
 from reference import (
+    without_results,
     Message,
     Total,
     histories,
@@ -94,10 +95,15 @@ def test_a_growing_history(rounds: list[tuple[list[Message], int]], max_messages
     for encoding, total in ORACLES.items():
         ring: MessageRing[Message] = MessageRing(3000, encoding, max_messages=max_messages, measure="text")
         history: list[Message] = []
+        evicted = False
         for more, limit in rounds:
             ring.put_messages(more)
-            history = (history + more)[-(max_messages or 1000) :]
-            assert same_objects(ring.get(token_limit=limit), window_of(history, total, limit))
+            for message in more:
+                history.append(message)
+                if len(history) > (max_messages or 1000):
+                    history, evicted = without_results(history[1:]), True
+            window = window_of(history, total, limit, is_whole=not evicted)
+            assert same_objects(ring.get(token_limit=limit), window)
 
 
 @pytest.mark.parametrize("encoding", sorted(set(TokenCounter.encodings()) - set(ENCODINGS)))
@@ -208,3 +214,16 @@ def test_a_long_run_that_may_not_start_a_window(role: str) -> None:
     assert same_objects(ring.get(), run[-1:])
     assert same_objects(ring.get(token_limit=100_001), [question, *run])
     assert same_objects(ring.get(token_limit=100_000), run[-1:])
+
+
+@pytest.mark.parametrize("blank", ["", " ", "\n"])
+@pytest.mark.parametrize("length", [2, 50, 1_000])
+@pytest.mark.parametrize("after", [[], ["word"], ["word", *[""] * 100]])
+def test_the_largest_limits_have_all_of_a_history_that_begins_blank(blank: str, length: int, after: list[str]) -> None:
+    messages = [Message("user", text) for text in [blank] * length + after]
+    ring: MessageRing[Message] = MessageRing(2**63 - 1, "cl100k_base", measure="text")
+    ring.put_messages(messages)
+    assert ring.token_count() == ORACLES["cl100k_base"]([message.content for message in messages])
+    for limit in (2**63 - 1, 2**63 - 8, 2**63 - 9):
+        assert same_objects(ring.get(token_limit=limit), messages)
+    assert same_objects(ring.get(initial_token_count=-(2**63)), messages)

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use chatring::core::count::Counter;
+use chatring::core::history::Bounds;
 use chatring::core::item::{Kind, Outline};
-use chatring::core::ledger::Fit;
-use chatring::core::query::{Accounting, Content, Next, Query};
+use chatring::core::policy::{Limits, Rule};
+use chatring::core::query::{Content, Found, Next, Query};
 
 /// A message: its text, and what the rules know of it.
 #[derive(Clone)]
@@ -32,7 +33,8 @@ pub struct History(chatring::core::history::History<Arc<str>, (), Arc<str>>);
 
 impl Default for History {
     fn default() -> Self {
-        Self(chatring::core::history::History::new(None))
+        let bounds = Bounds { rule: Rule::LLAMA_INDEX, max_messages: None, keep_head: false };
+        Self(chatring::core::history::History::new(bounds))
     }
 }
 
@@ -44,14 +46,14 @@ impl History {
     }
 
     /// Where the window of `allowance` starts, and its tokens; counts what is not counted yet.
-    pub fn window<C: Counter>(&mut self, counter: &C, allowance: i64) -> Result<Option<Fit>, C::Error> {
-        let mut query = Query::new((), Accounting::Joined, allowance);
+    pub fn window<C: Counter>(&mut self, counter: &C, allowance: i64) -> Result<Found, C::Error> {
+        let mut query = Query::new((), Rule::LLAMA_INDEX, Limits::of(allowance));
         loop {
-            match query.next(&mut self.0) {
-                Next::Found(fit) => return Ok(fit),
-                Next::Changing => unreachable!("nobody else has it"),
-                Next::Read(range) => {
-                    let texts = self.0.messages().since(range.start).take((range.end - range.start) as usize);
+            match query.next(&mut self.0, Arc::ptr_eq) {
+                Next::Found(found) => return Ok(found),
+                Next::Changing | Next::HeadTooLong(_) => unreachable!("nobody else has it, and it has no head"),
+                Next::Read(wanted) => {
+                    let texts = self.0.wanted(&wanted).into_iter();
                     let contents = texts.map(|text| (Content::Joined(text.to_string()), text.clone()));
                     let contents = contents.collect();
                     query.feed(counter, contents)?;

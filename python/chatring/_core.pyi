@@ -34,7 +34,7 @@ class _TiktokenEncoding(Protocol):
     @property
     def special_tokens_set(self) -> set[str]: ...
 
-_CounterSource: TypeAlias = TokenCounter | str | _TiktokenEncoding | Callable[[str], Sized]
+_CounterSource: TypeAlias = TokenCounter | str | _TiktokenEncoding | Callable[[str], Sized | SupportsIndex]
 _Provider: TypeAlias = Literal["openai-chat", "openai-responses", "anthropic", "gemini", "bedrock"]
 
 class _Format(Protocol):
@@ -107,15 +107,28 @@ class TokenCounter:
 
             - the name of an embedded encoding (see `encodings()`): counted in Rust, without files or network;
             - a `tiktoken.Encoding`: counted in Rust if it equals an embedded one, else by its own `encode`;
-            - any callable that takes a str and returns something with a length, such as a list of tokens;
+            - any callable that takes a str and returns its tokens, as a list or anything else with their length, or
+              their number;
             - another counter.
 
-    A special token of the encoding, such as `<|endoftext|>`, counts as one token wherever it stands: counts equal
-    tiktoken's `len(encoding.encode(text, allowed_special="all"))`. Surrogates without a partner count as U+FFFD, as in
+    Counts equal tiktoken's `len(encoding.encode(text, allowed_special="all"))`: a special token of the encoding, such
+    as `<|endoftext|>`, counts as one token wherever it is typed. In a ring the measure decides: under
+    `measure="message"` it counts as the ordinary text that providers make of it, under `"text"` as one token. A
+    callable other than a `tiktoken.Encoding` decides itself. Surrogates without a partner count as U+FFFD, as in
     tiktoken; a callable gets them as U+FFFD.
 
+    What a callable returns is checked at every call: a mapping, a set, a nested list, an array of several dimensions
+    or a str has another length than a text has tokens. A tokenizer of Hugging Face's that is set up to pad or
+    truncate is refused when the counter is made. Others are found by their counts: where a text has more than 4
+    tokens and more than one for two bytes, or less than one for six, the callable is called once more, with a longer
+    text, which must have more tokens. Otherwise each text costs one call.
+
+    Exact means, for a callable: `count` returns what it returned; `measure="message"` sums that over a message's texts;
+    `measure="text"` equals its count of the joined window if its counts add up at a space that follows a word, once
+    what it has for `""` is taken off. `docs/tokenizers.md` says which tokenizers do.
+
     Raises:
-        ValueError: for an unknown name; the message lists the known ones.
+        ValueError: for an unknown name, with the known ones; for a tokenizer that is set up to pad or truncate.
         TypeError: if `source` is none of these.
     """
 
@@ -125,7 +138,8 @@ class TokenCounter:
         """Return the counter of a model, such as `"gpt-4o"`.
 
         Raises:
-            ValueError: if the model's encoding is not known or not embedded.
+            ValueError: if the model's encoding is not known or not embedded: give `TokenCounter` the model's own
+                tokenizer, or the name of an encoding that comes close.
         """
 
     @staticmethod
@@ -140,16 +154,27 @@ class TokenCounter:
     def is_native(self) -> bool:
         """Whether texts are counted in Rust."""
 
-    def count(self, text: str, /) -> int:
+    def count(self, text: str, /, *, special: Literal["token", "text"] = "token") -> int:
         """Return the number of tokens of `text` on its own.
 
+        Args:
+            text: what is counted.
+            special: what a special token typed in the text counts as: one token, or the ordinary text that providers
+                make of it. No difference for a callable other than a `tiktoken.Encoding`.
+
         Raises:
-            TypeError: if `text` is not a str, or the callable's result has no length.
+            TypeError: if `text` is not a str, or the callable returns neither tokens nor their number.
+            ValueError: if the callable's number is negative or above 2**40, or does not grow with the text: it pads,
+                truncates, or has one answer for all. Also for another value of `special`.
             Exception: whatever the callable raises, unchanged.
         """
 
-    def count_batch(self, texts: Iterable[str], /) -> list[int]:
+    def count_batch(self, texts: Iterable[str], /, *, special: Literal["token", "text"] = "token") -> list[int]:
         """Return the number of tokens of each text; an embedded encoding uses all cores and releases the GIL.
+
+        Args:
+            texts: what is counted.
+            special: as in `count`.
 
         Raises: as `count`.
         """

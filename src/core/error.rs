@@ -14,7 +14,10 @@ pub enum Error {
         known: String,
     },
     /// No embedded encoding is known to be this model's.
-    #[error("no encoding known for model {model:?}; name one of: {known}")]
+    #[error(
+        "no encoding known for model {model:?}; give TokenCounter the model's own tokenizer, a callable from str to its tokens, \
+         or an encoding that comes close, one of: {known}"
+    )]
     UnknownModel {
         /// What was asked for.
         model: String,

@@ -37,6 +37,23 @@ pub enum Place {
     At(u64),
 }
 
+/// Where the messages of a history stand, beside what they are: to be kept elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// How many of them are the head.
+    pub head: usize,
+    /// The position of the question behind it that was kept when it left its place.
+    pub question: Option<u64>,
+    /// The position of the next one.
+    pub first: u64,
+    /// Whether no message has left for others.
+    pub is_whole: bool,
+    /// The position of the first message behind the head that has.
+    pub left_from: Option<u64>,
+    /// Tokens of what has left, as [`Ledger::evicted`].
+    pub evicted: Option<i64>,
+}
+
 /// How a window may begin with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Starting {
@@ -47,6 +64,9 @@ pub enum Starting {
     /// With it, and its question in front.
     Carrying,
 }
+
+/// What a restored history had before.
+pub type Restored<M, K, P> = (Vec<M>, Vec<(K, Ledger<P>)>);
 
 /// Messages `M` with what the rules know of them, and a ledger for each of the policies `K` that were used last. `P` is
 /// what is kept beside each counted message.
@@ -64,6 +84,8 @@ pub struct History<M, K, P> {
     first_user: Option<u64>,
     /// Whether no message has left for others: the first one is the history's.
     is_whole: bool,
+    /// The position behind the head of the first message that has left for others.
+    left_from: Option<u64>,
     /// The most recently used last.
     ledgers: Vec<(K, Ledger<P>)>,
     /// Grows with every change of messages, outlines and ledgers but one: adding messages when none leaves. So whoever
@@ -83,6 +105,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             outlines: Deque::default(),
             first_user: None,
             is_whole: true,
+            left_from: None,
             ledgers: Vec::new(),
             generation: 1,
         }
@@ -116,6 +139,12 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     #[must_use]
     pub fn outlines(&self) -> &Deque<Outline> {
         &self.outlines
+    }
+
+    /// Whether messages have left from between the head and the others.
+    #[must_use]
+    pub fn has_gap(&self) -> bool {
+        self.left_from.is_some()
     }
 
     /// Whether no message has left for others.
@@ -153,18 +182,21 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         in_head.chain(question).chain(from.take(messages.len()))
     }
 
-    /// The messages at the positions of `range` that there are.
+    /// The messages at the positions of `range` that there are. The head ends where the messages behind it began.
     ///
     /// # Errors
     /// The first position of a message that has left for others.
     pub fn slice(&self, range: Range<u64>) -> Result<Vec<&M>, u64> {
         let mut found = Vec::new();
+        let behind = self.left_from.unwrap_or(self.messages.first());
+        let head = behind.saturating_sub(self.head.len() as u64);
+        let unseen = self.head.len() as u64 - (behind - head); // a head that was made longer than its place
         for position in range.start..range.end.min(self.messages.first()) {
-            if let Some((message, _)) = self.head.get(position as usize) {
-                found.push(message);
+            if (head..behind).contains(&position) {
+                found.extend(self.head.get((position - head + unseen) as usize).map(|(message, _)| message));
             } else if let Some(message) = self.at(position) {
                 found.push(message);
-            } else if !self.is_whole {
+            } else if position >= behind || !(self.is_whole || self.bounds.keep_head) {
                 return Err(position);
             }
         }
@@ -313,10 +345,8 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             } else {
                 if outline.kind == Kind::User && self.first_user.is_none() && self.asks_for_users() {
                     self.first_user = Some(self.messages.end());
-                    if !self.messages.is_empty() {
-                        // What stands before the first question may begin no window any more.
-                        self.forget_all(forgotten);
-                    }
+                    // What stands before the first question may begin no window any more.
+                    self.ledgers_to_change().for_each(Ledger::forget_starts);
                 }
                 self.outlines.push(outline);
                 self.messages.push(message);
@@ -365,11 +395,14 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     fn evict(&mut self, evicted: &mut Vec<M>, forgotten: &mut Vec<P>) {
         self.generation += 1;
         if !self.bounds.keep_head && !self.head.is_empty() {
+            self.is_whole = false;
             evicted.push(self.head.remove(0).0);
-            self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(forgotten));
+            self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.evict_head(forgotten));
             return;
         }
         self.is_whole = false;
+        self.left_from.get_or_insert(self.messages.first());
+        let question = self.kept_question();
         let mut gone = self.evict_oldest(evicted);
         // Results whose calls have gone, and what else is left of a step, go with it.
         while let Some(next) = self.outlines.get(self.outlines.first()) {
@@ -383,14 +416,14 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         if next.is_some_and(|next| next.kind == Kind::User) {
             evicted.extend(self.question.take().map(|(_, message, _)| message));
         }
-        if self.bounds.rule.accounting == Accounting::Additive && self.question.is_none() {
-            // A system message behind others is part of their turn.
+        if self.bounds.rule.accounting == Accounting::Additive {
+            // A system message behind others is part of their turn, and no window begins with it.
             while self.outlines.get(self.outlines.first()).is_some_and(|outline| outline.kind == Kind::System) {
                 self.evict_oldest(evicted);
             }
         }
-        let first = self.messages.first();
-        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.evict_before(first, forgotten));
+        let (first, kept) = (self.messages.first(), self.kept_question());
+        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.evict_before(first, question, kept, forgotten));
         if self.first_user.is_some_and(|user| user < first) {
             self.find_first_user(forgotten);
         }
@@ -498,7 +531,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     /// Takes out all messages; the next one gets the position `first`. Ledgers stay, but for the head.
     pub fn take_messages(&mut self, first: u64, forgotten: &mut Vec<P>) -> Vec<M> {
         self.generation += 1;
-        (self.first_user, self.is_whole) = (None, true);
+        (self.first_user, self.is_whole, self.left_from) = (None, true, None);
         self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(forgotten));
         self.outlines.take(first);
         let head = std::mem::take(&mut self.head).into_iter().map(|(message, _)| message);
@@ -507,21 +540,90 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     }
 
     /// Replaces all messages. The first one behind the head gets the position `first`, unless the head is longer than that.
-    /// Ledgers stay: what was counted of other messages must have been forgotten. Hands back what leaves: the messages that
-    /// there were, and those that a bounded history has no room for.
+    /// Ledgers stay: what was counted of other messages must have been forgotten. Sums of cuts that stay begin anew. Hands
+    /// back what leaves: the messages that there were, and those that a bounded history has no room for.
     pub fn replace(&mut self, messages: Vec<(M, Outline)>, first: u64, forgotten: &mut Vec<P>) -> (Vec<M>, Vec<M>) {
         let had_users = self.first_user.is_some();
         let head = messages.iter().take_while(|(_, outline)| outline.kind == Kind::System).count() as u64;
         let head = if self.bounds.rule.accounting == Accounting::Joined { 0 } else { head };
         let before = self.take_messages(first.saturating_sub(head), forgotten);
+        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_origin());
         if first < head {
             self.forget_all(forgotten);
+        }
+        if self.asks_for_users() {
+            // Known beforehand: starts that are counted behind it stay.
+            let user = messages.iter().position(|(_, outline)| outline.kind == Kind::User);
+            self.first_user = user.map(|index| self.messages.end() + index as u64);
         }
         let evicted = self.push(messages.into_iter(), forgotten);
         if had_users != self.first_user.is_some() {
             self.forget_all(forgotten);
         }
         (before, evicted)
+    }
+
+    /// Where the messages stand; with what has left under `policy`.
+    #[must_use]
+    pub fn standing(&self, policy: &K) -> Standing {
+        Standing {
+            head: self.head.len(),
+            question: self.kept_question(),
+            first: self.messages.first(),
+            is_whole: self.is_whole,
+            left_from: self.left_from,
+            evicted: self.ledger(policy).and_then(Ledger::evicted),
+        }
+    }
+
+    /// Replaces all messages with those of a history that stood so, and what was counted with what has left there.
+    /// Hands back what was there.
+    ///
+    /// # Errors
+    /// The messages, if they cannot have stood so.
+    pub fn restore(
+        &mut self,
+        mut messages: Vec<(M, Outline)>,
+        standing: Standing,
+        policy: &K,
+    ) -> Result<Restored<M, K, P>, Vec<(M, Outline)>>
+    where
+        K: Clone,
+    {
+        let Standing { head, question, first, is_whole, left_from, evicted } = standing;
+        let kept = usize::from(question.is_some());
+        let is_known = |place: Option<u64>| place.is_none_or(|place| place < first);
+        let is_sound = messages.len() >= head + kept
+            && (self.bounds.rule.accounting == Accounting::Additive || head + kept == 0)
+            && first < u64::MAX / 2
+            && is_known(question)
+            && is_known(left_from)
+            && left_from.is_none_or(|_| !is_whole)
+            && messages[..head].iter().all(|(_, outline)| outline.kind == Kind::System)
+            && evicted.is_none_or(|evicted| evicted >= 0);
+        if !is_sound {
+            return Err(messages);
+        }
+        let mut forgotten = Vec::new();
+        let ledgers = self.take_ledgers();
+        let before = self.take_messages(first, &mut forgotten);
+        let others = messages.split_off(head + kept);
+        if let Some(position) = question {
+            self.question = messages.pop().map(|(message, outline)| (position, message, outline));
+        }
+        self.head = messages;
+        for (message, outline) in others {
+            self.outlines.push(outline);
+            self.messages.push(message);
+        }
+        (self.is_whole, self.left_from) = (is_whole, left_from);
+        self.find_first_user(&mut forgotten);
+        if let Some(evicted) = evicted {
+            let mut ledger = Ledger::default();
+            ledger.set_origin(evicted);
+            self.ledgers.push((policy.clone(), ledger));
+        }
+        Ok((before, ledgers))
     }
 
     /// Takes out all ledgers.
@@ -536,6 +638,14 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.ledgers.iter_mut().map(|(_, ledger)| ledger)
     }
 
+    /// Forgets every count, but not what has left.
+    pub fn forget_counts(&mut self) -> Vec<P> {
+        let mut forgotten = Vec::new();
+        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(&mut forgotten));
+        self.forget_all(&mut forgotten);
+        forgotten
+    }
+
     fn forget_all(&mut self, forgotten: &mut Vec<P>) {
         self.generation += 1;
         self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_all(forgotten));
@@ -545,10 +655,10 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     /// leaves a bounded history for that.
     pub fn set_outlines(&mut self, outlines: Vec<Outline>, forgotten: &mut Vec<P>) -> Vec<M> {
         let first = self.messages.first().saturating_sub((self.len() - self.messages.len()) as u64);
-        let is_whole = self.is_whole;
+        let left = (self.is_whole, self.left_from);
         let messages = self.take_messages(first, forgotten);
         self.forget_all(forgotten);
-        self.is_whole = is_whole;
+        (self.is_whole, self.left_from) = left;
         let messages: Vec<_> = messages.into_iter().zip(outlines).collect();
         self.push(messages.into_iter(), forgotten)
     }
@@ -629,6 +739,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             outlines: self.outlines.clone(),
             first_user: self.first_user,
             is_whole: self.is_whole,
+            left_from: self.left_from,
             ledgers: ledgers.collect(),
             generation: self.generation,
         }

@@ -39,7 +39,8 @@ pub struct Ledger<P> {
     waiting: VecDeque<u64>,
     /// Tokens of each message of the head, which is not among the counted ones, and what is kept beside them.
     head: Vec<(i64, P)>,
-    /// Tokens of what has been evicted since somebody asked for a cut that stays, once all was counted for that.
+    /// Tokens of what has been evicted since somebody asked for a cut that stays, once all was counted for that; without
+    /// those of a question that is kept.
     evicted: Option<i64>,
 }
 
@@ -224,11 +225,16 @@ impl<P> Ledger<P> {
         self.last_sum().wrapping_sub(self.sum_before(position))
     }
 
+    /// Whether a window may begin with the first counted message, and its tokens are known.
+    #[must_use]
+    pub fn knows_first(&self) -> bool {
+        self.starts.front().is_some_and(|start| start.position == self.first)
+    }
+
     /// Whether a window may begin with the first counted message, as far as the ledger knows.
     #[must_use]
     pub fn begins_with_a_start(&self) -> bool {
-        self.starts.front().is_some_and(|start| start.position == self.first)
-            || self.runs.front().is_some_and(|run| run.first == self.first)
+        self.knows_first() || self.runs.front().is_some_and(|run| run.first == self.first)
     }
 
     /// The earliest start whose window, up to the last counted message, has at most `allowance` tokens; starts in long runs
@@ -309,6 +315,15 @@ impl<P> Ledger<P> {
         forgotten.extend(self.head.drain(..).map(|(_, pin)| pin));
     }
 
+    /// Forgets the oldest message of the head, which has left the history for others.
+    pub fn evict_head(&mut self, forgotten: &mut Vec<P>) {
+        if !self.head.is_empty() {
+            let (tokens, pin) = self.head.remove(0);
+            self.evicted = self.evicted.map(|evicted| evicted.saturating_add(tokens));
+            forgotten.push(pin);
+        }
+    }
+
     /// Tokens of all that was ever counted for a cut that stays, evicted messages included.
     #[must_use]
     pub fn tokens_since_origin(&self) -> i64 {
@@ -324,6 +339,11 @@ impl<P> Ledger<P> {
     /// Has cuts that stay counted from the first counted message on, of which so many tokens are evicted.
     pub fn set_origin(&mut self, evicted: i64) {
         self.evicted = Some(evicted);
+    }
+
+    /// Has the next cut that stays begin the sums anew.
+    pub fn forget_origin(&mut self) {
+        self.evicted = None;
     }
 
     /// Counts a question before the counted messages, for the starts that wait for it.
@@ -442,15 +462,36 @@ impl<P> Ledger<P> {
         forgotten.extend(all.carried.map(|carried| carried.pin));
     }
 
-    /// As [`forget_before`](Self::forget_before), for messages that have left the history for others.
-    pub fn evict_before(&mut self, position: u64, forgotten: &mut Vec<P>) {
+    /// As [`forget_before`](Self::forget_before), for messages that have left the history for others. The question at `kept`
+    /// stays, instead of the one at `question`.
+    pub fn evict_before(&mut self, position: u64, question: Option<u64>, kept: Option<u64>, forgotten: &mut Vec<P>) {
+        let [left, stays] = [question, kept].map(|question| question.map_or(0, |question| self.tokens_at(question)));
         let tokens = self.tokens();
-        self.forget_before(position, forgotten);
-        self.evicted = self.evicted.map(|evicted| evicted.saturating_add(tokens - self.tokens()));
+        self.forget_older(position, kept, forgotten);
+        let gone = (tokens - self.tokens()).saturating_add(left - stays);
+        self.evicted = self.evicted.map(|evicted| evicted.saturating_add(gone));
+    }
+
+    /// Tokens of the question at `position`; 0 if it is not counted.
+    fn tokens_at(&self, position: u64) -> i64 {
+        if (self.first..self.end()).contains(&position) {
+            return self.sum_before(position + 1).wrapping_sub(self.sum_before(position));
+        }
+        self.carried().filter(|(carried, _)| *carried == position).map_or(0, |(_, tokens)| tokens)
+    }
+
+    /// Forgets that windows may begin with messages counted so far.
+    pub fn forget_starts(&mut self) {
+        [&mut self.starts, &mut self.hidden].into_iter().for_each(VecDeque::clear);
+        self.waiting.clear();
     }
 
     /// Forgets the messages before `position`, and hands back what was kept beside them.
     pub fn forget_before(&mut self, position: u64, forgotten: &mut Vec<P>) {
+        self.forget_older(position, None, forgotten);
+    }
+
+    fn forget_older(&mut self, position: u64, kept: Option<u64>, forgotten: &mut Vec<P>) {
         if position <= self.first {
             return;
         }
@@ -470,7 +511,8 @@ impl<P> Ledger<P> {
             self.base = counted.sum;
         }
         drop_while(&mut self.waiting, |&start| start < position);
-        if self.counted.is_empty() || self.questions.front() == Some(&self.first) {
+        let is_kept = kept.is_some() && self.carried().map(|(position, _)| position) == kept;
+        if !is_kept && (self.counted.is_empty() || self.questions.front() == Some(&self.first)) {
             self.forget_carried(forgotten);
         }
         let last_forgotten_is_blank =

@@ -43,13 +43,18 @@ pub struct Limits {
     pub include_system: bool,
     /// From 0 to 1: when something must be left out, the share of the limit to go down to.
     pub retention_ratio: f64,
+    /// Whether all messages are asked for, whatever a window may begin with.
+    pub all: bool,
 }
 
 impl Limits {
+    /// All messages.
+    pub const ALL: Self = Self { all: true, ..Self::of(i64::MAX) };
+
     /// A window of at most `allowance` tokens, with nothing beside it.
     #[must_use]
-    pub fn of(allowance: i64) -> Self {
-        Self { token_limit: allowance, initial_token_count: 0, include_system: false, retention_ratio: 1.0 }
+    pub const fn of(allowance: i64) -> Self {
+        Self { token_limit: allowance, initial_token_count: 0, include_system: false, retention_ratio: 1.0, all: false }
     }
 
     /// Tokens that the window may have behind a head of `head` tokens; negative if that is too long.

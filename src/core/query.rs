@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! loop {
-//!     match query.next(&mut history) {                    // with the history's lock, if it has one
+//!     match query.next(&mut history, same) {              // with the history's lock, if it has one
 //!         Next::Read(wanted) => query.feed(&counter, read(wanted))?,      // without
 //!         Next::Found(found) => break,
 //!         Next::HeadTooLong(tokens) => ...                // the head alone does not fit
@@ -101,6 +101,8 @@ pub struct Query<K, P> {
     tail: Option<(u64, i64)>,
     /// The words of long runs in which no start fits.
     refused: Vec<u64>,
+    /// Whether the history's first segment was counted as such.
+    is_opened: bool,
     /// What leaves the history's keeping; dropped with the query, when no lock is held.
     forgotten: Vec<P>,
     retired: Vec<(K, Ledger<P>)>,
@@ -149,6 +151,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             starting: Vec::new(),
             tail: None,
             refused: Vec::new(),
+            is_opened: false,
             forgotten: Vec::new(),
             retired: Vec::new(),
         }
@@ -183,8 +186,8 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
     }
 
     /// What the query wants next. Adds to the history's ledger what was counted, unless the history has changed since:
-    /// then the search begins anew.
-    pub fn next<M>(&mut self, history: &mut History<M, K, P>) -> Next {
+    /// then the search begins anew. `same` tells whether two of what is kept beside counts are of one text.
+    pub fn next<M>(&mut self, history: &mut History<M, K, P>, same: impl Fn(&P, &P) -> bool) -> Next {
         if self.generation != history.generation() {
             if self.attempts == ATTEMPTS {
                 return Next::Changing;
@@ -208,7 +211,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                         return next;
                     }
                 }
-                Work::Count(pass) => self.commit(history, *pass),
+                Work::Count(pass) => self.commit(history, *pass, &same),
                 Work::Head(_, counted) => {
                     if let Some(ledger) = history.ledger_to_change(&self.policy) {
                         ledger.extend_head(counted);
@@ -224,6 +227,16 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                     self.generation = history.generation();
                 }
                 Work::Fit(reading, goal) => {
+                    if let (Some(_), Some(changed)) =
+                        (goal.word, changed_run(history.ledger(&self.policy), &reading, &same))
+                        && self.attempts < ATTEMPTS
+                    {
+                        self.attempts += 1;
+                        self.forgotten.extend(reading.pins);
+                        history.forget_changed(&self.policy, changed, changed, &mut self.forgotten);
+                        self.begin(history);
+                        continue;
+                    }
                     self.forgotten.extend(reading.pins);
                     let found = match (goal.found, goal.word) {
                         (Some(fit), _) => fit,
@@ -321,6 +334,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         self.generation = history.generation();
         self.end = history.messages().end();
         self.tail = None;
+        self.is_opened = false;
         self.refused.clear();
     }
 
@@ -356,13 +370,20 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                 self.work = Work::Count(Box::new(Pass::new(Side::Older, first..end, budget)));
                 return None;
             }
-            if history.starting(first) != Starting::No && !ledger.begins_with_a_start() {
+            let may_start = self.limits.all || history.starting(first) != Starting::No;
+            let is_known = if self.limits.all { ledger.knows_first() } else { ledger.begins_with_a_start() };
+            if may_start && !is_known && !self.is_opened {
                 // The history's first message may begin a window whatever its role. It was counted when others stood
                 // before it.
                 let end = ledger.word_after(ledger.word_after(first) + 1) + 1;
                 self.work = Work::Count(Box::new(Pass::new(Side::Older, first..end.min(ledger.end()), i64::MAX)));
+                self.is_opened = true;
                 return None;
             }
+        }
+        if self.limits.all && (self.is_opened || ledger.is_empty()) {
+            let tokens = ledger.tokens().saturating_add(added);
+            return Some(Next::Found(without_head(Fit { start: first, tokens: Some(tokens) })));
         }
         let fit = ledger.earliest_fit(allowance);
         let runs = ledger.runs_that_may_fit(fit.map_or(self.end, |fit| fit.start), allowance);
@@ -394,20 +415,23 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         let ledger = history.ledger(&self.policy)?;
         let head_tokens: i64 = ledger.head().iter().map(|(tokens, _)| tokens).sum();
         let included = self.limits.include_system;
-        // Tokens of what stands before the messages and is not in every window.
-        let before = if included { 0 } else { head_tokens };
+        // No window begins with a head from behind which messages have left.
+        let may_begin = self.limits.all || (!included && !history.has_gap());
         let allowance = self.limits.allowance(if included { head_tokens } else { 0 });
         if allowance < 0 {
             return Some(Next::HeadTooLong(head_tokens));
         }
         let stays = self.limits.retention_ratio < 1.0;
-        if self.count_newer(history, if stays { i64::MAX } else { allowance }) {
+        // What leaves a bounded history uncounted would be missing in the sums of a cut that stays.
+        let is_asked_for = history.ledger(&self.policy).is_some_and(|ledger| ledger.evicted().is_some());
+        let counts_all = stays || (is_asked_for && history.bounds().max_messages.is_some());
+        if self.count_newer(history, if counts_all { i64::MAX } else { allowance }) {
             return None;
         }
         let ledger = history.ledger(&self.policy)?;
         let counts_from = if ledger.is_empty() { self.end } else { ledger.first() };
-        if counts_from > first && (stays || ledger.tokens() <= allowance) {
-            let budget = if stays { i64::MAX } else { allowance - ledger.tokens() };
+        if counts_from > first && (counts_all || ledger.tokens() <= allowance) {
+            let budget = if counts_all { i64::MAX } else { allowance - ledger.tokens() };
             return self.count_older(history, first..counts_from, budget);
         }
         if stays && ledger.evicted().is_none() {
@@ -428,13 +452,16 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         let heads = if included { 0..head } else { 0..0 };
         let with_head = |tokens: i64| Some(tokens.saturating_add(if included { head_tokens } else { 0 }));
         // What must be left out.
-        let total =
-            before.saturating_add(if stays { ledger.tokens_since_origin() } else { kept_tokens + ledger.tokens() });
+        let before = if may_begin || (stays && !included) { head_tokens } else { 0 };
+        let tokens = if stays { ledger.tokens_since_origin() } else { ledger.tokens() };
+        let total = before.saturating_add(kept_tokens).saturating_add(tokens);
         let excess = total.saturating_sub(allowance);
         if is_all && excess <= 0 {
-            let start = self.after_leading_results(history);
+            let start = self.first_of_all(history);
+            let before = if may_begin { head_tokens } else { 0 };
             let tokens = kept_tokens.saturating_add(before).saturating_add(ledger.tokens_from(start));
-            return Some(Next::Found(Found { head: 0..head, question: kept, start, tokens: with_head(tokens) }));
+            let head = if may_begin { 0..head } else { heads };
+            return Some(Next::Found(Found { head, question: kept, start, tokens: with_head(tokens) }));
         }
         let fits = if stays { total - self.limits.left_out(excess, allowance) } else { allowance };
         let with_question = kept_tokens.saturating_add(ledger.tokens());
@@ -443,7 +470,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             return Some(Next::Found(Found { head: heads, question: kept, start: first, tokens }));
         }
         if is_all
-            && !included
+            && may_begin
             && let Some((from, tokens)) = self.start_in_head(history, fits, first == self.end)
         {
             return Some(Next::Found(Found { head: from..head, question: None, start: first, tokens: Some(tokens) }));
@@ -518,15 +545,24 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         })
     }
 
-    /// The first message that is not the result of a call before all messages.
-    fn after_leading_results<M>(&self, history: &History<M, K, P>) -> u64 {
+    /// The first message of the window that has everything: no result of a call that has gone, and under
+    /// [`StartOn::Any`] the history's first message or one that may begin any window.
+    fn first_of_all<M>(&self, history: &History<M, K, P>) -> u64 {
         let first = history.messages().first();
-        let others_lead =
-            history.kept_question().is_some() || (!self.limits.include_system && !history.head().is_empty());
-        if self.rule.start_on == StartOn::Any || others_lead {
+        if self.limits.all {
             return first;
         }
-        (first..self.end).find(|&position| !history.is_result(position)).unwrap_or(self.end)
+        let head_leads = !self.limits.include_system && !history.has_gap() && !history.head().is_empty();
+        let others_lead = history.kept_question().is_some() || head_leads;
+        let is_first = |position| match self.rule.start_on {
+            StartOn::Any => history.is_whole() || history.starting(position) != Starting::No,
+            StartOn::User => !history.is_result(position),
+        };
+        if others_lead {
+            return first;
+        }
+        let last = if self.rule.start_on == StartOn::Any { self.end.saturating_sub(1).max(first) } else { self.end };
+        (first..last).find(|&position| is_first(position)).unwrap_or(last)
     }
 
     /// Where in the head a window of at most `allowance` tokens begins under [`StartOn::Any`], and its tokens. All messages
@@ -549,11 +585,26 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
     }
 
     /// Adds what a pass has counted to the ledger.
-    fn commit<M>(&mut self, history: &mut History<M, K, P>, pass: Pass<P>) {
+    fn commit<M>(&mut self, history: &mut History<M, K, P>, pass: Pass<P>, same: &impl Fn(&P, &P) -> bool) {
         let Pass { side, reading, entries, spare, closed, .. } = pass;
-        self.forgotten.extend(reading.pins.into_iter().chain(spare));
         let (tail, _) = *self.tail.get_or_insert((self.end, 0));
         let Some(ledger) = history.ledger_to_change(&self.policy) else { return };
+        if self.rule.accounting == Accounting::Joined
+            && let Some(changed) = changed_context(ledger, side, &reading, &entries, same)
+        {
+            // What follows a text that is another by now was counted after the one it was.
+            if side == Side::Older {
+                let next = ledger.word_after(changed) + 1;
+                ledger.forget_before(ledger.word_after(next) + 1, &mut self.forgotten);
+            } else {
+                ledger.forget_from(changed, &mut self.forgotten);
+            }
+            self.forgotten.extend(entries.into_iter().map(|entry| entry.pin).chain(reading.pins).chain(spare));
+            self.tail = None;
+            self.generation = history.generation();
+            return;
+        }
+        self.forgotten.extend(reading.pins.into_iter().chain(spare));
         match side {
             Side::Older => {
                 ledger.forget_before(reading.range.end, &mut self.forgotten);
@@ -577,6 +628,38 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         }
         self.generation = history.generation();
     }
+}
+
+/// Where a counted message has another text than when it was counted, if a pass has read it: one after which it counted, or
+/// one that it counted again.
+fn changed_context<P>(
+    ledger: &Ledger<P>,
+    side: Side,
+    reading: &Reading<P>,
+    entries: &[Entry<P>],
+    same: &impl Fn(&P, &P) -> bool,
+) -> Option<u64> {
+    match side {
+        Side::All | Side::AfterWord => None,
+        Side::AfterText => {
+            let last = ledger.end().checked_sub(1)?;
+            let read = reading.pins.front().filter(|_| reading.wants().is_none())?;
+            ledger.pins_since(last).next().filter(|counted| !same(counted, read)).map(|_| last)
+        }
+        Side::Older => {
+            let again = reading.range.end.saturating_sub(ledger.first()) as usize;
+            let counted: Vec<&P> = ledger.pins_since(ledger.first()).take(again).collect();
+            let mut both = (0..reading.range.end).rev().zip(entries.iter().zip(counted.into_iter().rev()));
+            both.find(|(_, (entry, counted))| !same(&entry.pin, counted)).map(|(position, _)| position)
+        }
+    }
+}
+
+/// Where a message of a run has another text than when it was counted.
+fn changed_run<P>(ledger: Option<&Ledger<P>>, run: &Reading<P>, same: &impl Fn(&P, &P) -> bool) -> Option<u64> {
+    let counted = ledger?.pins_since(run.range.start);
+    let mut both = run.range.clone().zip(run.pins.iter().zip(counted));
+    both.find(|(_, (read, counted))| !same(read, counted)).map(|(position, _)| position)
 }
 
 fn without_head(fit: Fit) -> Found {
@@ -838,7 +921,7 @@ mod tests {
     fn search(history: &mut Texts, limits: Limits, counter: &impl Counter) -> Result<Found, i64> {
         let mut query = Query::new((), history.bounds().rule, limits);
         for _ in 0..1_000 {
-            match query.next(history) {
+            match query.next(history, String::eq) {
                 Next::Changing => unreachable!("nobody else changes it"),
                 Next::HeadTooLong(tokens) => return Err(tokens),
                 Next::Found(found) => return Ok(found),
@@ -872,7 +955,13 @@ mod tests {
 
     /// The rule of the design, by looking at every start: the window, or `None` if the head is too long. `gone` are the tokens
     /// evicted since the first call.
-    fn reference(messages: &[(String, Outline)], rule: StartOn, limits: Limits, gone: i64) -> Option<Vec<String>> {
+    fn reference(
+        messages: &[(String, Outline)],
+        rule: StartOn,
+        limits: Limits,
+        gone: i64,
+        is_whole: bool,
+    ) -> Option<Vec<String>> {
         let leading = messages.iter().take_while(|(_, outline)| outline.kind == Kind::System).count();
         let head = if limits.include_system { leading } else { 0 };
         let tokens = |range: std::ops::Range<usize>| messages[range].iter().map(|(text, _)| count(text)).sum::<i64>();
@@ -886,7 +975,7 @@ mod tests {
         let any_user = (head..end).any(|at| kind(at) == Kind::User);
         let carries = |at: usize| rule == StartOn::User && kind(at) == Kind::Assistant && any_user;
         let is_start = |at: usize| match rule {
-            StartOn::Any => at == head || at == end - 1 || messages[at].1.may_start,
+            StartOn::Any => (at == head && is_whole) || at == end - 1 || messages[at].1.may_start,
             StartOn::User if kind(at) == Kind::User => true,
             StartOn::User if kind(at) != Kind::Assistant => false,
             StartOn::User => {
@@ -906,8 +995,11 @@ mod tests {
         };
         let excess = gone + tokens(head..end) - allowance;
         if excess <= 0 {
-            let results = (head..end).take_while(|&at| rule == StartOn::User && kind(at) == Kind::Tool).count();
-            return result(head + results, None);
+            let leads_nothing = |at: &usize| match rule {
+                StartOn::User => kind(*at) == Kind::Tool,
+                StartOn::Any => !is_start(*at),
+            };
+            return result(head + (head..end).take_while(leads_nothing).count(), None);
         }
         let least = limits.left_out(excess, allowance);
         let starts: Vec<usize> = (head..end).filter(|&at| is_start(at)).collect();
@@ -987,6 +1079,9 @@ mod tests {
                 if let Ok(Found { tokens: Some(tokens), .. }) = found {
                     assert_eq!(count(&expected.join(" ")), tokens, "{seed}: {expected:?}");
                 }
+                let texts: Vec<String> = all(&history).into_iter().map(|(text, _)| text).collect();
+                let everything = search(&mut history, Limits::ALL, &Words).map(|found| found.tokens);
+                assert_eq!(everything, Ok(Some(count(&texts.join(" ")))), "{seed}: {texts:?}");
             }
         }
     }
@@ -1006,13 +1101,86 @@ mod tests {
                     token_limit: random.below(most) as i64,
                     initial_token_count: random.below(2) as i64,
                     include_system: random.below(3) > 0,
+                    all: false,
                     // A cut that stays depends on what was evicted.
                     retention_ratio: if bound == 0 { [1.0, 0.7, 0.3, 0.0][random.below(4)] } else { 1.0 },
                 };
-                let expected = reference(&all(&history), rule.start_on, limits, 0);
+                let everything = search(&mut history, Limits::ALL, &Words);
+                let total = all(&history).iter().map(|(text, _)| count(text)).sum();
+                assert_eq!(everything.map(|found| found.tokens), Ok(Some(total)), "{seed}: {:?}", all(&history));
+                let mut messages = all(&history);
+                if history.has_gap() && !limits.include_system {
+                    // A window that began with the head would not be the end of the history.
+                    messages.drain(..history.head().len());
+                }
+                let expected = reference(&messages, rule.start_on, limits, 0, history.is_whole());
                 let found = window(&mut history, limits);
                 assert_eq!(found, expected, "{seed}, {rule:?}, {limits:?}: {:?}", all(&history));
             }
+        }
+    }
+
+    /// Messages are indices into texts that others edit in place.
+    type Edited = History<usize, (), String>;
+
+    /// As whoever keeps such messages asks for all of them: their tokens.
+    fn ask_and_verify(history: &mut Edited, all: &[String], limits: Limits) -> Option<i64> {
+        let mut query = Query::new((), Rule::LLAMA_INDEX, limits);
+        loop {
+            match query.next(history, String::eq) {
+                Next::Changing => query = Query::new((), Rule::LLAMA_INDEX, limits),
+                Next::HeadTooLong(_) => unreachable!("texts have no head"),
+                Next::Read(wanted) => {
+                    let texts = history.wanted(&wanted).into_iter().map(|&message| all[message].clone());
+                    let messages = texts.map(|text| (Content::Joined(text.clone()), text)).collect();
+                    assert!(query.feed(&Words, messages).is_ok());
+                }
+                Next::Found(found) => {
+                    let ledger = history.ledger(&()).filter(|ledger| ledger.first() <= found.start);
+                    let pins = ledger.into_iter().flat_map(|ledger| ledger.pins_since(found.start));
+                    let messages = history.messages().since(found.start).map(|&message| &all[message]);
+                    let pairs = (found.start..).zip(messages.zip(pins)).filter(|(_, (now, pin))| now != pin);
+                    let changed: Vec<u64> = pairs.map(|(position, _)| position).collect();
+                    let (Some(&first), Some(&last)) = (changed.first(), changed.last()) else { return found.tokens };
+                    history.forget_changed(&(), first, last, &mut Vec::new());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn edits_anywhere_are_in_the_counts_once_a_window_has_them() {
+        let long = "\n".repeat(70);
+        let fragments =
+            ["", "", " ", "a", "b ", " c", &long, "word word ", " \n", "one two three four five six seven ", "  e"];
+        for seed in 1..1_000 {
+            let mut random = Random::new(seed);
+            let bounds = history(Rule::LLAMA_INDEX, [0, 0, 3, 6][random.below(4)]).bounds();
+            let mut history = Edited::new(bounds);
+            let (mut all, mut before) = (Vec::new(), String::new());
+            for _ in 0..40 {
+                match random.below(8) {
+                    0..3 => {
+                        let message = (all.len(), outline([Kind::User, Kind::Assistant][random.below(2)], false));
+                        all.push(fragments[random.below(fragments.len())].to_owned());
+                        history.push(std::iter::once(message), &mut Vec::new());
+                    }
+                    3..6 if !all.is_empty() => {
+                        let edited = all.len() - 1 - random.below(all.len().min(6));
+                        // Now and then an edit is taken back.
+                        let text = fragments[random.below(fragments.len())];
+                        let text = if random.below(3) == 0 { before } else { text.to_owned() };
+                        before = std::mem::replace(&mut all[edited], text);
+                    }
+                    _ => {
+                        let allowance = [0, 2, 9, 30][random.below(4)];
+                        ask_and_verify(&mut history, &all, Limits::of(allowance));
+                    }
+                }
+            }
+            let now: Vec<&str> = history.messages().iter().map(|&message| all[message].as_str()).collect();
+            let tokens = ask_and_verify(&mut history, &all, Limits::ALL);
+            assert_eq!(tokens, Some(count(&now.join(" "))), "{seed}: {now:?}");
         }
     }
 
@@ -1104,7 +1272,7 @@ mod tests {
         let mut history = history(Rule::LLAMA_INDEX, 3);
         ["", "", "a b", "c"].iter().for_each(|text| put_text(&mut history, text, true));
         let mut query = Query::new((), Rule::LLAMA_INDEX, Limits::of(100));
-        while let Next::Read(wanted) = query.next(&mut history) {
+        while let Next::Read(wanted) = query.next(&mut history, String::eq) {
             read(&history, &mut query, &wanted, &Words);
             if query.generation() < 4 {
                 put_text(&mut history, "d e f", true); // and what was read may have left
@@ -1122,12 +1290,12 @@ mod tests {
         put_text(&mut history, "b", true);
         let mut query = Query::new((), Rule::LLAMA_INDEX, Limits::of(100));
         let mut asked = 0;
-        while let Next::Read(wanted) = query.next(&mut history) {
+        while let Next::Read(wanted) = query.next(&mut history, String::eq) {
             read(&history, &mut query, &wanted, &Words);
             put_text(&mut history, "c", true);
             asked += 1;
             assert!(asked < 100);
         }
-        assert_eq!(query.next(&mut history), Next::Changing);
+        assert_eq!(query.next(&mut history, String::eq), Next::Changing);
     }
 }

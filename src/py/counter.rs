@@ -1,13 +1,12 @@
 //! `TokenCounter`: text to number of tokens, natively or through a Python callable.
 
-use std::sync::OnceLock;
-
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyList, PyString, PyType};
 use pyo3::{PyTypeInfo, intern};
 
+use super::callable::Callable;
 use super::strings::{to_cow, to_text, type_name};
 use crate::core::count::Counter;
 use crate::core::count::batch::Workers;
@@ -26,9 +25,6 @@ pub fn detach<T: Send>(py: Python<'_>, encoding: &Encoding, work: impl FnOnce() 
     py.detach(work)
 }
 
-/// Tokens that one text may have: far more than any has, and few enough that millions of such texts can be added up.
-const MOST_TOKENS: usize = 1 << 40;
-
 /// Text to number of tokens. See the stub for what Python sees.
 #[pyclass(frozen, module = "chatring._core", weakref)]
 pub struct TokenCounter {
@@ -44,65 +40,6 @@ pub enum Counting {
     Native(&'static Encoding),
     /// By calling Python.
     Callable(Callable),
-}
-
-/// A Python callable from a text to its tokens.
-pub struct Callable {
-    /// What the counter was made from: the callable itself, or a tiktoken encoding.
-    source: Py<PyAny>,
-    function: Py<PyAny>,
-    /// The tokens of the empty text, once they are known.
-    empty: OnceLock<i64>,
-}
-
-impl Callable {
-    fn new(source: &Bound<'_, PyAny>, function: Bound<'_, PyAny>) -> Self {
-        Self { source: source.clone().unbind(), function: function.unbind(), empty: OnceLock::new() }
-    }
-
-    /// The callable as a counter of the core.
-    pub fn bind<'py>(&self, py: Python<'py>) -> BoundCallable<'_, 'py> {
-        BoundCallable { function: self.function.bind(py), empty: &self.empty }
-    }
-}
-
-/// A [`Callable`] that can be called.
-pub struct BoundCallable<'a, 'py> {
-    function: &'a Bound<'py, PyAny>,
-    empty: &'a OnceLock<i64>,
-}
-
-impl Counter for BoundCallable<'_, '_> {
-    type Error = PyErr;
-
-    fn count(&self, text: &str) -> PyResult<i64> {
-        let tokens = self.function.call1((text,))?;
-        if !tokens.hasattr(intern!(tokens.py(), "__len__"))? {
-            return Err(PyTypeError::new_err(format!(
-                "a counter must return something with a length, such as a list of tokens; got {}",
-                type_name(&tokens)
-            )));
-        }
-        let length = tokens.len()?;
-        if length > MOST_TOKENS {
-            return Err(PyValueError::new_err(format!(
-                "a counter returned {length} tokens for one text; more than 2**40 cannot be added up"
-            )));
-        }
-        Ok(length as i64)
-    }
-
-    fn count_empty(&self) -> PyResult<i64> {
-        match self.empty.get() {
-            Some(tokens) => Ok(*tokens),
-            // Not get_or_init: the callable may come back here, from this thread or another.
-            None => self.count("").map(|tokens| *self.empty.get_or_init(|| tokens)),
-        }
-    }
-
-    fn splits_at_spaces(&self) -> bool {
-        false
-    }
 }
 
 impl TokenCounter {
@@ -135,11 +72,12 @@ impl TokenCounter {
     }
 
     fn callable(callable: &Bound<'_, PyAny>) -> PyResult<Self> {
+        refuse_fixed_lengths(callable)?;
         let name = match callable.getattr_opt(intern!(callable.py(), "__qualname__"))? {
             Some(name) if name.is_instance_of::<PyString>() => to_text(name.cast()?)?,
             _ => type_name(callable),
         };
-        let counting = Counting::Callable(Callable::new(callable, callable.clone()));
+        let counting = Counting::Callable(Callable::new(callable, callable.clone(), None));
         Ok(Self { counting, key: identity(callable)?, name })
     }
 
@@ -150,22 +88,51 @@ impl TokenCounter {
         {
             return Ok(Self::native(native));
         }
-        let counting = Counting::Callable(Callable::new(encoding, encode_with_special_tokens(encoding)?));
+        let ordinary = encoding.getattr("encode_ordinary")?;
+        let callable = Callable::new(encoding, encode_with_special_tokens(encoding)?, Some(ordinary));
+        let counting = Counting::Callable(callable);
         Ok(Self { counting, key: (encoding.as_ptr() as usize, 0), name })
     }
 
-    fn count_one(&self, text: &Bound<'_, PyString>) -> PyResult<i64> {
+    fn count_one(&self, text: &Bound<'_, PyString>, special: Special) -> PyResult<i64> {
         let py = text.py();
-        match &self.counting {
-            Counting::Callable(callable) => callable.bind(py).count(&to_text(text)?),
-            Counting::Native(encoding) => {
-                let text = to_text(text)?;
-                if text.len() < DETACH_BYTES {
-                    Ok(encoding.tokens(&text))
-                } else {
-                    Ok(detach(py, encoding, || encoding.tokens(&text)))
-                }
-            }
+        let text = to_text(text)?;
+        match (&self.counting, special) {
+            (Counting::Callable(callable), Special::Token) => callable.bind(py).count(&text),
+            (Counting::Callable(callable), Special::Text) => callable.bind_ordinary(py).count(&text),
+            (Counting::Native(encoding), _) if text.len() < DETACH_BYTES => Ok(special.tokens(encoding, &text)),
+            (Counting::Native(encoding), _) => Ok(detach(py, encoding, || special.tokens(encoding, &text))),
+        }
+    }
+}
+
+/// What a special token of the encoding that is typed in a text counts as.
+#[derive(Clone, Copy)]
+enum Special {
+    /// One token.
+    Token,
+    /// Text like any other.
+    Text,
+}
+
+impl Special {
+    fn tokens(self, encoding: &'static Encoding, text: &str) -> i64 {
+        match self {
+            Self::Token => encoding.tokens(text),
+            Self::Text => encoding.ordinary_tokens(text),
+        }
+    }
+}
+
+impl<'py> FromPyObject<'_, 'py> for Special {
+    type Error = PyErr;
+
+    fn extract(special: Borrowed<'_, 'py, PyAny>) -> PyResult<Self> {
+        let name = special.cast::<PyString>().ok();
+        match name.as_ref().and_then(|name| name.to_str().ok()) {
+            Some("token") => Ok(Self::Token),
+            Some("text") => Ok(Self::Text),
+            _ => Err(PyValueError::new_err(format!("special must be \"token\" or \"text\", got {}", special.repr()?))),
         }
     }
 }
@@ -179,10 +146,7 @@ impl TokenCounter {
             let counter = counter.get();
             let counting = match &counter.counting {
                 Counting::Native(encoding) => Counting::Native(encoding),
-                Counting::Callable(callable) => {
-                    let py = source.py();
-                    Counting::Callable(Callable::new(callable.source.bind(py), callable.function.bind(py).clone()))
-                }
+                Counting::Callable(callable) => Counting::Callable(callable.clone_ref(source.py())),
             };
             return Ok(Self { counting, key: counter.key, name: counter.name.clone() });
         }
@@ -196,8 +160,10 @@ impl TokenCounter {
             return Self::callable(source);
         }
         Err(PyTypeError::new_err(format!(
-            "a counter is an encoding's name, a tiktoken encoding or a callable from str to something with a length; got {}",
-            type_name(source)
+            "a counter is an encoding's name, a tiktoken encoding or a callable from str to its tokens or their number; got {}{}",
+            type_name(source),
+            // A Tokenizer of Hugging Face's, for one.
+            if !source.is_instance_of::<PyString>() && source.hasattr("encode")? { ": give its `encode`" } else { "" }
         )))
     }
 
@@ -222,22 +188,27 @@ impl TokenCounter {
         matches!(self.counting, Counting::Native(_))
     }
 
-    #[pyo3(signature = (text, /))]
-    fn count(&self, text: &Bound<'_, PyString>) -> PyResult<i64> {
-        self.count_one(text)
+    #[pyo3(signature = (text, /, *, special = Special::Token), text_signature = "(text, /, *, special='token')")]
+    fn count(&self, text: &Bound<'_, PyString>, special: Special) -> PyResult<i64> {
+        self.count_one(text, special)
     }
 
-    #[pyo3(signature = (texts, /))]
-    fn count_batch<'py>(&self, py: Python<'py>, texts: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
+    #[pyo3(signature = (texts, /, *, special = Special::Token), text_signature = "(texts, /, *, special='token')")]
+    fn count_batch<'py>(
+        &self,
+        py: Python<'py>,
+        texts: &Bound<'py, PyAny>,
+        special: Special,
+    ) -> PyResult<Bound<'py, PyList>> {
         let texts: Vec<Bound<'py, PyString>> =
             texts.try_iter()?.map(|text| Ok(text?.cast_into::<PyString>()?)).collect::<PyResult<_>>()?;
         let counts: Vec<i64> = match &self.counting {
-            Counting::Callable(_) => texts.iter().map(|text| self.count_one(text)).collect::<PyResult<_>>()?,
+            Counting::Callable(_) => texts.iter().map(|text| self.count_one(text, special)).collect::<PyResult<_>>()?,
             Counting::Native(encoding) => {
                 // With the GIL, so as little as possible: a copy of every text would take a tenth of one core's time.
                 let texts: Vec<_> = texts.iter().map(to_cow).collect::<PyResult<_>>()?;
                 let workers = Workers::for_bytes(texts.iter().map(|text| text.len()).sum());
-                detach(py, encoding, || workers.count(encoding, &texts))
+                detach(py, encoding, || workers.count(&texts, |text| special.tokens(encoding, text)))
             }
         };
         PyList::new(py, counts)
@@ -278,10 +249,7 @@ impl TokenCounter {
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match &self.counting {
             Counting::Native(_) => Ok(()),
-            Counting::Callable(callable) => {
-                visit.call(&callable.source)?;
-                visit.call(&callable.function)
-            }
+            Counting::Callable(callable) => callable.traverse(&visit),
         }
     }
 }
@@ -320,6 +288,29 @@ fn encode_with_special_tokens<'py>(tiktoken: &Bound<'py, PyAny>) -> PyResult<Bou
     let arguments = PyDict::new(py);
     arguments.set_item("allowed_special", "all")?;
     py.import("functools")?.getattr("partial")?.call((tiktoken.getattr("encode")?,), Some(&arguments))
+}
+
+/// Refuses a method of Hugging Face's tokenizers that is set up to pad or to truncate, as files of embedding models have
+/// it. Of others only their counts can tell: see [`Growth`](crate::core::count::growth::Growth).
+fn refuse_fixed_lengths(callable: &Bound<'_, PyAny>) -> PyResult<()> {
+    let py = callable.py();
+    let Some(tokenizer) = callable.getattr_opt(intern!(py, "__self__"))? else { return Ok(()) };
+    if !tokenizer.get_type().module()?.to_string().starts_with("tokenizers") {
+        return Ok(());
+    }
+    for (setting, length, advice) in
+        [("padding", "length", "no_padding"), ("truncation", "max_length", "no_truncation")]
+    {
+        if let Some(Ok(settings)) = tokenizer.getattr_opt(setting)?.map(Bound::cast_into::<PyDict>)
+            && let Some(length) = settings.get_item(length)?
+            && !length.is_none()
+        {
+            return Err(PyValueError::new_err(format!(
+                "this tokenizer's {setting} is set to {length} tokens, whatever the text has; call its {advice}() first"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// What tells callables apart. `object.method` is a new object at each access, so a bound method goes by its object and

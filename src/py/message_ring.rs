@@ -17,7 +17,7 @@ use super::shared_history::{SharedHistory, Slot, Window};
 use super::strings::type_name;
 use super::turns::Turns;
 use crate::core::error::Error;
-use crate::core::history::Bounds;
+use crate::core::history::{Bounds, Standing};
 use crate::core::item::{Kind, Outline};
 use crate::core::policy::{Limits, Rule, StartOn};
 
@@ -33,15 +33,18 @@ pub struct MessageRing {
     history: SharedHistory,
 }
 
-/// What is pickled beside the arguments: [`STATE_VERSION`], the messages, a byte for the outline of each, and what a
-/// subclass added: the attributes of its dict, and those of its slots.
-type State<'py> = (u32, Bound<'py, PyList>, Bound<'py, PyBytes>, Option<Bound<'py, PyDict>>, Bound<'py, PyDict>);
+/// What is pickled beside the arguments: [`STATE_VERSION`], the messages, a byte for the outline of each, where they stand,
+/// and what a subclass added: the attributes of its dict, and those of its slots.
+type State<'py> = (u32, Bound<'py, PyList>, Bound<'py, PyBytes>, Place, Option<Bound<'py, PyDict>>, Bound<'py, PyDict>);
+
+/// The fields of a [`Standing`], in their order.
+type Place = (usize, Option<u64>, u64, bool, Option<u64>, Option<i64>);
 
 /// What `__reduce__` returns: what makes the ring, from which arguments, and its state.
 type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, Bound<'py, PyAny>), Bound<'py, PyAny>);
 
 /// Grows when [`State`] changes, so that a state of another release is refused in words.
-const STATE_VERSION: u32 = 1;
+const STATE_VERSION: u32 = 2;
 
 /// What one call asks for, in place of what the ring has.
 #[derive(Default)]
@@ -64,6 +67,7 @@ impl MessageRing {
                 .include_system
                 .map_or(Ok(self.limits.include_system), |value| boolean(value, "include_system"))?,
             retention_ratio: asked.retention_ratio.map_or(Ok(self.limits.retention_ratio), ratio)?,
+            all: false,
         };
         if limits.initial_token_count > limits.token_limit {
             let (initial, limit) = (limits.initial_token_count, limits.token_limit);
@@ -156,6 +160,7 @@ impl MessageRing {
             initial_token_count: 0,
             include_system: include_system.map_or(Ok(!is_text), |value| boolean(value, "include_system"))?,
             retention_ratio: retention_ratio.map_or(Ok(1.0), ratio)?,
+            all: false,
         };
         check_options(&measure, start_on, &limits)?;
         let rule = Rule {
@@ -367,8 +372,11 @@ impl MessageRing {
     #[pyo3(signature = (*, counter = None))]
     fn token_count<'py>(&self, py: Python<'py>, counter: Option<&Bound<'py, PyAny>>) -> PyResult<i64> {
         let other = self.policy_of(counter)?;
-        let limits = Limits::of(i64::MAX);
-        Ok(self.history.window(py, other.as_ref().unwrap_or(&self.policy), limits, true)?.tokens.unwrap_or_default())
+        Ok(self
+            .history
+            .window(py, other.as_ref().unwrap_or(&self.policy), Limits::ALL, true)?
+            .tokens
+            .unwrap_or_default())
     }
 
     fn recount(&self, py: Python<'_>) -> PyResult<()> {
@@ -450,10 +458,13 @@ impl MessageRing {
 
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<State<'py>> {
         let (py, this) = (slf.py(), slf.get());
+        let (slots, standing) = this.history.standing(py, &this.policy);
         let (messages, outlines): (Vec<_>, Vec<_>) =
-            this.history.slots(py).into_iter().map(|(message, outline)| (message, outline.to_byte())).unzip();
+            slots.into_iter().map(|(message, outline)| (message, outline.to_byte())).unzip();
         let outlines = PyBytes::new(py, &outlines);
-        Ok((STATE_VERSION, PyList::new(py, messages)?, outlines, dict_of(slf)?, slots_of(slf)?))
+        let Standing { head, question, first, is_whole, left_from, evicted } = standing;
+        let place = (head, question, first, is_whole, left_from, evicted);
+        Ok((STATE_VERSION, PyList::new(py, messages)?, outlines, place, dict_of(slf)?, slots_of(slf)?))
     }
 
     // Does not look into the messages: in a cycle they may not have got their own state yet.
@@ -465,7 +476,7 @@ impl MessageRing {
                 "the state of a ring begins with its version, {STATE_VERSION}; this one was made by another release of chatring"
             )));
         }
-        let (_, messages, outlines, attributes, in_slots): State<'_> = state.extract()?;
+        let (_, messages, outlines, place, attributes, in_slots): State<'_> = state.extract()?;
         let outlines: Option<Vec<Outline>> = outlines.as_bytes().iter().map(|&byte| Outline::from_byte(byte)).collect();
         let Some(outlines) = outlines.filter(|outlines| outlines.len() == messages.len()) else {
             return Err(PyValueError::new_err(format!(
@@ -473,9 +484,16 @@ impl MessageRing {
                 messages.len()
             )));
         };
-        add_attributes(slf, attributes.as_ref(), &in_slots)?;
-        let slots = messages.iter().map(Bound::unbind).zip(outlines);
-        slf.get().history.replace(slf.py(), slots.collect())
+        let slots = messages.iter().map(Bound::unbind).zip(outlines).collect();
+        let (head, question, first, is_whole, left_from, evicted) = place;
+        let standing = Standing { head, question, first, is_whole, left_from, evicted };
+        let this = slf.get();
+        if !this.history.restore(slots, standing, &this.policy) {
+            return Err(PyValueError::new_err(format!(
+                "the state of a ring says where its messages stand; {place:?} is damaged"
+            )));
+        }
+        add_attributes(slf, attributes.as_ref(), &in_slots)
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {

@@ -2,6 +2,7 @@
 
 pub mod append;
 mod arguments;
+mod callable;
 pub mod counter;
 mod error;
 pub mod format;

@@ -4,10 +4,10 @@ use std::convert::Infallible;
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
-use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyString, PyTuple};
+use pyo3::types::{PyString, PyTuple};
 
+use super::callable::{MOST_TOKENS, as_integer};
 use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
 use super::format::{self, Format, Reading};
 use super::strings::type_name;
@@ -210,7 +210,10 @@ impl Policy {
                     if is_little { feed(query) } else { detach(py, encoding, || feed(query)) };
                 Ok(())
             }
-            Counting::Callable(callable) => query.feed(&callable.bind(py), messages),
+            Counting::Callable(callable) => match self.measure {
+                Measure::Text => query.feed(&callable.bind(py), messages),
+                _ => query.feed(&callable.bind_ordinary(py), messages),
+            },
         }
     }
 
@@ -237,7 +240,8 @@ impl Policy {
                 };
                 Ok(tokens)
             }
-            (Counting::Callable(callable), _) => content.tokens(&callable.bind(py)),
+            (Counting::Callable(callable), Measure::Text) => content.tokens(&callable.bind(py)),
+            (Counting::Callable(callable), _) => content.tokens(&callable.bind_ordinary(py)),
         }
     }
 
@@ -255,16 +259,16 @@ fn measured(callable: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult
     let tokens = callable.call1((message,))?;
     // A number of thousands of digits has no repr.
     let shown = || tokens.repr().map_or_else(|_| "one that cannot be shown".to_owned(), |repr| repr.to_string());
-    // Integers of other libraries have an __index__; a bool has one too, but is never meant.
-    if tokens.is_instance_of::<PyBool>() || !tokens.get_type().hasattr(intern!(tokens.py(), "__index__"))? {
+    let count = as_integer(&tokens)?;
+    let Some(count) = count else {
         return Err(PyTypeError::new_err(format!(
             "a measure must return a message's tokens as an integer, got {} ({})",
             shown(),
             type_name(&tokens)
         )));
-    }
-    match tokens.extract::<i64>() {
-        Ok(count) if (0..=1 << 40).contains(&count) => Ok(count),
+    };
+    match count.extract::<i64>() {
+        Ok(count @ 0..=MOST_TOKENS) => Ok(count),
         Err(error) if !error.is_instance_of::<PyOverflowError>(tokens.py()) => Err(error),
         _ => Err(PyValueError::new_err(format!(
             "a measure must return between 0 and 2**40 tokens for a message, got {}",

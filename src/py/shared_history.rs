@@ -12,12 +12,12 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyList, PyType};
+use pyo3::types::{PyList, PyTuple, PyType};
 
-use super::policy::{Pin, Policy};
+use super::policy::{Measure, Pin, Policy};
 use super::turns::Turns;
 use crate::core::error::Error;
-use crate::core::history::{Bounds, History};
+use crate::core::history::{Bounds, History, Standing};
 use crate::core::item::{Kind, Outline};
 use crate::core::ledger::Ledger;
 use crate::core::policy::{Accounting, Limits};
@@ -114,7 +114,7 @@ impl SharedHistory {
             for ((message, outline), (pin, counted)) in
                 behind.iter().skip((start - first - missing) as usize).zip(counted)
             {
-                if outline != counted || !run.policy.still_has(message.bind(py), pin.bind(py))? {
+                if outline != counted || !run.has(message.bind(py), pin.bind(py))? {
                     break;
                 }
                 same += 1;
@@ -197,9 +197,17 @@ impl SharedHistory {
         Ok(messages.into_iter().map(|message| message.clone_ref(py)).collect())
     }
 
-    /// All messages, oldest first, and what the rules know of each.
-    pub fn slots(&self, py: Python<'_>) -> Vec<Slot> {
-        self.lock().all().map(|(message, outline)| (message.clone_ref(py), outline)).collect()
+    /// All messages, oldest first, and what the rules know of each; and where they stand under `policy`.
+    pub fn standing(&self, py: Python<'_>, policy: &Arc<Policy>) -> (Vec<Slot>, Standing) {
+        let history = self.lock();
+        let slots = history.all().map(|(message, outline)| (message.clone_ref(py), outline)).collect();
+        (slots, history.standing(policy))
+    }
+
+    /// Replaces all messages with those of a history that stood so; false if they cannot have stood so.
+    pub fn restore(&self, slots: Vec<Slot>, standing: Standing, policy: &Arc<Policy>) -> bool {
+        let replaced = self.lock().restore(slots, standing, policy);
+        replaced.is_ok()
     }
 
     /// The number of messages.
@@ -248,7 +256,8 @@ impl SharedHistory {
         }
         // Counted anew: what was counted before may have changed too, and nobody checks it any more.
         let moment = Self { inner: Mutex::new(self.copied(py)) };
-        drop(moment.lock().take_ledgers());
+        let forgotten = moment.lock().forget_counts();
+        drop(forgotten);
         match moment.search(py, policy, limits, false, None)? {
             Answer::Window(window) => Ok(window),
             _ => Err(PyRuntimeError::new_err("a history that nobody can reach changed during a search")),
@@ -284,7 +293,7 @@ impl SharedHistory {
         let mut turns = Turns::new(py);
         loop {
             let mut history = self.lock();
-            match query.next(&mut history) {
+            match query.next(&mut history, |one, other| is_same(py, one, other)) {
                 Next::Read(wanted) => {
                     let messages: Vec<Py<PyAny>> =
                         history.wanted(&wanted).into_iter().map(|message| message.clone_ref(py)).collect();
@@ -383,6 +392,19 @@ impl SharedHistory {
     }
 }
 
+/// Whether two pins are of one text: the same object, or tuples of the same ones.
+fn is_same(py: Python<'_>, one: &Pin, other: &Pin) -> bool {
+    if one.is(other) {
+        return true;
+    }
+    match (one.bind(py).cast_exact::<PyTuple>(), other.bind(py).cast_exact::<PyTuple>()) {
+        (Ok(one), Ok(other)) if one.len() == other.len() => {
+            one.iter_borrowed().zip(other.iter_borrowed()).all(|(one, other)| one.is(other))
+        }
+        _ => false,
+    }
+}
+
 /// What the messages of a window were counted as.
 #[derive(Default)]
 struct Pins {
@@ -449,7 +471,7 @@ impl Pins {
     }
 }
 
-/// What the messages of a ledger were counted as, and what the rules knew of each.
+/// What the messages of a ledger were counted as, and what the rules knew of each. Under a callable measure, the messages.
 struct Run {
     policy: Arc<Policy>,
     first: u64,
@@ -459,9 +481,19 @@ struct Run {
 impl Run {
     fn of(py: Python<'_>, history: &Inner, policy: &Arc<Policy>, ledger: &Ledger<Pin>) -> Self {
         let first = ledger.first().max(history.messages().first());
-        let pins = ledger.pins_since(first).map(|pin| pin.clone_ref(py));
+        let pins = ledger.pins_since(first).zip(history.messages().since(first));
+        let is_callable = matches!(policy.measure, Measure::Callable(_));
+        let pins = pins.map(|(pin, message)| if is_callable { message } else { pin }.clone_ref(py));
         let messages = pins.zip(history.outlines().since(first).copied()).collect();
         Self { policy: Arc::clone(policy), first, messages }
+    }
+
+    /// Whether `message` counts as the one with this pin. What a callable measure says of another one is not known.
+    fn has(&self, message: &Bound<'_, PyAny>, pin: &Bound<'_, PyAny>) -> PyResult<bool> {
+        if matches!(self.policy.measure, Measure::Callable(_)) {
+            return Ok(message.is(pin));
+        }
+        self.policy.still_has(message, pin)
     }
 }
 
@@ -472,7 +504,7 @@ fn missing_before(py: Python<'_>, runs: &[Run], first: u64, slots: &[Slot]) -> P
     let place = (run.first - first) as usize;
     for missing in 0..=place {
         if let Some((message, _)) = slots.get(place - missing)
-            && run.policy.still_has(message.bind(py), pin.bind(py))?
+            && run.has(message.bind(py), pin.bind(py))?
         {
             return Ok(missing as u64);
         }

@@ -283,11 +283,15 @@ class TestWindows:
 
     def test_a_tokenizer_without_tokens(self) -> None:
         for memory_class in BOTH:
-            memory = memory_class(token_limit=10, tokenizer_fn=cast(Any, len))
+            memory = memory_class(token_limit=10, tokenizer_fn=cast(Any, lambda text: None))
             assert memory.get() == []
             memory.put(ChatMessage("a"))
             with pytest.raises(TypeError):
                 memory.get()
+
+    def test_a_tokenizer_that_returns_a_number(self) -> None:
+        memory = ChatMemoryBuffer.from_defaults(conversation(), token_limit=10, tokenizer_fn=cast(Any, len))
+        assert memory.get() == ChatMemoryBuffer.from_defaults(conversation(), token_limit=10, tokenizer_fn=list).get()
 
     def test_token_count(self, cl100k: tiktoken.Encoding) -> None:
         memory = ChatMemoryBuffer(token_limit=1)

@@ -18,9 +18,20 @@ from typing import Any
 import psycopg
 import pytest
 from chatring import MessageRing
-from chatring.stores import Record, Store, StoreError, StoreFullError, StoreTimeoutError, open_store, sql_session
+from chatring.stores import (
+    CounterMismatchError,
+    Record,
+    Store,
+    StoreError,
+    StoreFullError,
+    StoreTimeoutError,
+    open_store,
+    sql_session,
+    sql_statements,
+)
 from chatring.stores.redis import RedisStore
 from chatring.stores.sql import SQLStore
+from chatring.stores.sql_database import Cursor
 from chatring.stores.sql_errors import store_error
 from profiles import slow
 from sqlalchemy import Engine, event
@@ -120,6 +131,17 @@ def test_a_url_is_shown_as_it_is_but_for_its_secrets(url: str, shown: str) -> No
         ("sqlite:///chat.db?timeout=1&timeout=2", "'sqlite:///chat.db?timeout=1&timeout=2' is no URL of SQLite: float"),
         ("sqlite://a:s3cret@/chat.db", "'sqlite://a:***@/chat.db' has a host, which SQLite has not"),
         ("sqlite:///chat.db?synchronous=maybe", "synchronous must be one of OFF, NORMAL, FULL, EXTRA, got 'MAYBE'"),
+        ("postgresql://h/d?prepare_threshold=soon", "prepare_threshold must be none or a number of uses, got 'soon'"),
+        ("postgresql://h/d?prepare_threshold=-1", "prepare_threshold must be none or a number of uses, got '-1'"),
+        ("postgresql://h/d?startup_options=all", "startup_options can only be none, got 'all'"),
+        *(
+            (
+                f"postgresql://a:s3cret@h/d?{name}=1",
+                f"'postgresql://a:***@h/d?{name}=1' is no URL of PostgreSQL: invalid connection option \"{name}\"",
+            )
+            for name in ("row_factory", "cursor_factory", "autocommit", "context", "pool_size", "synchronous")
+        ),
+        ("postgresql://a:s3cret@h:1,i:x/d", "'postgresql://a:***@h:1,i:x/d' is no URL of PostgreSQL: Received non-int"),
     ],
 )
 def test_urls_that_are_refused(url: str, message: str) -> None:
@@ -127,6 +149,80 @@ def test_urls_that_are_refused(url: str, message: str) -> None:
         open_store(url)
     assert str(raised.value).startswith(message)
     assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize("url", [None, 5, Path("chat.db"), b"sqlite://"])
+def test_a_url_that_is_no_text(url: Any) -> None:
+    for opened in (open_store, SQLStore):
+        with pytest.raises(TypeError, match=f"^a store's URL must be a str, got {type(url).__name__}$"):
+            opened(url)
+
+
+def test_a_store_that_could_not_be_made_can_be_shown() -> None:
+    """By tools that show the variables of a traceback."""
+    with pytest.raises(ValueError, match="is no URL of a database") as raised:
+        SQLStore("postgresql://h:port/d")
+    stores = [frame.locals.get("self") for frame in raised.traceback if isinstance(frame.locals.get("self"), SQLStore)]
+    assert [repr(store) for store in stores] == ["SQLStore(...)"]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///chat.db",
+        "sqlite:///./chat.db?synchronous=NORMAL",
+        "sqlite+pysqlite:///chat.db?timeout=3",
+        "sqlite:///file:chat.db?uri=true",
+        "sqlite:///file:chat.db?mode=rwc&uri=true",
+    ],
+)
+def test_a_relative_path_is_that_of_where_the_url_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    # Characters that URLs have a meaning for.
+    here, there = tmp_path / "here %20 ü?#", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    store = open_store(url)
+    assert isinstance(store, SQLStore)
+    monkeypatch.chdir(there)
+    store.append("ada", [ONE])
+    store.close()
+    assert store.all("ada") == [ONE]
+    assert [path.name for path in here.iterdir() if not path.name.startswith("chat.db-")] == ["chat.db"]
+    again = open_store(store.url)
+    assert isinstance(again, SQLStore)
+    assert again.all("ada") == [ONE]
+    assert again.url == store.url
+    assert list(there.iterdir()) == []
+    store.close()
+    again.close()
+
+
+def test_a_relative_path_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ValueError, match="is relative to the current folder, which is gone; use an absolute path"):
+        open_store("sqlite:///chat.db")
+    open_store("sqlite://").close()
+
+
+def test_a_url_of_several_servers(postgres_url: str) -> None:
+    """As libpq takes it."""
+    server = postgres_url.partition("@")[2].partition("/")[0]
+    store = open_store(postgres_url.replace(server, f"127.0.0.1:1,{server}"))
+    store.append("ada", [ONE])
+    assert asyncio.run(length(store)) == 1
+    store.close()
+
+
+async def length(store: Store) -> int:
+    found = await store.alength("ada")
+    await store.aclose()
+    return found
 
 
 def test_nothing_is_opened_before_the_first_call(tmp_path: Path) -> None:
@@ -150,6 +246,7 @@ def test_sqlite_writes_ahead_and_syncs(
     assert connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
     assert connection.execute("PRAGMA synchronous").fetchall() == [(level,)]
     assert connection.execute("PRAGMA busy_timeout").fetchall() == [(10_000,)]
+    assert connection.execute("PRAGMA journal_size_limit").fetchall() == [(8 * 2**20,)]
     store.close()
 
 
@@ -177,6 +274,97 @@ def test_settings_of_a_url_come_after_the_stores(
         "plan_cache_mode": "force_generic_plan",
         **KEEPALIVES,
     }
+    store.close()
+
+
+@pytest.fixture
+def arguments(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What psycopg's connections are opened with."""
+    seen: list[dict[str, Any]] = []
+    for connection in (psycopg.Connection, psycopg.AsyncConnection):
+        connect: Any = connection.connect
+
+        def spy(*arguments: Any, connect: Any = connect, **named: Any) -> Any:
+            seen.append(named)
+            return connect(*arguments, **named)
+
+        monkeypatch.setattr(connection, "connect", spy)
+    monkeypatch.setattr(psycopg, "connect", psycopg.Connection.connect)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("query", "options"),
+    [
+        ("", "-c lock_timeout=10s .* -c tcp_keepalives_count=3"),
+        ("?options=-c%20work_mem%3D8MB", "-c lock_timeout=10s .* -c tcp_keepalives_count=3 -c work_mem=8MB"),
+        ("?startup_options=none", ""),
+        ("?startup_options=none&options=-c%20work_mem%3D8MB", "-c work_mem=8MB"),
+    ],
+)
+def test_what_is_sent_when_connecting(
+    postgres_url: str, arguments: list[dict[str, Any]], query: str, options: str
+) -> None:
+    store = open_store(postgres_url + query)
+    store.append("ada", [ONE])
+    assert asyncio.run(length(store)) == 1
+    assert len(arguments) == 2
+    for named in arguments:
+        assert re.fullmatch(options, named["options"])
+        assert "prepare_threshold" not in named
+    store.close()
+
+
+@pytest.mark.parametrize(("given", "threshold"), [("none", None), ("0", 0), ("7", 7)])
+def test_when_statements_are_prepared(
+    postgres_url: str, arguments: list[dict[str, Any]], given: str, threshold: int | None
+) -> None:
+    store = open_store(f"{postgres_url}?prepare_threshold={given}")
+    for _ in range(10):
+        store.append("ada", [ONE])
+    assert asyncio.run(length(store)) == 10
+    assert [named["prepare_threshold"] for named in arguments] == [threshold] * 2
+    store.close()
+
+
+@pytest.mark.parametrize("name", ["connect", "Connection", "AsyncConnection"])
+def test_instrumentation_that_derives_its_cursors(
+    postgres_url: str, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As opentelemetry-instrumentation-psycopg does."""
+    traced: list[str] = []
+
+    def deriving(connect: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*arguments: Any, **named: Any) -> Any:
+            class Traced(named.pop("cursor_factory")):  # type: ignore[misc]
+                def execute(self, query: Any, *arguments: Any, **named: Any) -> Any:
+                    traced.append(query)
+                    return super().execute(query, *arguments, **named)
+
+            return connect(*arguments, cursor_factory=Traced, **named)
+
+        return wrapped
+
+    if name == "connect":
+        monkeypatch.setattr(psycopg, "connect", deriving(psycopg.connect))
+    else:
+        owner = getattr(psycopg, name)
+        monkeypatch.setattr(owner, "connect", deriving(owner.connect))
+        if name == "Connection":
+            monkeypatch.setattr(psycopg, "connect", owner.connect)
+    store = open_store(postgres_url)
+
+    async def use() -> None:
+        await store.aappend("ada", [ONE])
+        assert await store.awindow("ada", 10) == [ONE]
+        await store.aclose()
+
+    if name == "AsyncConnection":
+        asyncio.run(use())
+    else:
+        store.append("ada", [ONE])
+        assert store.window("ada", 10) == [ONE]
+    assert any("chatring_message" in query for query in traced)
     store.close()
 
 
@@ -224,6 +412,136 @@ def test_a_start_is_found_in_the_index(sqlite_url: str, on_connect: Callable[[Ca
     assert any("USING INDEX sqlite_autoindex_chatring_message_1 (session_id=? AND seq>? AND seq<?)" in d for d in plan)
     assert not any(detail.startswith("SCAN chatring") or "TEMP B-TREE" in detail for detail in plan)
     store.close()
+
+
+def test_the_last_message_is_popped_without_reading_the_session(
+    sqlite_url: str, on_connect: Callable[[Callable[[Any], None]], None]
+) -> None:
+    connections: list[sqlite3.Connection] = []
+    on_connect(connections.append)
+    store = open_store(sqlite_url)
+    steps: list[int] = []
+    for length in (100, 20_000):
+        store.replace("ada", [Record(("user", "assistant")[index % 2], f"{index}") for index in range(length)])
+        (connection,) = connections
+        steps.append(0)
+
+        def step() -> None:
+            steps[-1] += 1
+
+        connection.set_progress_handler(step, 1)
+        store.pop("ada")
+        connection.set_progress_handler(None, 1)
+    # Instructions of SQLite's machine: as many, whatever the length.
+    assert 0 < steps[1] < 1.2 * steps[0]
+    store.close()
+
+
+def test_a_window_while_others_change_the_session(sql_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever another writer does between the two statements of a window, it is that of one moment."""
+    ours, others = open_store(sql_url), open_store(sql_url, counter="o200k_base")
+    blank = Record("user", " ")
+    fetch = Cursor.fetch
+
+    def window_with(change: Callable[[], object]) -> list[Record]:
+        def meanwhile(cursor: Cursor, statement: Any, **values: Any) -> Any:
+            if statement is sql_statements.EXPLAINED_WINDOW:
+                monkeypatch.setattr(Cursor, "fetch", fetch)
+                change()
+            return fetch(cursor, statement, **values)
+
+        monkeypatch.setattr(Cursor, "fetch", meanwhile)
+        try:
+            return ours.window("ada", 100)
+        finally:
+            assert Cursor.fetch is fetch, "the change was not made"
+
+    others.append("ada", [ONE] * 3)
+    assert window_with(lambda: ours.recount("ada")) == [ONE] * 3
+    ours.delete("ada")
+    assert window_with(lambda: ours.append("ada", [ONE])) == [ONE]
+    ours.replace("ada", [blank] * 2)
+    assert window_with(lambda: ours.append("ada", [ONE])) == [blank, blank, ONE]
+    ours.replace("ada", [blank] * 2)
+    with pytest.raises(CounterMismatchError):
+        window_with(lambda: others.recount("ada"))
+    ours.replace("ada", [blank])
+    assert window_with(lambda: ours.delete("ada")) == []
+    ours.replace("ada", [])
+    assert window_with(lambda: None) == []
+    ours.close()
+    others.close()
+
+
+LONG_TEXT = "word " * 4_000
+CHANGES: dict[str, tuple[list[str], Callable[[Store], object]]] = {
+    "append one": (["one"], lambda store: store.append("ada", [Record("user", LONG_TEXT)])),
+    "append two": (["one"], lambda store: store.append("ada", [Record("user", LONG_TEXT), ONE])),
+    "append to a long text": (["one", LONG_TEXT], lambda store: store.append("ada", [ONE])),
+    "append to blanks": (["one", *[" "] * 300], lambda store: store.append("ada", [ONE])),
+    "replace": (["one"], lambda store: store.replace("ada", [Record("user", LONG_TEXT)])),
+    "pop": (["one", "two", LONG_TEXT], lambda store: store.pop("ada", 1)),
+    "recount": (["one", LONG_TEXT], lambda store: store.recount("ada")),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("key", ["ada", "bob"])
+def test_nobody_waits_while_much_is_counted(sql_url: str, name: str, key: str) -> None:
+    """Another writer goes on, also in the same session; what was counted is then counted anew."""
+    impatient = "?timeout=0.1" if sql_url.startswith("sqlite") else "?options=-c%20lock_timeout%3D100ms"
+    other = open_store(sql_url + impatient, counter=str.split, counter_name="words")
+    changes: list[str] = []
+    changing = False
+
+    def count(text: str) -> list[str]:
+        if changing and len(text) >= 300 and not changes:
+            changes.append(text)
+            other.append(key, [Record("user", "meanwhile")])
+        return text.split()
+
+    history, change = CHANGES[name]
+    store = open_store(sql_url, counter=count, counter_name="words")
+    store.append("ada", [Record("user", text) for text in history])
+    changing = True
+    change(store)
+    assert changes != []
+    records = store.all("ada")
+    assert (Record("user", "meanwhile") in records) == (key == "ada" and name != "replace")
+    ring: MessageRing[Record] = MessageRing(counter=str.split)
+    ring.put_messages(records)
+    assert store.token_count("ada") == ring.token_count()
+    for limit in (1, 2, 3, 10, 3_990, 4_000, 4_001, 4_002, 4_010):
+        assert store.window("ada", limit) == ring.get(token_limit=limit)
+    store.close()
+    other.close()
+
+
+def test_a_change_that_others_always_outrun_is_made(sqlite_url: str) -> None:
+    """After a few tries it is counted within the transaction, when nobody else can change the session."""
+    other = open_store(f"{sqlite_url}?timeout=0", counter=str.split, counter_name="words")
+    outrun: list[bool] = []
+    changing = False
+
+    def count(text: str) -> list[str]:
+        if changing and text == LONG_TEXT:
+            try:
+                other.append("ada", [ONE])
+                outrun.append(True)
+            except StoreTimeoutError:
+                outrun.append(False)
+        return text.split()
+
+    store = open_store(sqlite_url, counter=count, counter_name="words")
+    store.append("ada", [ONE, Record("user", LONG_TEXT)])
+    changing = True
+    store.recount("ada")
+    changing = False
+    assert outrun[0] is True
+    assert outrun[-1] is False
+    assert store.length("ada") == 2 + outrun.count(True)
+    store.close()
+    other.close()
 
 
 def messages_of(connection: Any, call: Callable[[], object]) -> list[str]:
@@ -554,6 +872,21 @@ store.close()
 
 def test_a_driver_is_imported_when_it_is_needed() -> None:
     subprocess.run([sys.executable, "-c", IMPORTS], check=True)
+
+
+IMPORTED_WITH_THE_STORE = """
+import sys
+from chatring.stores import open_store
+open_store("postgresql://127.0.0.1:1/nowhere")
+before = set(sys.modules)
+import sqlalchemy.ext.asyncio, sqlalchemy.orm
+assert set(sys.modules) == before, set(sys.modules) - before
+"""
+
+
+def test_the_first_async_call_imports_nothing() -> None:
+    """Other threads that use SQLAlchemy meanwhile would find its modules half there."""
+    subprocess.run([sys.executable, "-c", IMPORTED_WITH_THE_STORE], check=True)
 
 
 WITHOUT_GREENLET = """

@@ -1,7 +1,13 @@
 """What can go wrong with SQLite and PostgreSQL: each is a named error with its cause, and nothing is half written."""
 
 import asyncio
+import os
+import resource
+import socket
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -12,6 +18,7 @@ from typing import Any
 import psycopg
 import pytest
 from chatring import MessageRing
+from chatring.migration.location import open_source
 from chatring.stores import (
     ForeignDataError,
     Record,
@@ -23,7 +30,9 @@ from chatring.stores import (
     StoreUnavailableError,
     open_store,
 )
-from sqlalchemy import Engine, event
+from chatring.stores.sql_errors import store_error
+from chatring.stores.sql_url import lost_connection
+from sqlalchemy import Engine, event, make_url
 
 from stores.servers import PASSWORD, PostgresServer
 
@@ -205,13 +214,133 @@ def test_a_database_that_is_not_there(postgres_server: PostgresServer) -> None:
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/later/chat.db")
-    with pytest.raises(StoreUnavailableError) as raised:
+    with pytest.raises(StoreError) as raised:
         store.append("ada", [ONE])
-    assert_error(raised.value, StoreUnavailableError, sqlite3.OperationalError, "unable to open database file")
+    why = f"cannot be opened, there is no folder '{tmp_path}/later', make it first: unable to open database file"
+    assert_error(raised.value, StoreError, sqlite3.OperationalError, why)
     (tmp_path / "later").mkdir()
     fill(store)
     assert_unchanged(store)
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("file", "why"),
+    [
+        ("folder", "'{}/folder' is a folder"),
+        ("file/chat.db", "'{}/file' is not a folder"),
+        ("gone.db?mode=ro", "it is not there, and cannot be made in '{}'"),
+    ],
+)
+def test_a_path_that_cannot_be_opened(tmp_path: Path, file: str, why: str) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    url = f"sqlite:///file:{tmp_path}/{file}&uri=true" if "?" in file else f"sqlite:///{tmp_path}/{file}"
+    with pytest.raises(StoreError) as raised:
+        open_store(url).append("ada", [ONE])
+    assert_error(raised.value, StoreError, sqlite3.OperationalError, f"cannot be opened, {why.format(tmp_path)}: ")
+
+
+NOT_ALLOWED = """
+import os, sys
+from chatring.stores import Record, StoreError, open_store
+if os.geteuid() == 0:
+    open_store("sqlite://").keys()  # imports the rest, which nobody may not read
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+store = open_store(sys.argv[1])
+for call in (lambda: store.window("ada", 10), lambda: store.append("ada", [Record("user", "one")])):
+    try:
+        call()
+    except StoreError as error:
+        assert type(error) is StoreError, repr(error)
+        print(error)
+"""
+
+
+def test_a_folder_that_nobody_may_write_to() -> None:
+    # Not in pytest's folder, which only its user may enter.
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        url = f"sqlite:///{folder}/chat.db"
+        store = open_store(url)
+        fill(store)
+        store.close()
+        for mode, file, words in (
+            (0o555, 0o666, f"cannot be used, this user may not write to its folder '{folder}', where SQLite keeps a"),
+            (0o777, 0o000, "cannot be opened, this user may not read it"),
+        ):
+            folder.chmod(mode)
+            (folder / "chat.db").chmod(file)
+            command = [sys.executable, "-c", NOT_ALLOWED, url]
+            result = subprocess.run(command, capture_output=True, text=True, check=True)
+            assert [words in line for line in result.stdout.splitlines()] == [True, True], result.stdout
+        folder.chmod(0o700)
+
+
+def test_a_file_that_cannot_be_opened_for_now(sqlite_url: str) -> None:
+    store = open_store(sqlite_url)
+    fill(store)
+    store.close()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    opened = [os.open(os.devnull, os.O_RDONLY)]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (opened[0] + 1, hard))
+    try:
+        with pytest.raises(StoreUnavailableError) as raised:
+            store.keys()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        os.close(opened[0])
+    words = "cannot be read or written now; check the disk and try again: unable to open database file"
+    assert_error(raised.value, StoreUnavailableError, sqlite3.OperationalError, words)
+    assert_unchanged(store)
+    store.close()
+
+
+# A server that accepts connections and says nothing.
+
+
+@pytest.fixture
+def silent_url() -> Iterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"postgresql://ada:{PASSWORD}@127.0.0.1:{server.getsockname()[1]}/d?connect_timeout=2"
+
+
+def test_a_server_that_is_silent(silent_url: str) -> None:
+    store = open_store(silent_url)
+    calls: list[Callable[[], object]] = [lambda: store.append("ada", [ONE]), lambda: asyncio.run(append_once(store))]
+    for call in calls:
+        with pytest.raises(StoreUnavailableError) as raised:
+            call()
+        assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "cannot be reached; check that it")
+
+
+def test_the_command_on_a_server_that_is_silent(silent_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url: Any = make_url(silent_url.partition("?")[0])
+    assert lost_connection(url)["connect_timeout"] == 10
+    monkeypatch.setattr("chatring.stores.sql_url._LOST_CONNECTION", {"connect_timeout": 2})
+    with pytest.raises(StoreUnavailableError, match="connection timeout expired"):
+        open_source(silent_url.partition("?")[0])
+
+
+# A server that takes no changes.
+
+
+def test_a_server_that_is_read_only(postgres_url: str) -> None:
+    writer = open_store(postgres_url)
+    fill(writer)
+    store = open_store(f"{postgres_url}?options=-c%20default_transaction_read_only=on")
+    for read in READS.values():
+        read(store)
+    for change in CHANGES.values():
+        with pytest.raises(StoreUnavailableError) as raised:
+            change(store)
+        words = "takes no changes now: it is a standby, or set to read only: cannot execute"
+        assert_error(raised.value, StoreUnavailableError, psycopg.errors.ReadOnlySqlTransaction, words)
+    assert_unchanged(writer)
+    store.close()
+    writer.close()
 
 
 # A connection that is lost.
@@ -419,7 +548,9 @@ REPORTED = {
     "23514": ForeignDataError,
     "42703": ForeignDataError,
     "42501": StoreError,
-    "25006": StoreError,
+    "25006": StoreUnavailableError,
+    "42P05": StoreError,  # another client's prepared statement, behind a pooler
+    "26000": StoreError,
     "P0001": StoreError,
 }
 
@@ -441,6 +572,64 @@ def test_what_postgresql_reports(postgres_url: str, state: str) -> None:
         connection.execute("DROP TRIGGER report ON chatring_message")
     assert_unchanged(store)
     store.close()
+
+
+@pytest.mark.parametrize("isolation", ["serializable", "repeatable\\ read"])
+def test_writers_under_a_strict_isolation(postgres_url: str, isolation: str) -> None:
+    """Their transactions have another one, and a statement that lost against another writer is run again."""
+    store = open_store(f"{postgres_url}?options=-c%20default_transaction_isolation={isolation.replace(' ', '%20')}")
+    fill(store)
+    errors: list[BaseException] = []
+
+    def write(writer: int) -> None:
+        try:
+            for number in range(20):
+                store.append("ada", [Record("user", f"{writer} {number}")])
+                store.append("ada", [Record("user", f"{writer} {number}\n"), ONE])
+                store.window("ada", 50)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert_unchanged(store, {**SESSIONS, "ada": store.all("ada")})
+    assert store.length("ada") == 4 + 6 * 20 * 3
+    store.close()
+
+
+def test_a_schema_without_tables_does_not_use_anothers(postgres_url: str) -> None:
+    public = open_store(postgres_url)
+    fill(public)
+    with psycopg.connect(postgres_url, autocommit=True) as connection:
+        connection.execute("DROP SCHEMA IF EXISTS two CASCADE")
+        connection.execute("CREATE SCHEMA two")
+        both = open_store(f"{postgres_url}?options=-c%20search_path=two,public")
+        for call in (*READS.values(), *CHANGES.values()):
+            with pytest.raises(
+                StoreError, match="has chatring's tables in schema 'public', but the first schema of its"
+            ):
+                call(both)
+        two = open_store(f"{postgres_url}?options=-c%20search_path=two")
+        two.append("ada", [TWO])
+        assert both.all("ada") == [TWO]
+        assert_unchanged(public)
+        for store in (both, two):
+            store.close()
+        connection.execute("DROP SCHEMA two CASCADE")
+    public.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 has no result codes")
+def test_a_disk_that_is_full_before_a_file_is_opened() -> None:
+    reported: Any = sqlite3.OperationalError("disk I/O error")
+    reported.sqlite_errorname = "SQLITE_IOERR_SHMSIZE"
+    error = store_error(reported, "sqlite:///chat.db")
+    assert type(error) is StoreFullError
+    assert str(error) == "sqlite:///chat.db is full; nothing was stored: disk I/O error"
 
 
 def test_an_error_shows_no_row(postgres_url: str) -> None:
@@ -520,6 +709,8 @@ def error_of(url: str, table: str) -> str:
         "CREATE TABLE chatring_schema (owner text)",
         "CREATE TABLE chatring_schema (version integer)",
         "CREATE TABLE chatring_schema (version text); INSERT INTO chatring_schema VALUES ('one')",
+        "CREATE TABLE chatring_schema (version integer); INSERT INTO chatring_schema VALUES (0)",
+        "CREATE TABLE chatring_schema (version integer); INSERT INTO chatring_schema VALUES (-5)",
     ],
 )
 def test_a_version_that_is_not_ours(sql_url: str, run: Callable[[str], None], script: str) -> None:

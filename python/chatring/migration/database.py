@@ -14,12 +14,15 @@ if TYPE_CHECKING:
 
 def engine_of(url: str) -> Engine:
     """Return an engine for the URL of a `SQLStore`."""
-    from sqlalchemy import create_engine, make_url
+    from sqlalchemy import create_engine
 
-    parsed = make_url(url)
-    if url.startswith("postgres"):
-        parsed = parsed.set(drivername="postgresql+psycopg")
-    return create_engine(parsed.difference_update_query(["synchronous"]), hide_parameters=True)
+    from chatring.stores.sql_url import lost_connection, sqlalchemy_url, without_ours
+
+    parsed = without_ours(sqlalchemy_url(url))
+    if not url.startswith("postgres"):
+        return create_engine(parsed, hide_parameters=True)
+    parsed = parsed.set(drivername="postgresql+psycopg")
+    return create_engine(parsed, connect_args=lost_connection(parsed), hide_parameters=True)
 
 
 @contextmanager

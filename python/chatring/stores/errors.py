@@ -12,9 +12,9 @@ class StoreError(Exception):
 class StoreUnavailableError(StoreError, ConnectionError):
     """The server cannot be reached, or the connection was lost.
 
-    Or it refuses the password, or has no such database, or is moving the session to another server of the cluster: then
-    nothing was done. A change under way when the connection was lost is in the store as a whole or not at all; read the
-    session to know. The next call connects anew.
+    Or it refuses the password, or has no such database; or it takes no changes, as a standby, or is moving the session
+    to another server of the cluster: then nothing was done. A change under way when the connection was lost is in the
+    store as a whole or not at all; read the session to know. The next call connects anew.
     """
 
 

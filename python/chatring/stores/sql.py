@@ -8,15 +8,16 @@ from typing import Any, TypeVar
 
 from chatring._core import _is_blank, _start_among_blank
 from chatring.stores import sql_statements as sql
-from chatring.stores.appended import Appended, depends_on_word
+from chatring.stores.appended import Appended, depends_on_word, load, takes_long
 from chatring.stores.errors import CounterMismatchError
-from chatring.stores.record import Record, check_key, check_records
+from chatring.stores.record import Record, acheck_records, check_key, check_records
 from chatring.stores.sql_database import Access, Cursor, Database
 from chatring.stores.sql_session import Session, check_whole, encoded, records_of
+from chatring.stores.sql_steps import Count, Counting, Run, Steps, UncountedError, ado, do
 from chatring.stores.store import Store, check_limits, place_of
 
 _T = TypeVar("_T")
-_Work = Callable[[Cursor], _T]
+_Change = Callable[[Cursor, Counting], _T]
 
 # Tokens. No session has so many, and sums less this are still numbers of 64 bits.
 _LARGEST_ALLOWANCE = 2**62
@@ -31,12 +32,15 @@ class SQLStore(Store):
 
     Args:
         url: `sqlite:///chat.db` (a file; four slashes for an absolute path), `sqlite://` (in memory), or
-            `postgresql://user:password@host/database`. SQLite takes `?synchronous=NORMAL`: faster, but the last appends
-            before a power cut may be lost.
+            `postgresql://user:password@host/database`. A relative path is bound now, wherever the process goes. SQLite
+            takes `?synchronous=NORMAL`: faster, but the last appends before a power cut may be lost. PostgreSQL takes
+            `?startup_options=none`, which sends no settings when connecting, and `?prepare_threshold=none`, which
+            prepares no statements; a number prepares them after so many uses, also through a pooler.
         counter: as in `Store`.
         counter_name: as in `Store`.
 
     Raises:
+        TypeError: if the URL is not a str.
         ValueError: if the URL is not one of these, or a counter that needs a name has none.
         ModuleNotFoundError: if the database's driver is not installed.
     """
@@ -46,11 +50,13 @@ class SQLStore(Store):
         self._database = Database(url)
 
     def __repr__(self) -> str:
+        if "_database" not in vars(self):  # a tool shows the locals of an __init__ that raised
+            return "SQLStore(...)"
         return f"SQLStore({self.url!r}, counter={self.counter_name!r})"
 
     @property
     def url(self) -> str:
-        """The URL, without its secrets."""
+        """The URL, without its secrets, and with an absolute path."""
         return self._database.url
 
     @property
@@ -60,48 +66,43 @@ class SQLStore(Store):
 
     def append(self, key: str, records: Iterable[Record]) -> None:
         """As in `Store`."""
-        checked = _checked(key, records)
-        appended = Appended.after_word(self.counter, checked)
-        if len(checked) == 1 and self._database.run(*self._append_one(key, checked[0], appended)):
-            return
-        if checked:
-            self._change(self._append(key, checked, appended))
+        self._do(self._append(check_key(key), check_records(records)))
 
     def window(self, key: str, token_limit: int, initial_token_count: int = 0) -> list[Record]:
         """As in `Store`. One statement."""
-        return self._read(self._window(key, token_limit, initial_token_count))
+        return self._do(self._window(key, token_limit, initial_token_count))
 
     def all(self, key: str) -> list[Record]:
         """As in `Store`."""
-        return self._read(self._all(key))
+        return self._do(self._all(key))
 
     def replace(self, key: str, records: Iterable[Record]) -> None:
         """As in `Store`."""
-        self._change(self._replace(key, records))
+        self._do(self._replace(check_key(key), check_records(records)))
 
     def delete(self, key: str) -> bool:
         """As in `Store`."""
-        return self._change(self._delete(key))
+        return self._do(self._delete(key))
 
     def pop(self, key: str, index: int = -1) -> Record:
         """As in `Store`."""
-        return self._change(self._pop(key, index))
+        return self._do(self._pop(key, index))
 
     def keys(self) -> list[str]:
         """As in `Store`."""
-        return self._read(self._keys)
+        return self._do(self._keys())
 
     def length(self, key: str) -> int:
         """As in `Store`."""
-        return self._read(self._length(key))
+        return self._do(self._length(key))
 
     def token_count(self, key: str) -> int:
         """As in `Store`."""
-        return self._read(self._token_count(key))
+        return self._do(self._token_count(key))
 
     def recount(self, key: str) -> None:
         """As in `Store`."""
-        self._change(self._recount(key))
+        self._do(self._recount(key))
 
     def close(self) -> None:
         """As in `Store`. What is in memory is gone."""
@@ -109,48 +110,43 @@ class SQLStore(Store):
 
     async def aappend(self, key: str, records: Iterable[Record]) -> None:
         """As `append`."""
-        checked = _checked(key, records)
-        appended = Appended.after_word(self.counter, checked)
-        if len(checked) == 1 and await self._database.arun(*self._append_one(key, checked[0], appended)):
-            return
-        if checked:
-            await self._achange(self._append(key, checked, appended))
+        await self._ado(self._append(check_key(key), await acheck_records(records)))
 
     async def awindow(self, key: str, token_limit: int, initial_token_count: int = 0) -> list[Record]:
         """As `window`."""
-        return await self._aread(self._window(key, token_limit, initial_token_count))
+        return await self._ado(self._window(key, token_limit, initial_token_count))
 
     async def aall(self, key: str) -> list[Record]:
         """As `all`."""
-        return await self._aread(self._all(key))
+        return await self._ado(self._all(key))
 
     async def areplace(self, key: str, records: Iterable[Record]) -> None:
         """As `replace`."""
-        await self._achange(self._replace(key, records))
+        await self._ado(self._replace(check_key(key), await acheck_records(records)))
 
     async def adelete(self, key: str) -> bool:
         """As `delete`."""
-        return await self._achange(self._delete(key))
+        return await self._ado(self._delete(key))
 
     async def apop(self, key: str, index: int = -1) -> Record:
         """As `pop`."""
-        return await self._achange(self._pop(key, index))
+        return await self._ado(self._pop(key, index))
 
     async def akeys(self) -> list[str]:
         """As `keys`."""
-        return await self._aread(self._keys)
+        return await self._ado(self._keys())
 
     async def alength(self, key: str) -> int:
         """As `length`."""
-        return await self._aread(self._length(key))
+        return await self._ado(self._length(key))
 
     async def atoken_count(self, key: str) -> int:
         """As `token_count`."""
-        return await self._aread(self._token_count(key))
+        return await self._ado(self._token_count(key))
 
     async def arecount(self, key: str) -> None:
         """As `recount`."""
-        await self._achange(self._recount(key))
+        await self._ado(self._recount(key))
 
     async def aclose(self) -> None:
         """Close the connections that async methods opened in this event loop; on SQLite, as `close`.
@@ -159,19 +155,26 @@ class SQLStore(Store):
         """
         await self._database.aclose()
 
-    # What each method does, once it has a connection: the same for sync and async ones.
+    # What each method does: the same for sync and async ones.
 
-    def _append(self, key: str, records: list[Record], measured: Appended) -> _Work[None]:
+    def _append(self, key: str, records: list[Record]) -> Steps[None]:
+        if not records:
+            return
+        measured: Appended = yield Count(
+            takes_long(self.counter, records), lambda: Appended.after_word(self.counter, records)
+        )
+        if len(records) == 1 and (yield self._append_one(key, records[0], measured)):
+            return
         appended = None if depends_on_word(self.counter, records) else measured
 
-        def change(cursor: Cursor) -> None:
+        def change(cursor: Cursor, counting: Counting) -> None:
             session = self._begun(cursor, key)
             self._check_counter(key, session.counter)
-            session.extend(cursor, self.counter, records, appended)
+            session.extend(cursor, counting, records, appended)
 
-        return change
+        yield from self._change(change)
 
-    def _append_one(self, key: str, record: Record, appended: Appended) -> tuple[Access, _Work[bool]]:
+    def _append_one(self, key: str, record: Record, appended: Appended) -> Run:
         """Return the short way to append. It does nothing, and says so, if the session does not end in a word.
 
         PostgreSQL: one round trip instead of five. SQLite: a third less time.
@@ -193,118 +196,138 @@ class SQLStore(Store):
             return bool(counted)
 
         if self._database.dialect == "sqlite":
-            return Access.TRANSACTION, change
-        return Access.STATEMENTS, lambda cursor: bool(cursor.fetch(sql.APPEND_ONE, **values, **columns))
+            return Run(Access.TRANSACTION, change)
+        return Run(Access.STATEMENTS, lambda cursor: bool(cursor.fetch(sql.APPEND_ONE, **values, **columns)))
 
-    def _window(self, key: str, token_limit: int, initial_token_count: int) -> _Work[list[Record]]:
+    def _window(self, key: str, token_limit: int, initial_token_count: int) -> Steps[list[Record]]:
         check_key(key)
         allowance = min(check_limits(token_limit, initial_token_count), _LARGEST_ALLOWANCE)
         values = {"key": key, "counter": self.counter_name, "allowance": allowance}
 
-        def read(cursor: Cursor) -> list[Record]:
+        def read(cursor: Cursor) -> tuple[list[Record], bool]:
             records = records_of(cursor.fetch(sql.WINDOW, **values))
-            if not records:
-                for counter, ends in cursor.fetch(sql.COUNTER_AND_END, key=key):
-                    self._check_counter(key, counter)
-                    check_whole(key, ends)
-                return []
             if not all(_is_blank(record.text) for record in records):
-                return records
-            # No start before the blank messages at the end fits. Whether the first of them is the history's first must
-            # be read with them; read always, it would make every window slower.
-            rows = cursor.fetch(sql.NUMBERED_WINDOW, **values)
-            records = records_of([row[:3] for row in rows])
-            if not all(_is_blank(record.text) for record in records):  # another writer's work
-                return records
-            from_first = bool(rows) and rows[0][3] == 0
-            return records[_start_among_blank(self.counter, records, from_first, allowance) :]
+                return records, False
+            # Why there is nothing; or, as no start before the blank messages at the end fits, whether the first of them
+            # is the history's first. Read always, it would make every window slower. Read again with the messages, as
+            # somebody may have changed the session.
+            rows = cursor.fetch(sql.EXPLAINED_WINDOW, **values)
+            for counter, is_whole, *_ in rows[:1]:
+                self._check_counter(key, counter)
+                check_whole(key, is_whole)
+            rows = [row[2:] for row in rows if row[2] is not None]
+            return records_of([row[:3] for row in rows]), bool(rows) and rows[0][3] == 0
 
-        return read
+        records: list[Record]
+        records, from_first = yield Run(Access.STATEMENTS, read)
+        if not records or not all(_is_blank(record.text) for record in records):
+            return records
+        start = yield Count(
+            takes_long(self.counter, records), lambda: _start_among_blank(self.counter, records, from_first, allowance)
+        )
+        return records[start:]
 
-    def _all(self, key: str) -> _Work[list[Record]]:
+    def _all(self, key: str) -> Steps[list[Record]]:
         check_key(key)
-        return lambda cursor: _all_records(cursor, key)
+        records: list[Record] = yield Run(Access.STATEMENTS, lambda cursor: _all_records(cursor, key))
+        return records
 
-    def _replace(self, key: str, records: Iterable[Record]) -> _Work[None]:
-        checked = _checked(key, records)
-        appended = Appended.after_word(self.counter, checked)
+    def _replace(self, key: str, records: list[Record]) -> Steps[None]:
+        counting = Counting(self.counter)
+        yield Count(takes_long(self.counter, records), lambda: counting.count([], records, True))
 
-        def change(cursor: Cursor) -> None:
+        def change(cursor: Cursor, counting: Counting) -> None:
             session = self._begun(cursor, key)
             session.cut(cursor, 0)
             session.counter = self.counter_name
-            session.extend(cursor, self.counter, checked, appended)
+            session.extend(cursor, counting, records)
 
-        return change
+        yield from self._change(change, counting)
 
-    def _delete(self, key: str) -> _Work[bool]:
+    def _delete(self, key: str) -> Steps[bool]:
         check_key(key)
 
-        def change(cursor: Cursor) -> bool:
+        def change(cursor: Cursor, _: Counting) -> bool:
             session = Session.lock(cursor, key)
             if session is not None:
                 cursor.run(sql.DELETE_MESSAGES, id=session.id, first=0)
                 cursor.run(sql.DELETE_SESSION, id=session.id)
             return session is not None
 
-        return change
+        return (yield from self._change(change))
 
-    def _pop(self, key: str, index: int) -> _Work[Record]:
+    def _pop(self, key: str, index: int) -> Steps[Record]:
         check_key(key)
         index = operator.index(index)
 
-        def change(cursor: Cursor) -> Record:
+        def change(cursor: Cursor, counting: Counting) -> Record:
             session = Session.lock(cursor, key)
             place = place_of(index, session.length if session is not None else 0)
             assert session is not None  # or it would have no place
             self._check_counter(key, session.counter)
             popped, *rest = session.records_from(cursor, place)
             session.cut(cursor, place)
-            session.extend(cursor, self.counter, rest)
+            session.extend(cursor, counting, rest)
             return popped
 
-        return change
+        return (yield from self._change(change))
 
-    def _keys(self, cursor: Cursor) -> list[str]:
-        return [key for (key,) in cursor.fetch(sql.KEYS)]
+    def _keys(self) -> Steps[list[str]]:
+        keys: list[str] = yield Run(Access.STATEMENTS, lambda cursor: [key for (key,) in cursor.fetch(sql.KEYS)])
+        return keys
 
-    def _length(self, key: str) -> _Work[int]:
+    def _length(self, key: str) -> Steps[int]:
         check_key(key)
 
         def read(cursor: Cursor) -> int:
             rows = cursor.fetch(sql.COUNTER_AND_LENGTH, key=key)
             return rows[0][1] if rows else 0
 
-        return read
+        length: int = yield Run(Access.STATEMENTS, read)
+        return length
 
-    def _token_count(self, key: str) -> _Work[int]:
+    def _token_count(self, key: str) -> Steps[int]:
         check_key(key)
 
-        def read(cursor: Cursor) -> int:
-            rows = cursor.fetch(sql.COUNTER_LENGTH_AND_TOKENS, key=key)
-            if not rows:
-                return 0
-            counter, length, tokens = rows[0]
-            self._check_counter(key, counter)
-            if tokens is None and length:  # all messages are blank
-                records = _all_records(cursor, key)
-                tokens = self.counter.count(" ".join(record.text for record in records))
-            return tokens or 0
+        def read(cursor: Cursor) -> tuple[int | None, list[Record]]:
+            for counter, length, tokens in cursor.fetch(sql.COUNTER_LENGTH_AND_TOKENS, key=key):
+                self._check_counter(key, counter)
+                # Without a number, all messages are blank.
+                return tokens, _all_records(cursor, key) if tokens is None and length else []
+            return 0, []
 
-        return read
+        tokens, blank = yield Run(Access.STATEMENTS, read)
+        if blank:
+            tokens = yield Count(takes_long(self.counter, blank), lambda: self._count_joined(blank))
+        return tokens or 0
 
-    def _recount(self, key: str) -> _Work[None]:
+    def _recount(self, key: str) -> Steps[None]:
         check_key(key)
 
-        def change(cursor: Cursor) -> None:
+        def change(cursor: Cursor, counting: Counting) -> None:
             session = Session.lock(cursor, key)
             if session is not None:
                 records = session.records_from(cursor, 0)
+                appended = counting.after([], records, from_first=True)
                 session.cut(cursor, 0)
                 session.counter = self.counter_name
-                session.extend(cursor, self.counter, records)
+                session.extend(cursor, counting, records, appended)
 
-        return change
+        yield from self._change(change)
+
+    def _change(self, change: _Change[_T], counting: Counting | None = None) -> Steps[_T]:
+        """Make a change in a transaction; again, if it finds something to count first."""
+        counting = counting or Counting(self.counter)
+        while True:
+            done = yield Run(Access.TRANSACTION, lambda cursor: change(cursor, counting))
+            if not isinstance(done, UncountedError):
+                result: _T = done
+                return result
+            yield Count(True, done.count)
+
+    def _count_joined(self, records: list[Record]) -> int:
+        load(self.counter)
+        return self.counter.count(" ".join(record.text for record in records))
 
     def _begun(self, cursor: Cursor, key: str) -> Session:
         return Session.begin(cursor, key, self.counter_name)
@@ -316,22 +339,11 @@ class SQLStore(Store):
                 f"open it with that counter, or call recount({key!r})"
             )
 
-    def _read(self, work: _Work[_T]) -> _T:
-        return self._database.run(Access.STATEMENTS, work)
+    def _do(self, steps: Steps[_T]) -> _T:
+        return do(self._database, steps)
 
-    def _change(self, work: _Work[_T]) -> _T:
-        return self._database.run(Access.TRANSACTION, work)
-
-    async def _aread(self, work: _Work[_T]) -> _T:
-        return await self._database.arun(Access.STATEMENTS, work)
-
-    async def _achange(self, work: _Work[_T]) -> _T:
-        return await self._database.arun(Access.TRANSACTION, work)
-
-
-def _checked(key: str, records: Iterable[Record]) -> list[Record]:
-    check_key(key)
-    return check_records(records)
+    async def _ado(self, steps: Steps[_T]) -> _T:
+        return await ado(self._database, steps)
 
 
 def _all_records(cursor: Cursor, key: str) -> list[Record]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sqlite3
 
@@ -17,6 +19,9 @@ from chatring.stores.errors import (
 
 # SQLSTATEs: a key, role or counter's name has a character that the database's encoding has not.
 _ENCODING = ("22021", "22P05")
+# A prepared statement is there already, or is not: a pooler gave the connection to somebody else.
+_PREPARED = ("42P05", "26000")
+_CONFLICT = "40001"
 
 # By SQLSTATE, or its first two characters: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRESQL = {
@@ -26,10 +31,11 @@ _POSTGRESQL = {
     "57P03": StoreUnavailableError,  # still starting
     "57P05": StoreUnavailableError,  # idle for too long
     "25P03": StoreUnavailableError,  # idle in a transaction for too long, and disconnected
+    "25006": StoreUnavailableError,  # a standby, or a server set to read only
     "53300": StoreUnavailableError,  # too many connections
     "28": StoreUnavailableError,  # wrong user or password
     "3D000": StoreUnavailableError,  # no such database
-    "40001": StoreTimeoutError,
+    _CONFLICT: StoreTimeoutError,
     "40P01": StoreTimeoutError,  # deadlock
     "55P03": StoreTimeoutError,  # lock not available
     "57014": StoreTimeoutError,  # canceled, as by statement_timeout
@@ -39,6 +45,7 @@ _POSTGRESQL = {
     "23": ForeignDataError,
     "42": ForeignDataError,
     "42501": StoreError,  # insufficient privilege
+    **dict.fromkeys(_PREPARED, StoreError),
 }
 
 # By the name of the result code: https://www.sqlite.org/rescode.html
@@ -46,6 +53,7 @@ _SQLITE = {
     "SQLITE_BUSY": StoreTimeoutError,
     "SQLITE_LOCKED": StoreTimeoutError,
     "SQLITE_FULL": StoreFullError,
+    "SQLITE_IOERR_SHMSIZE": StoreFullError,  # no room for what it keeps beside the file while that is open
     "SQLITE_IOERR": StoreUnavailableError,
     "SQLITE_CANTOPEN": StoreUnavailableError,
     "SQLITE_NOTADB": ForeignDataError,
@@ -61,6 +69,7 @@ _SQLITE_BY_TEXT = {
     "disk is full": "SQLITE_FULL",
     "disk I/O": "SQLITE_IOERR",
     "unable to open": "SQLITE_CANTOPEN",
+    "readonly": "SQLITE_READONLY",
     "not a database": "SQLITE_NOTADB",
     "malformed": "SQLITE_CORRUPT",
     "constraint": "SQLITE_CONSTRAINT",
@@ -75,30 +84,83 @@ _ADVICE = {
     ForeignDataError: "has tables or rows that were not written by chatring",
     StoreError: "refused",
 }
-
+# How poolers refuse settings at connect: PgBouncer and Neon, RDS Proxy.
+_OPTIONS = re.compile(r"startup parameter|command-line options")
 
 # How libpq passes on what a server said instead of connecting, in whatever language: a severity and two spaces.
 _REFUSED = re.compile(r"failed: \w+:  ")
 
 
-def store_error(error: Exception, url: str) -> StoreError:
+def is_conflict(error: BaseException) -> bool:
+    """Return whether PostgreSQL took a statement back because another transaction was faster: it may be run again."""
+    return getattr(getattr(error, "orig", None) or error, "sqlstate", None) == _CONFLICT
+
+
+def store_error(error: Exception, url: str, file: str | None = None) -> StoreError:
     """Return the error to raise from `error`, of SQLAlchemy or of a driver, which the database at `url` caused.
 
     Args:
         error: the one that was raised.
         url: without secrets.
+        file: of SQLite.
     """
     # SQLAlchemy's own words would add the statement.
     reported = error.orig if isinstance(error, exc.StatementError) and error.orig is not None else error
     kind = _kind(reported)
-    advice = _ADVICE[kind]
-    if getattr(reported, "sqlstate", None) in _ENCODING:
-        advice = "cannot hold a key, role or counter's name in its encoding; make a database with ENCODING 'UTF8'"
-    elif kind is StoreUnavailableError and _is_refused(reported):
-        advice = "refused the connection"
+    state = getattr(reported, "sqlstate", None)
     # Not PostgreSQL's detail, which may be a row.
     words: str = getattr(getattr(reported, "diag", None), "message_primary", None) or str(reported)
+    advice = _ADVICE[kind]
+    if state in _ENCODING:
+        advice = "cannot hold a key, role or counter's name in its encoding; make a database with ENCODING 'UTF8'"
+    elif state in _PREPARED:
+        advice = "is behind a pooler that does not keep prepared statements; add ?prepare_threshold=none to the URL"
+    elif state == "25006":
+        advice = "takes no changes now: it is a standby, or set to read only"
+    elif _OPTIONS.search(words):
+        advice = "is behind a pooler that takes no settings; add ?startup_options=none to the URL"
+    elif kind is StoreUnavailableError and isinstance(reported, sqlite3.Error):
+        advice = "cannot be read or written now; check the disk and try again"
+    elif kind is StoreUnavailableError and _is_refused(reported):
+        advice = "refused the connection"
+    if file is not None and isinstance(reported, sqlite3.Error):
+        code = _sqlite_code(reported)
+        if code.startswith("SQLITE_CANTOPEN") and (why := _why_not_open(file)):
+            kind, advice = StoreError, f"cannot be opened, {why}"
+        elif code.startswith("SQLITE_READONLY") and (why := _why_not_in_folder(os.path.dirname(file))):
+            advice = f"cannot be used, {why}"
     return kind(f"{url} {advice}: {' '.join(words.split())}")
+
+
+def _why_not_open(file: str) -> str | None:
+    """Return why SQLite cannot open a file, if trying again does not help; None if it may."""
+    folder = os.path.dirname(file)
+    try:
+        os.close(os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)))
+    except FileNotFoundError:
+        return f"there is no folder {folder!r}, make it first"
+    except NotADirectoryError:
+        return f"{folder!r} is not a folder"
+    except PermissionError:
+        pass
+    except OSError as error:
+        if error.errno in (errno.EMFILE, errno.ENFILE):
+            return None
+    if os.path.isdir(file):
+        return f"{file!r} is a folder"
+    if why := _why_not_in_folder(folder):
+        return why
+    if not os.path.exists(file):
+        return f"it is not there, and cannot be made in {folder!r}"
+    if not os.access(file, os.R_OK):
+        return "this user may not read it"
+    return None
+
+
+def _why_not_in_folder(folder: str) -> str | None:
+    if os.access(folder, os.W_OK | os.X_OK):
+        return None
+    return f"this user may not write to its folder {folder!r}, where SQLite keeps a log beside the file"
 
 
 def _kind(error: BaseException) -> type[StoreError]:
@@ -107,16 +169,20 @@ def _kind(error: BaseException) -> type[StoreError]:
     if isinstance(error, exc.SQLAlchemyError):
         return StoreError
     if isinstance(error, sqlite3.Error):
-        name = getattr(error, "sqlite_errorname", None) or next(
-            (name for text, name in _SQLITE_BY_TEXT.items() if text in str(error)), ""
-        )
+        name = _sqlite_code(error)
         # Extended codes, such as SQLITE_IOERR_WRITE, begin with the name of the primary one.
         return next((kind for code, kind in _SQLITE.items() if name == code or name.startswith(f"{code}_")), StoreError)
     state = getattr(error, "sqlstate", None)
     if state is None:
         # libpq has no SQLSTATE for a server that is not there, or a connection that broke.
-        return StoreUnavailableError if type(error).__name__ == "OperationalError" else StoreError
+        is_operational = any(base.__name__ == "OperationalError" for base in type(error).__mro__)
+        return StoreUnavailableError if is_operational else StoreError
     return _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2]) or StoreError
+
+
+def _sqlite_code(error: sqlite3.Error) -> str:
+    name: str | None = getattr(error, "sqlite_errorname", None)
+    return name or next((name for text, name in _SQLITE_BY_TEXT.items() if text in str(error)), "")
 
 
 def _is_refused(error: BaseException) -> bool:

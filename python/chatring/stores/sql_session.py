@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from chatring._core import TokenCounter, _is_blank
+from chatring._core import _is_blank
 from chatring.stores import sql_statements as sql
 from chatring.stores.appended import Appended, blanks_at_end
 from chatring.stores.errors import ForeignDataError
 from chatring.stores.record import Record
 from chatring.stores.sql_database import Cursor
+from chatring.stores.sql_steps import Counting
 
 # Records read at first to find the last one that is not blank.
 _FIRST_LOOK_BACK = 4
@@ -68,48 +69,21 @@ class Session:
         self.reach = cursor.fetch(sql.REACH, id=self.id)[0][0]
 
     def extend(
-        self, cursor: Cursor, counter: TokenCounter, records: list[Record], appended: Appended | None = None
+        self, cursor: Cursor, counting: Counting, records: list[Record], appended: Appended | None = None
     ) -> None:
         """Add records to the end, and change the row.
 
         Args:
             cursor: of the transaction.
-            counter: counts them.
+            counting: counts them.
             records: what is added.
             appended: them, measured `Appended.after_word`, if that is the same after any word.
+
+        Raises:
+            UncountedError: if they must be counted before the transaction.
         """
-        earlier: list[Record] = []
-        from_first = self.length == 0
-        if not (from_first or (self.closed and appended is not None)):
-            first = max(self.length - self.blank_tail - 1, 0)
-            from_first = first == 0
-            earlier = self.records_from(cursor, first)
-        if appended is None or earlier or (from_first and not appended.suits_first):
-            appended = Appended.after(counter, earlier, records, from_first)
-        # `before` of the messages that a window may begin with, by place, less those that are hidden.
-        before: dict[int, int] = {}
-        for place, relative in appended.starts:
-            if self.reach is None or self.total + relative >= self.reach:
-                self.reach = before[place] = self.total + relative
-        settled = [
-            {"id": self.id, "seq": self.length + place, "start": start} for place, start in before.items() if place < 0
-        ]
-        if settled:
-            cursor.run_many(sql.SETTLE_START, settled)
         if records:
-            _add_messages(
-                cursor,
-                self.id,
-                seq=list(range(self.length, self.length + len(records))),
-                role=[record.role for record in records],
-                text=[encoded(record.text) for record in records],
-                payload=[record.payload for record in records],
-                total=[self.total + sum_ for sum_ in appended.sums],
-                before=[before.get(place) for place in range(len(records))],
-            )
-            self.length += len(records)
-            self.total += appended.total
-            self.blank_tail, self.closed = appended.blank_tail, appended.closed
+            self._add(cursor, counting, records, appended)
         cursor.run(
             sql.SAVE_SESSION,
             id=self.id,
@@ -120,6 +94,39 @@ class Session:
             blank_tail=self.blank_tail,
             closed=self.closed,
         )
+
+    def _add(self, cursor: Cursor, counting: Counting, records: list[Record], appended: Appended | None) -> None:
+        earlier: list[Record] = []
+        from_first = self.length == 0
+        if not (from_first or (self.closed and appended is not None)):
+            first = max(self.length - self.blank_tail - 1, 0)
+            from_first = first == 0
+            earlier = self.records_from(cursor, first)
+        if appended is None or earlier or (from_first and not appended.suits_first):
+            appended = counting.after(earlier, records, from_first)
+        # `before` of the messages that a window may begin with, by place, less those that are hidden.
+        before: dict[int, int] = {}
+        for place, relative in appended.starts:
+            if self.reach is None or self.total + relative >= self.reach:
+                self.reach = before[place] = self.total + relative
+        settled = [
+            {"id": self.id, "seq": self.length + place, "start": start} for place, start in before.items() if place < 0
+        ]
+        if settled:
+            cursor.run_many(sql.SETTLE_START, settled)
+        _add_messages(
+            cursor,
+            self.id,
+            seq=list(range(self.length, self.length + len(records))),
+            role=[record.role for record in records],
+            text=[encoded(record.text) for record in records],
+            payload=[record.payload for record in records],
+            total=[self.total + sum_ for sum_ in appended.sums],
+            before=[before.get(place) for place in range(len(records))],
+        )
+        self.length += len(records)
+        self.total += appended.total
+        self.blank_tail, self.closed = appended.blank_tail, appended.closed
 
     def _whole(self, records: list[Record], length: int) -> list[Record]:
         check_whole(self.key, len(records) == length)

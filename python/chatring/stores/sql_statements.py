@@ -51,7 +51,25 @@ WINDOW = (
 )
 """The records of a window, oldest first. If no start is known to fit: the last one, or all blank ones at the end."""
 
-NUMBERED_WINDOW = WINDOW.add_columns(message.c.seq)
+_ends = (session.c.length == 0) | (
+    select(message.c.seq)
+    .where(message.c.session_id == session.c.id, message.c.seq == session.c.length - 1)
+    .correlate(session)
+    .exists()
+)
+_is_in_window = (
+    (message.c.session_id == session.c.id)
+    & (session.c.counter == bindparam("counter"))
+    & (message.c.seq >= func.coalesce(_start, _fallback))
+    & (message.c.seq < session.c.length)
+)
+EXPLAINED_WINDOW = (
+    select(session.c.counter, _ends, *_RECORD, message.c.seq)
+    .select_from(session.outerjoin(message, _is_in_window))
+    .where(_KEY)
+    .order_by(message.c.seq)
+)
+"""The counter, whether the last message is there if there must be one, and each record of the window, or NULLs."""
 
 ALL = (
     select(*_RECORD, session.c.length)
@@ -68,14 +86,7 @@ NEWEST = (
 )
 KEYS = select(session.c.key)
 COUNTER_AND_LENGTH = select(session.c.counter, session.c.length).where(_KEY)
-COUNTER_AND_END = select(
-    session.c.counter,
-    (session.c.length == 0)
-    | select(message.c.seq)
-    .where(message.c.session_id == session.c.id, message.c.seq == session.c.length - 1)
-    .correlate(session)
-    .exists(),
-).where(_KEY)
+COUNTER_AND_END = select(session.c.counter, _ends).where(_KEY)
 """The counter, and whether the last message is there, if there must be one."""
 
 COUNTER_LENGTH_AND_TOKENS = (
@@ -83,7 +94,8 @@ COUNTER_LENGTH_AND_TOKENS = (
     .outerjoin(message, (message.c.session_id == session.c.id) & (message.c.seq == 0))
     .where(_KEY)
 )
-REACH = select(func.max(message.c.before)).where(_ID)
+# SQLite uses the index, which has no other rows, only if they are left out.
+REACH = select(func.max(message.c.before)).where(_ID, message.c.before.is_not(None))
 # The row stays locked until the transaction ends. SQLite has locked all of the database when it began.
 LOCK_SESSION = select(*session.c).where(_KEY).with_for_update()
 

@@ -24,9 +24,11 @@ def open_store(url: str, *, counter: Any = "cl100k_base", counter_name: str | No
         counter_name: as in `Store`.
 
     Raises:
+        TypeError: if the URL is not a str.
         ValueError: for any other URL; it is shown without its secrets.
         ModuleNotFoundError: if the database's driver is not installed.
     """
+    check_url(url)
     scheme, separator, _ = url.partition("://")
     match scheme.partition("+")[0] if separator else None:
         case "memory":
@@ -44,6 +46,16 @@ def open_store(url: str, *, counter: Any = "cl100k_base", counter_name: str | No
     raise ValueError(
         f"{without_secrets(url)!r} is no store's URL; one begins with sqlite://, postgresql://, redis:// or memory://"
     )
+
+
+def check_url(url: object) -> None:
+    """Refuse what cannot be a URL, such as the None of an environment variable that is not set.
+
+    Raises:
+        TypeError: if it is not a str.
+    """
+    if not isinstance(url, str):
+        raise TypeError(f"a store's URL must be a str, got {type(url).__name__}")
 
 
 def redacted(url: str, credentials: re.Pattern[str]) -> str:

@@ -7,8 +7,6 @@ use std::thread;
 
 use rayon_core::{ThreadPool, ThreadPoolBuilder};
 
-use super::encoding::Encoding;
-
 /// Bytes of text that are worth a thread: about 50 µs of counting.
 const BYTES_A_THREAD: usize = 16 * 1024;
 
@@ -50,10 +48,10 @@ impl Workers {
         Self(pool)
     }
 
-    /// The tokens of each text. Every thread takes the next texts that nobody has.
+    /// The tokens of each text, which `tokens` counts. Every thread takes the next texts that nobody has.
     #[must_use]
-    pub fn count<T: AsRef<str> + Sync>(self, encoding: &Encoding, texts: &[T]) -> Vec<i64> {
-        let tokens = |text: &T| encoding.tokens(text.as_ref());
+    pub fn count<T: AsRef<str> + Sync>(self, texts: &[T], tokens: impl Fn(&str) -> i64 + Sync) -> Vec<i64> {
+        let tokens = |text: &T| tokens(text.as_ref());
         match self.0 {
             None => texts.iter().map(tokens).collect(),
             Some(pool) => {
@@ -82,7 +80,8 @@ impl Workers {
 
 #[cfg(test)]
 mod tests {
-    use super::{BYTES_A_THREAD, Encoding, Workers};
+    use super::{BYTES_A_THREAD, Workers};
+    use crate::core::count::encoding::Encoding;
 
     #[test]
     fn many_texts_are_counted_as_each_alone() -> Result<(), crate::core::error::Error> {
@@ -90,7 +89,7 @@ mod tests {
         let texts: Vec<String> = (0..2_000).map(|index| format!("message {index} of {}", index % 7)).collect();
         let alone: Vec<i64> = texts.iter().map(|text| encoding.tokens(text)).collect();
         for bytes in [0, 2 * BYTES_A_THREAD, usize::MAX] {
-            assert_eq!(Workers::for_bytes(bytes).count(encoding, &texts), alone);
+            assert_eq!(Workers::for_bytes(bytes).count(&texts, |text| encoding.tokens(text)), alone);
         }
         Ok(())
     }

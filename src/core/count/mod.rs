@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod encoding;
+pub mod growth;
 
 /// A counter: the number of tokens of a text.
 pub trait Counter {

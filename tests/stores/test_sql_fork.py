@@ -1,0 +1,205 @@
+"""Processes that use SQLite and fork: nothing acknowledged is lost, and every child can write, or says why not."""
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from chatring.stores import open_store
+
+PROGRAM = Path(__file__).with_name("fork_program.py")
+KINDS = ("used", "closes", "ends", "daemon", "in_mid_append", "through_multiprocessing", "prefork", "in_an_event_loop")
+# Of each kind; the larger number is that of `make test-kills`.
+RUNS = 50 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 2
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+
+
+def run(kind: str, folder: Path) -> int:
+    """Run the program while this process opens and closes the file, and return how many appends were acknowledged."""
+    # Power cuts are not what this is about, and waiting for the disk would be most of its time.
+    url, log = f"sqlite:///{folder}/chat.db?synchronous=OFF", folder / "log"
+    ended = threading.Event()
+
+    def look() -> None:
+        while not ended.wait(0.01):
+            store = open_store(url)
+            store.length("ada")
+            store.close()  # the last one to close removes the write-ahead log
+
+    looker = threading.Thread(target=look)
+    looker.start()
+    try:
+        command = [sys.executable, str(PROGRAM), url, str(log), kind]
+        # Until the last child has closed the pipe.
+        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    finally:
+        ended.set()
+        looker.join()
+    assert (result.returncode, result.stderr) == (0, "")
+    acknowledged = log.read_text().splitlines()
+    store = open_store(url)
+    assert sorted(record.text for record in store.all("ada")) == sorted(acknowledged)
+    store.close()
+    assert sorted(path.name for path in folder.iterdir()) == ["chat.db", "log"]
+    return len(acknowledged)
+
+
+@pytest.mark.timeout(1_800)
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_is_lost_when_processes_fork(kind: str, tmp_path: Path) -> None:
+    acknowledged = 0
+    for number in range(RUNS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        acknowledged += run(kind, folder)
+    print(f"{kind}: {RUNS} runs, {acknowledged} appends acknowledged, all of them stored")
+    assert acknowledged >= RUNS * 40  # the least that a kind appends
+
+
+# A child that inherits an open connection, as of a fork that nobody announced, or of one within a transaction.
+INHERITS = r"""
+import ctypes, os, sys
+from chatring.stores import Record, Store, StoreError, open_store
+
+how, url = sys.argv[1:]
+ONE = Record("user", "one")
+
+forked = []
+
+def count(text):
+    # With the message before it, which ends in whitespace: within the transaction.
+    if text == "before\n fork now" and not forked:
+        forked.append(True)
+        check(os.fork())
+    return text.split()
+
+def check(child):
+    if child:
+        assert os.waitpid(child, 0)[1] == 0
+        return
+    own = open_store(url, counter=count, counter_name="words")
+    for call in (lambda: store.append("ada", [ONE]), lambda: own.append("ada", [ONE]), lambda: own.length("ada")):
+        try:
+            call()
+        except StoreError as error:
+            assert type(error) is StoreError, error
+            assert f"was in use when process {parent} forked into this one, {os.getpid()}" in str(error), error
+        else:
+            os._exit(3)
+    other = open_store(url + ".other")  # nobody had it open
+    other.append("ada", [ONE])
+    other.close()
+    del other, own
+    if how == "in the counter":
+        return  # goes on with its parent's transaction
+    sys.exit(0)
+
+parent = os.getpid()
+store = open_store(url, counter=count, counter_name="words")
+store.append("ada", [Record("user", "before\n")])
+if how == "from C":
+    check(ctypes.PyDLL(None).fork())
+else:
+    try:
+        store.append("ada", [Record("user", "fork now")])
+    except StoreError as error:
+        assert os.getpid() != parent and "forked into this one" in str(error), error
+        sys.exit(0)
+store.append("ada", [Record("user", "after")])
+store.close()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="ctypes finds fork otherwise elsewhere")
+@pytest.mark.parametrize("how", ["from C", "in the counter"])
+def test_a_child_that_inherits_a_connection_refuses_the_file(how: str, tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/chat.db"
+    result = subprocess.run([sys.executable, "-c", INHERITS, how, url], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stderr) == (0, "")
+    texts = ["before\n", "fork now", "after"] if how == "in the counter" else ["before\n", "after"]
+    store = open_store(url, counter=str.split, counter_name="words")
+    assert [record.text for record in store.all("ada")] == texts
+    store.close()
+
+
+# A transaction that does not end before the fork: the fork goes on after a while, and so does everything else.
+LONG = r"""
+import os, sys, threading
+from chatring.stores import Record, StoreError, open_store, sql_fork
+
+sql_fork._WAIT_SECONDS = 0.2
+counting, forked = threading.Event(), threading.Event()
+
+def count(text):
+    if text == "before\n slow":  # within the transaction
+        counting.set()
+        assert forked.wait(30)
+    return text.split()
+
+store = open_store(sys.argv[1], counter=count, counter_name="words")
+store.append("ada", [Record("user", "before\n")])
+thread = threading.Thread(target=store.append, args=("ada", [Record("user", "slow")]))
+thread.start()
+assert counting.wait(30)
+child = os.fork()
+if child == 0:
+    try:
+        store.length("ada")
+    except StoreError as error:
+        os._exit("was in use when process" not in str(error))
+    os._exit(3)
+forked.set()
+thread.join()
+assert os.waitpid(child, 0)[1] == 0
+assert store.length("ada") == 2
+child = os.fork()  # nothing is open now
+if child == 0:
+    store.append("ada", [Record("user", "child")])
+    store.close()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+assert store.length("ada") == 3
+store.close()
+"""
+
+
+def test_a_fork_does_not_wait_for_ever(sqlite_url: str) -> None:
+    subprocess.run([sys.executable, "-c", LONG, sqlite_url], check=True, timeout=60)
+
+
+# Stores that nobody closed, a fork within a fork's hook, forks of several threads at once, a fork that fails.
+MANY = """
+import gc, os, resource, sys, threading
+from chatring.stores import Record, open_store
+
+def use():
+    open_store(sys.argv[1]).append("ada", [Record("user", "left")])
+
+use()
+gc.collect()
+store = open_store(sys.argv[1])
+failed = []
+
+def fork(number):
+    store.append("ada", [Record("user", "thread")])
+    child = os.fork()
+    if child == 0:
+        store.append("ada", [Record("user", "child")])
+        store.close()
+        os._exit(0)
+    failed.append(os.waitpid(child, 0)[1])
+
+threads = [threading.Thread(target=fork, args=(number,)) for number in range(6)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert failed == [0] * 6, failed
+assert store.length("ada") == 13, store.length("ada")
+store.close()
+"""
+
+
+def test_threads_that_fork_at_once(sqlite_url: str) -> None:
+    subprocess.run([sys.executable, "-c", MANY, sqlite_url], check=True, timeout=60)
