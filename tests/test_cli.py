@@ -24,7 +24,7 @@ from chatring.terminal import amount, duration, headline, one_line, role_of
 from click.testing import CliRunner, Result
 from conftest import AIRLINE
 from reading import read
-from reference import may_start, text_of, tiktoken_count, window_start
+from reference import text_of, tiktoken_count, window_start
 
 Record: TypeAlias = dict[str, Any]
 
@@ -105,17 +105,38 @@ def expected_window(
     initial: int = 0,
     *,
     measure: str = "message",
+    **rule: Any,
 ) -> Record:
-    totals = [tokens_of(messages[index:], encoding, measure) for index in range(len(messages))]
-    start = window_start(totals, [message["role"] for message in messages], limit, initial)
+    """Return what the command must say of a window: LlamaIndex's with the measure text, that of a ring otherwise."""
+    if measure == "text":
+        totals = [tokens_of(messages[index:], encoding, measure) for index in range(len(messages))]
+        head, question, start = 0, None, window_start(totals, [message["role"] for message in messages], limit, initial)
+        rule = {"start_on": None, "include_system": False}
+    else:
+        ring: MessageRing[Record] = MessageRing(limit, encoding.name, **rule)
+        ring.put_messages(messages)
+        window = ring.window(initial_token_count=initial)
+        head, question, start = window.head, window.question, window.start
+    leading = messages[:head] if rule.get("include_system", True) else messages[start - head : start]
+    sent = [*leading, *([] if question is None else [messages[question]]), *messages[start:]]
     return {
         "token_limit": limit,
         "initial_token_count": initial,
         "encoding": encoding.name,
         "measure": measure,
-        "messages": messages[start:],
-        "window": {"start": start, "messages": len(messages) - start, "tokens": totals[start]},
-        "history": {"messages": len(messages), "tokens": totals[0]},
+        "start_on": "user",
+        "include_system": True,
+        "retention_ratio": 1.0,
+        **rule,
+        "messages": sent,
+        "window": {
+            "head": head,
+            "question": question,
+            "start": start,
+            "messages": len(sent),
+            "tokens": tokens_of(sent, encoding, measure),
+        },
+        "history": {"messages": len(messages), "tokens": tokens_of(messages, encoding, measure)},
     }
 
 
@@ -144,14 +165,51 @@ def example() -> list[Record]:
 
 
 class TestWindow:
-    @pytest.mark.parametrize("options", [(), ("--measure", "message"), ("--measure", "text")], ids=" ".join)
-    @pytest.mark.parametrize(("limit", "initial"), [(1, 0), (300, 0), (1500, 0), (3000, 0), (3000, 1500), (100_000, 0)])
+    @pytest.mark.parametrize(
+        ("options", "rule"),
+        [
+            ((), {}),
+            (("--measure", "message"), {}),
+            (("--measure", "text"), {"measure": "text"}),
+            (("--retention-ratio", 0.5), {"retention_ratio": 0.5}),
+            (("--start-on", "none"), {"start_on": None}),
+            (("--start-on", "user", "--no-include-system"), {"include_system": False}),
+            (
+                ("--start-on", "none", "--no-include-system", "--retention-ratio", 0.7),
+                {"start_on": None, "include_system": False, "retention_ratio": 0.7},
+            ),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize(("limit", "initial"), [(240, 0), (1500, 0), (3000, 0), (3000, 1500), (100_000, 0)])
     def test_json_is_the_window_rule(
-        self, limit: int, initial: int, options: tuple[str, ...], example: list[Record], o200k: tiktoken.Encoding
+        self,
+        limit: int,
+        initial: int,
+        options: tuple[object, ...],
+        rule: Record,
+        example: list[Record],
+        o200k: tiktoken.Encoding,
     ) -> None:
         found = record("window", EXAMPLE, "--token-limit", limit, "--initial-token-count", initial, *options)
-        measure = options[1] if options else "message"
-        assert found == expected_window(example, o200k, limit, initial, measure=measure)
+        assert found == expected_window(example, o200k, limit, initial, **rule)
+
+    def test_options_are_refused_with_a_sentence(self, talk: Path, stored: str) -> None:
+        told = 'Error: measure="text" is LlamaIndex\'s rule: it goes with start_on=None, include_system=False and '
+        for option in (("--start-on", "user"), ("--include-system",), ("--retention-ratio", 0.7)):
+            assert refusal("window", talk, "--token-limit", 99, "--measure", "text", *option).startswith(told)
+        assert record("window", talk, "--token-limit", 99, "--measure", "text", "--start-on", "none")
+        assert "retention_ratio must be" in refusal("window", talk, "--token-limit", 99, "--retention-ratio", "nan")
+        told = "Error: --start-on, --retention-ratio: only for files; a store's windows begin as its records say\n"
+        options = ("--start-on", "none", "--retention-ratio", 1)
+        assert refusal("window", stored, "ada", "--token-limit", 99, *options) == told
+
+    @pytest.mark.parametrize("command", ["window", "replay"])
+    def test_a_head_that_is_too_long(self, command: str, talk: Path, o200k: tiktoken.Encoding) -> None:
+        head = tokens_of(TALK[:1], o200k)
+        told = f"Error: the {head} tokens of the system messages and the initial token count of 0 exceed token_limit "
+        assert refusal(command, talk, "--token-limit", head - 1).startswith(f"{told}{head - 1}; ")
+        assert output(command, talk, "--token-limit", head - 1, "--no-include-system")
 
     @pytest.mark.parametrize("choice", [("--encoding", "cl100k_base"), ("--model", "gpt-4")])
     def test_encoding_and_model(
@@ -169,7 +227,7 @@ class TestWindow:
         assert (found["encoding"], found["measure"]) == (ring.counter.name, ring.measure)
 
     def test_messages_one_a_line(self, talk: Path, o200k: tiktoken.Encoding) -> None:
-        shown = output("window", talk, "--token-limit", tokens_of(TALK[1:], o200k))
+        shown = output("window", talk, "--token-limit", tokens_of(TALK[1:], o200k), "--no-include-system")
         rows = cells(shown)
         assert rows[0] == ["index", "role", "tokens", "content"]
         assert rows[1] == ["1", "user", "10", "Is", "there", "any", "Assam", "left?"]
@@ -177,9 +235,26 @@ class TestWindow:
         assert 'stock({"tea": "Assam"})' in shown
         assert "[image_url] This one? 🍵" in shown
 
+    def test_head_and_question_are_marked(self, o200k: tiktoken.Encoding) -> None:
+        talk = TALK[:5]
+        limit = tokens_of([*talk[:2], talk[4]], o200k)
+        rows = cells(output("window", "-", "--token-limit", limit, stdin=lines(talk)))
+        assert rows[0] == ["index", "role", "tokens", "content"]
+        assert [row[:3] for row in rows[1:4]] == [
+            ["0", "head", "system"],
+            ["1", "question", "user"],
+            ["4", "assistant", "12"],
+        ]
+        assert rows[6] == ["window", "3", str(limit), "4"]
+        assert " ".join(rows[-2]) == "start on: user; leading system messages: always in it; retention ratio: 1"
+        options = ("--start-on", "none", "--no-include-system", "--retention-ratio", 0.75)
+        rows = cells(output("window", "-", "--token-limit", limit, *options, stdin=lines(talk)))
+        assert " ".join(rows[-2]) == "start on: none; leading system messages: as others; retention ratio: 0.75"
+
     @pytest.mark.parametrize("measure", ["message", "text"])
     def test_each_message_has_its_own_tokens(self, measure: str, talk: Path, o200k: tiktoken.Encoding) -> None:
         rows = cells(output("window", talk, "--token-limit", 1000, "--measure", measure))[1 : len(TALK) + 1]
+        rows[0] = [cell for cell in rows[0] if cell != "head"]
         assert [row[1] for row in rows] == [message["role"] for message in TALK]
         assert [int(row[2]) for row in rows] == [tokens_of([message], o200k, measure) for message in TALK]
 
@@ -188,22 +263,22 @@ class TestWindow:
         rows = cells(output("window", EXAMPLE, "--token-limit", 3000))
         size = len(found["messages"])
         assert size > 3
-        costs = [int(row[2]) for row in rows[1 : size + 1]]
+        costs = [int(row[3 if row[1] == "head" else 2]) for row in rows[1 : size + 1]]
         history = found["history"]["tokens"]
-        assert rows[-6] == ["window", str(size), f"{sum(costs):,}", str(len(example) - size)]
-        assert rows[-5] == ["left", "out", str(len(example) - size), f"{history - sum(costs):,}"]
-        assert rows[-4] == ["history", str(len(example)), f"{history:,}"]
+        assert rows[-7] == ["window", str(size), f"{sum(costs):,}", str(found["window"]["start"])]
+        assert rows[-6] == ["left", "out", str(len(example) - size), f"{history - sum(costs):,}"]
+        assert rows[-5] == ["history", str(len(example)), f"{history:,}"]
 
     @pytest.mark.parametrize("measure", ["message", "text"])
     def test_summary(self, measure: str, talk: Path, o200k: tiktoken.Encoding) -> None:
         history, window = tokens_of(TALK, o200k, measure), tokens_of(TALK[5:], o200k, measure)
-        options = ("--initial-token-count", 1, "--measure", measure)
+        options = ("--initial-token-count", 1, "--measure", measure, "--no-include-system")
         rows = cells(output("window", talk, "--token-limit", window + 1, *options))
-        assert rows[-6] == ["window", "1", str(window), "5"]
-        assert rows[-5] == ["left", "out", "5", str(history - window)]
-        assert rows[-4] == ["history", "6", str(history)]
+        assert rows[-7] == ["window", "1", str(window), "5"]
+        assert rows[-6] == ["left", "out", "5", str(history - window)]
+        assert rows[-5] == ["history", "6", str(history)]
         limit = f"limit: {window + 1} tokens of o200k_base, of which 1 already spent; measure: {measure}"
-        assert " ".join(rows[-2]) == limit
+        assert " ".join(rows[-3]) == limit
         time = r"time: (\S+ [µm]?s) to count and find, (\S+ [µm]?s) again; encoding loaded in (\S+ [µm]?s)"
         assert (found := re.fullmatch(time, " ".join(rows[-1])))
         assert all(float(duration.split()[0]) > 0 for duration in found.groups())
@@ -219,13 +294,14 @@ class TestWindow:
         assert (result.exit_code, result.stdout) == (2, "")
         assert "'words' is not one of 'message', 'text'" in result.stderr
 
-    def test_last_message_that_does_not_fit(self, talk: Path) -> None:
-        told = "\nthe last message alone exceeds the limit; it is the window all the same\n"
-        assert told in output("window", talk, "--token-limit", 2)
+    def test_smallest_window_that_does_not_fit(self, talk: Path) -> None:
+        told = "\nthe smallest window exceeds the limit; it is the window all the same\n"
+        options = ("--no-include-system", "--token-limit")
+        assert told in output("window", talk, *options, 2)
         # It is the sum with the initial count that must fit.
-        tokens = record("window", talk, "--token-limit", 2)["window"]["tokens"]
-        assert told not in output("window", talk, "--token-limit", tokens)
-        assert told in output("window", talk, "--token-limit", tokens, "--initial-token-count", 1)
+        tokens = record("window", talk, *options, 2)["window"]["tokens"]
+        assert told not in output("window", talk, *options, tokens)
+        assert told in output("window", talk, *options, tokens, "--initial-token-count", 1)
 
     def test_standard_input(self, o200k: tiktoken.Encoding) -> None:
         found = record("window", "-", "--token-limit", 20, stdin=lines(TALK))
@@ -256,7 +332,7 @@ class TestWindow:
     def test_conversation_without_messages(self) -> None:
         found = record("window", "-", "--token-limit", 9, stdin=b'{"messages": []}')
         assert found["messages"] == []
-        assert found["window"] == {"start": 0, "messages": 0, "tokens": 0}
+        assert found["window"] == {"head": 0, "question": None, "start": 0, "messages": 0, "tokens": 0}
         assert found["history"] == {"messages": 0, "tokens": 0}
         assert ["history", "0", "0"] in cells(output("window", "-", "--token-limit", 9, stdin=b'{"messages": []}'))
 
@@ -313,13 +389,14 @@ class TestSeveralConversations:
         for row, number, talk in ((rows[1], 1, TALK), (rows[2], 2, OTHER)):
             expected = expected_window(talk, o200k, 20)
             history, window = expected["history"], expected["window"]
-            numbers = (history["messages"], history["tokens"], window["messages"], window["tokens"], window["start"])
-            assert [int(cell) for cell in row] == [number, *numbers]
+            left_out = history["messages"] - window["messages"]
+            numbers = (history["messages"], history["tokens"], window["messages"], window["tokens"], left_out)
+            assert [int(cell.replace(",", "")) for cell in row] == [number, *numbers]
         assert " ".join(rows[4]) == "limit: 20 tokens of o200k_base; measure: message"
 
     def test_how_many_exceed_the_limit(self, talks: Path) -> None:
-        told = "in 2 conversations the last message alone exceeds the limit; it is the window all the same"
-        assert told in output("window", talks, "--token-limit", 1)
+        told = "in 2 conversations the smallest window exceeds the limit; it is the window all the same"
+        assert told in output("window", talks, "--token-limit", 1, "--no-include-system")
 
     def test_json_has_a_line_for_each(self, talks: Path, o200k: tiktoken.Encoding) -> None:
         expected = [
@@ -347,18 +424,113 @@ class TestSeveralConversations:
 
     def test_recorded_conversations_concatenated(self, airline: list[Record], o200k: tiktoken.Encoding) -> None:
         found = record("window", AIRLINE, "--concatenate", "--token-limit", 3000)
-        start = found["window"]["start"]
-        assert len(airline) == 2658
-        assert found["history"] == {"messages": 2658, "tokens": tokens_of(airline, o200k)}
-        assert found["messages"] == airline[start:]
-        assert found["window"]["tokens"] == tokens_of(airline[start:], o200k) <= 3000
-        longer = max(index for index in range(start) if may_start(str(airline[index]["role"])))
-        assert tokens_of(airline[longer:], o200k) > 3000
+        assert found == expected_window(airline, o200k, 3000)
+        assert found["history"]["messages"] == len(airline) == 2658
+        window = found["window"]
+        assert window["tokens"] <= 3000 < tokens_of(airline[:1] + airline[window["start"] - 10 :], o200k)
 
         rows = cells(output("window", AIRLINE, "--concatenate", "--token-limit", 3000))
         assert ["history", "2,658", f"{found['history']['tokens']:,}"] in rows
-        window = ["window", str(len(found["messages"])), f"{found['window']['tokens']:,}"]
-        assert [*window, f"{start:,}"] in rows
+        totals = ["window", str(len(found["messages"])), f"{window['tokens']:,}", f"{window['start']:,}"]
+        assert totals in rows
+
+
+class TestReplay:
+    def test_table(self, example: list[Record]) -> None:
+        shown = output("replay", EXAMPLE, "--token-limit", 2000, "--token-limit", 3000, "--retention-ratio", 0.7)
+        rows = cells(shown)
+        tokens = MessageRing[Record]().count
+        total = sum(map(tokens, example))
+        assert shown.startswith(f"{EXAMPLE.name}, 88 messages, {total:,} tokens of o200k_base, 39 calls\n")
+        assert [row[0] for row in rows[4:10]] == ["2,000", "sliding", "ratio", "3,000", "sliding", "ratio"]
+        found = {(r["token_limit"], r["window"]): r for r in self.rows("--token-limit", 2000, "--token-limit", 3000)}
+        of = found[3000, "ratio 0.7"]
+        cost, share = f"{of['cost'] / 39:,.0f}", f"{of['cost_of_sliding']:.0%}"
+        cached = f"{of['cached_share']:.0%}"
+        assert rows[9] == [
+            "ratio",
+            "0.7",
+            f"{of['tokens_sent']:,}",
+            cached,
+            cost,
+            share,
+            str(of["cuts"]),
+            "0",
+            "0",
+            "0",
+        ]
+        assert shown.endswith("cost: input tokens at the full price; a cached one is 0.1, from 1,024 tokens on\n")
+
+    def rows(self, *options: object) -> list[Record]:
+        return records("replay", EXAMPLE, "--retention-ratio", 0.7, *options)
+
+    def test_json_has_the_messages_of_each_call(self, example: list[Record], o200k: tiktoken.Encoding) -> None:
+        sliding, of = self.rows("--token-limit", 2000, "--initial-token-count", 100)
+        assert (sliding["retention_ratio"], of["retention_ratio"]) == (None, 0.7)
+        assert of["calls"] == len(of["requests"]) == 39
+        for request in of["requests"]:
+            end = request["answer"]
+            assert example[end]["role"] == "assistant"
+            expected = expected_window(example[:end], o200k, 2000, 100, retention_ratio=0.7)["window"]
+            assert [request[key] for key in ("head", "question", "start")] == [
+                expected[key] for key in ("head", "question", "start")
+            ]
+            assert request["tokens"] == expected["tokens"] + 100
+        assert of["tokens_sent"] == sum(request["tokens"] for request in of["requests"])
+        assert of["tokens_cached"] == sum(request["cached"] for request in of["requests"])
+        assert of["cost"] == pytest.approx(of["tokens_sent"] - 0.9 * of["tokens_cached"], abs=0.1)
+        assert (of["invalid"], of["lost_question"], of["lost_prompt"]) == (0, 0, 0)
+        assert sliding["invalid"] == sum(sliding["invalid_by_reason"].values()) > 0
+        dear = self.rows("--token-limit", 2000, "--cached-price", 0.5, "--write-price", 1.25, "--cache-minimum", 0)[1]
+        assert dear["cost"] == pytest.approx(1.25 * dear["tokens_sent"] - 0.75 * dear["tokens_cached"], abs=0.1)
+        assert dear["tokens_cached"] > self.rows("--token-limit", 2000)[1]["tokens_cached"]
+
+    def test_several_conversations(self, talks: Path) -> None:
+        # The picture on the last message of the first is no call; two calls and one.
+        assert [found["calls"] for found in records("replay", talks, "--token-limit", 999)] == [3] * 4
+        found = records("replay", talks, "--token-limit", 999, "--retention-ratio", 1)[1]
+        assert [(request["conversation"], request["answer"]) for request in found["requests"]] == [
+            (1, 2),
+            (1, 4),
+            (2, 1),
+        ]
+        found = records("replay", talks, "--token-limit", 999, "--conversation", 2)[0]
+        assert [request["answer"] for request in found["requests"]] == [1]
+        found = records("replay", talks, "--token-limit", 999, "--concatenate")[0]
+        assert [request["answer"] for request in found["requests"]] == [2, 4, 7]
+
+    def test_concatenated_they_have_one_prompt(self) -> None:
+        talk = [{"role": "system", "content": "You sell tea."}, *OTHER]
+        other = [{"role": "system", "content": "You sell coffee."}, *OTHER]
+        data = lines([{"messages": talk}, {"messages": talk}, {"messages": other}])
+        found = records("replay", "-", "--token-limit", 999, "--concatenate", stdin=data)[0]
+        assert [request["answer"] for request in found["requests"]] == [2, 4, 7]
+
+    def test_page(self, tmp_path: Path) -> None:
+        path = tmp_path / "page.html"
+        shown = output("replay", EXAMPLE, "--token-limit", 3000, "--html", path)
+        assert shown == output("replay", EXAMPLE, "--token-limit", 3000)
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith("<!DOCTYPE html>\n")
+        assert text.endswith("</html>\n")
+        assert f"<h1>What each model call would have been sent: {EXAMPLE.name}</h1>" in text
+        assert "Lindenkorb" not in text  # of the system prompt
+        told = refusal("replay", EXAMPLE, "--token-limit", 3000, "--html", tmp_path / "no" / "page.html")
+        assert told == f"Error: {tmp_path / 'no' / 'page.html'}: No such file or directory\n"
+
+    def test_refusals(self, talks: Path, stored: str) -> None:
+        options = ("--token-limit", 999)
+        told = "Error: no model call in it: no assistant's message follows a message that is not the system's\n"
+        assert refusal("replay", "-", *options, stdin=lines(TALK[:2])) == told
+        assert refusal("replay", stored, *options).startswith("Error: chatring replay is for files; ")
+        told = "Error: --conversation and --concatenate exclude each other\n"
+        assert refusal("replay", talks, *options, "--conversation", 1, "--concatenate") == told
+        told = "Error: no conversation 3: the file has 2, numbered from 1\n"
+        assert refusal("replay", talks, *options, "--conversation", 3) == told
+        assert refusal("replay", talks, *options, "--write-price", "inf") == "Error: a price must be a finite number\n"
+        assert refusal("replay", "no such file", "--token-limit", 0) == "Error: token_limit must be at least 1, got 0\n"
+        assert "retention_ratio must be" in refusal("replay", talks, *options, "--retention-ratio", "nan")
+        assert run("replay", talks).stderr.endswith("Missing option '--token-limit'.\n")
 
 
 class TestStats:
@@ -783,7 +955,7 @@ class TestProcess:
         done = python("-m", "chatring", "window", talk, "--token-limit", 1000)
         assert (done.returncode, done.stderr) == (0, b"")
         shown = done.stdout.decode()
-        assert shown.startswith("index  role ")
+        assert re.match("index +role ", shown)
         assert "This one? 🍵" in shown
         assert "\x1b" not in shown
 

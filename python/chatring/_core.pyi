@@ -9,6 +9,8 @@ from typing import Any, Generic, Literal, Protocol, SupportsIndex, TypeAlias, Ty
 
 from typing_extensions import disjoint_base
 
+from chatring.window import Window
+
 __all__ = [
     "MessageRing",
     "TokenCounter",
@@ -231,12 +233,27 @@ class MessageRing(Generic[_M]):
         counter: _CounterSource = "o200k_base",
         *,
         measure: Literal["message", "text"] | Callable[[_M], SupportsIndex] = "message",
+        start_on: Literal["user"] | None = ...,
+        include_system: bool = ...,
+        retention_ratio: float = 1.0,
         max_messages: int | None = None,
         format: _Provider | _Format | None = None,  # noqa: A002 (the word for it)
     ) -> MessageRing[_M]: ...
     @property
     def token_limit(self) -> int:
         """Tokens that a window may have."""
+
+    @property
+    def start_on(self) -> Literal["user"] | None:
+        """What a window may begin with."""
+
+    @property
+    def include_system(self) -> bool:
+        """Whether the leading system messages are in every window."""
+
+    @property
+    def retention_ratio(self) -> float:
+        """The share of the limit to go down to, when something must go."""
 
     @property
     def counter(self) -> TokenCounter:
@@ -313,6 +330,18 @@ class MessageRing(Generic[_M]):
             Exception: whatever the counter, the measure, the format or a message's property raises, unchanged. The
                 history stays as it was.
         """
+
+    def window(
+        self,
+        *,
+        initial_token_count: int | None = None,
+        token_limit: int | None = None,
+        counter: _CounterSource | None = None,
+        include_system: bool | None = None,
+        retention_ratio: float | None = None,
+        verify: bool = True,
+    ) -> Window[_M]:
+        """As `get`, with what is known of the window."""
 
     @overload
     def _window(self, allowance: int, counter: TokenCounter, most: None = None, /) -> list[_M]: ...

@@ -1,11 +1,13 @@
 """The commands: `chatring window` shows which messages fit a token limit, `chatring stats` where the tokens are.
 
+`chatring replay` shows what each model call of a recorded conversation would have been sent, and its cost.
 `chatring migrate` copies sessions into a store.
 """
 
 import contextlib
 import io
 import json
+import math
 import os
 import sys
 import time
@@ -20,6 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from chatring._core import MessageRing, TokenCounter
 from chatring.conversation import ConversationError, NewConversation, Reading, concatenate, read_conversations
 from chatring.migration import CHATRING, LLAMA_INDEX, is_url, migrate, open_existing, open_source
+from chatring.replay import Policy, Pricing, Recording, replay
+from chatring.replay_page import CURVE, page
+from chatring.replay_report import ReplayReport
 from chatring.report import MigrationReport, StatsReport, WindowReport, show_search, show_windows
 from chatring.stores import Store, StoreError, open_store
 from chatring.stores.url import without_secrets
@@ -27,6 +32,7 @@ from chatring.terminal import amount, one_line
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Measure: TypeAlias = Literal["message", "text"]
+_StartOn: TypeAlias = Literal["user", "none"]
 
 # What rings count with by default, and what stores do.
 _ENCODING_OF_FILES = "o200k_base"
@@ -35,6 +41,8 @@ _ENCODING_OF_STORES = "cl100k_base"
 _LARGE_FILE = 16 * 1024 * 1024
 # By the package that is missing: what to install.
 _EXTRAS = {"sqlalchemy": "sql", "psycopg": "sql", "redis": "redis", "llama_index": "llama-index"}
+# The retention ratios that are replayed unless others are given.
+_RATIOS = (1.0, 0.7, 0.5)
 # Sessions that are named, of those that there are.
 _NAMED = 5
 
@@ -59,6 +67,24 @@ def _counting(default: str) -> Callable[[_Command], _Command]:
         return command
 
     return add_options
+
+
+def _starts(command: _Command) -> _Command:
+    for option in (
+        click.option(
+            "--include-system/--no-include-system",
+            default=None,
+            help="Whether the leading system messages are in every window.  [default: they are]",
+        ),
+        click.option(
+            "--start-on",
+            type=click.Choice(["user", "none"]),
+            help="Begin with a user message, or a step behind its question; or with all but replies and results.  "
+            "[default: user]",
+        ),
+    ):
+        command = option(command)
+    return command
 
 
 def _history(command: _Command) -> _Command:
@@ -98,6 +124,13 @@ def chatring() -> None:
 @click.option("--initial-token-count", type=int, default=0, metavar="N", help="Tokens already spent before the window.")
 @click.option("--conversation", "chosen", type=int, metavar="N", help="Take only conversation N; the first is 1.")
 @click.option("--concatenate", "as_one", is_flag=True, help="Make one history of all conversations.")
+@click.option(
+    "--retention-ratio",
+    type=click.FloatRange(0, 1),
+    metavar="R",
+    help="When messages must go, go down to this share of the limit.  [default: 1.0]",
+)
+@_starts
 @_counting(f"{_ENCODING_OF_FILES}; of a store {_ENCODING_OF_STORES}")
 def window(
     file: str,
@@ -108,20 +141,31 @@ def window(
     initial_token_count: int,
     chosen: int | None,
     as_one: bool,
+    retention_ratio: float | None,
+    start_on: _StartOn | None,
+    include_system: bool | None,
     encoding: str | None,
     model: str | None,
     as_json: bool,
 ) -> None:
     """Print the last messages of FILE, or of a SESSION in the store at a URL, that fit a token limit.
 
-    The window begins with the first message, or one whose role is neither assistant nor tool; if none of these fits, it
-    is the last message alone. A file with several conversations gives one row for each, unless --conversation or
-    --concatenate says otherwise.
+    The window has the leading system messages, then the newest turns that fit. If not all of a turn fits, its question
+    stays and its oldest steps go; no result loses its call. A file with several conversations gives one row for each,
+    unless --conversation or --concatenate says otherwise.
+
+    With --measure text, and in a store, it begins with the first message, or one whose role is neither assistant nor
+    tool; if none of these fits, it is the last message alone.
 
     --json prints one object for each row. Its messages are those of the file as they are; of a store's session they
     have the role and the content, without what else is stored with them.
     """
-    counter, new = _policy(file, measure, encoding, model)
+    counter, new = _policy(
+        *(file, measure, encoding, model),
+        start_on=start_on,
+        include_system=include_system,
+        retention_ratio=retention_ratio,
+    )
     _check_limits(token_limit, initial_token_count)
     if chosen is not None and as_one:
         raise _Refusal("--conversation and --concatenate exclude each other")
@@ -145,16 +189,17 @@ def window(
         if not numbered:
             raise _Refusal(f"no conversation {chosen}: the file has {len(histories):,}, numbered from 1")
         loading_seconds = _load(counter)
-        reports = [
-            WindowReport.find(
-                history,
-                new,
-                token_limit=token_limit,
-                initial_token_count=initial_token_count,
-                conversation=number if len(histories) > 1 else None,
-            )
-            for number, history in progress.track(numbered, description="counting")
-        ]
+        with _refusals():  # of a head that is too long
+            reports = [
+                WindowReport.find(
+                    history,
+                    new,
+                    token_limit=token_limit,
+                    initial_token_count=initial_token_count,
+                    conversation=number if len(histories) > 1 else None,
+                )
+                for number, history in progress.track(numbered, description="counting")
+            ]
     _tell_what_is_left_out(reading)
     if as_json:
         for report in reports:
@@ -202,6 +247,158 @@ def stats(
     _tell_what_is_left_out(reading)
     if as_json:
         click.echo(json.dumps(report.record()))
+    else:
+        report.show(_console())
+
+
+@chatring.command("replay")
+@click.argument("file", metavar="FILE", type=click.Path(allow_dash=True))
+@click.option("--skip-invalid", is_flag=True, help="Skip damaged lines, and say how many there were.")
+@click.option(
+    *("--token-limit", "token_limits"),
+    type=int,
+    required=True,
+    multiple=True,
+    metavar="N",
+    help="Tokens that a call may have. May be given several times.",
+)
+@click.option(
+    *("--retention-ratio", "ratios"),
+    type=click.FloatRange(0, 1),
+    multiple=True,
+    metavar="R",
+    help="When messages must go, go down to this share of the limit. May be given several times.  "
+    "[default: 1.0, 0.7 and 0.5]",
+)
+@click.option("--initial-token-count", type=int, default=0, metavar="N", help="Tokens sent before the messages: tools.")
+@click.option(
+    "--cached-price",
+    type=click.FloatRange(0),
+    default=0.1,
+    show_default=True,
+    metavar="P",
+    help="Of a cached token, where the full price is 1.",
+)
+@click.option(
+    "--write-price",
+    type=click.FloatRange(0),
+    default=1.0,
+    show_default=True,
+    metavar="P",
+    help="Of a token that is not cached: more than 1 where writing to the cache costs extra.",
+)
+@click.option(
+    "--cache-minimum",
+    type=click.IntRange(0),
+    default=1024,
+    show_default=True,
+    metavar="N",
+    help="Tokens that the cached beginning must have.",
+)
+@click.option("--conversation", "chosen", type=int, metavar="N", help="Take only conversation N; the first is 1.")
+@click.option(
+    "--concatenate",
+    "as_one",
+    is_flag=True,
+    help="Make one history of all conversations, with the first one's system messages only once.",
+)
+@click.option(
+    *("--html", "html_file"),
+    type=click.Path(dir_okay=False, writable=True),
+    metavar="OUT",
+    help="Write a page with charts to this file.",
+)
+@_starts
+@_counting(_ENCODING_OF_FILES)
+def replay_conversations(
+    file: str,
+    skip_invalid: bool,
+    token_limits: tuple[int, ...],
+    ratios: tuple[float, ...],
+    initial_token_count: int,
+    cached_price: float,
+    write_price: float,
+    cache_minimum: int,
+    chosen: int | None,
+    as_one: bool,
+    html_file: str | None,
+    start_on: _StartOn | None,
+    include_system: bool | None,
+    encoding: str | None,
+    model: str | None,
+    as_json: bool,
+) -> None:
+    """Show what each model call of a recorded conversation would have been sent, and what its input would have cost.
+
+    A call is each response of the assistant; messages that follow one with calls or reasoning belong to the same
+    response, and a greeting before the first user message is not a call.
+
+    For each limit there is a row for a plain sliding window (the leading system messages, unless
+    --no-include-system, and the newest messages that fit, wherever they begin), and one for each ratio. What a call has
+    in common with the beginning of the call before is cached, in whole messages and blocks of 128 tokens; every
+    conversation begins with an empty cache. The cost is in tokens at the full price. A cut is a call whose messages
+    behind the system messages begin elsewhere than those of the call before.
+
+    A request is invalid if one of the providers would refuse it: a result without its call, a call without its result,
+    or a first message that is not a user's, unless the conversation itself begins so. It has lost the question if the
+    newest user message is not in it.
+
+    --json prints one object for each row, with the messages of each call by index. The page of --html has no texts of
+    the conversation.
+    """
+    if is_url(file):
+        raise _Refusal("chatring replay is for files; a store's sessions can be written to one")
+    if chosen is not None and as_one:
+        raise _Refusal("--conversation and --concatenate exclude each other")
+    _, new = _policy(file, None, encoding, model, start_on=start_on, include_system=include_system)
+    if not (math.isfinite(cached_price) and math.isfinite(write_price)):
+        raise _Refusal("a price must be a finite number")
+    for token_limit in token_limits:
+        _check_limits(token_limit, initial_token_count)
+    with _progress(file) as progress, _refusals():
+        reading = _read(file, new, progress, skip_invalid=skip_invalid)
+        conversations = reading.conversations
+        if as_one:
+            conversations = [concatenate(conversations, new, repeat_prompt=False)]
+        if chosen is not None:
+            conversations = conversations[chosen - 1 : chosen] if chosen > 0 else []
+            if not conversations:
+                raise _Refusal(
+                    f"no conversation {chosen}: the file has {len(reading.conversations):,}, numbered from 1"
+                )
+        recordings = [Recording(ring) for ring in progress.track(conversations, description="counting")]
+        calls = sum(len(recording.calls) for recording in recordings)
+        if not calls:
+            raise _Refusal("no model call in it: no assistant's message follows a message that is not the system's")
+        # In the order given, each once; the curve is for the page.
+        asked = list(dict.fromkeys(Policy(n, ratio) for n in token_limits for ratio in (None, *(ratios or _RATIOS))))
+        curve = [Policy(n, ratio) for n in token_limits for ratio in CURVE] if html_file else []
+        task = progress.add_task("replaying", total=calls)
+        pricing = Pricing(cached_price, write_price, cache_minimum)
+        replays = replay(
+            *(recordings, new, [*asked, *(policy for policy in curve if policy not in asked)]),
+            pricing=pricing,
+            initial_token_count=initial_token_count,
+            advance=lambda: progress.advance(task),
+        )
+        report = ReplayReport(
+            name="standard input" if file == "-" else os.path.basename(file),
+            counter=new().counter,
+            start_on=new().start_on,
+            include_system=new().include_system,
+            initial_token_count=initial_token_count,
+            pricing=pricing,
+            recordings=recordings,
+            replays=replays[: len(asked)],
+            curve=replays,
+        )
+        if html_file:
+            with open(html_file, "w", encoding="utf-8") as out:
+                out.write(page(report))
+    _tell_what_is_left_out(reading)
+    if as_json:
+        for record in report.records():
+            click.echo(json.dumps(record))
     else:
         report.show(_console())
 
@@ -275,14 +472,34 @@ def migrate_sessions(
 
 
 def _policy(
-    file: str, measure: _Measure | None, encoding: str | None, model: str | None
+    file: str,
+    measure: _Measure | None,
+    encoding: str | None,
+    model: str | None,
+    *,
+    start_on: _StartOn | None = None,
+    include_system: bool | None = None,
+    retention_ratio: float | None = None,
 ) -> tuple[TokenCounter, NewConversation]:
-    """Return what counts the history of a file or store, and what makes an empty one that is measured like it."""
+    """Return what counts the history of a file or store, and what makes an empty one that has its measure and rule."""
+    rule: dict[str, Any] = {}
+    if start_on is not None:
+        rule["start_on"] = None if start_on == "none" else start_on
+    if include_system is not None:
+        rule["include_system"] = include_system
+    if retention_ratio is not None:
+        rule["retention_ratio"] = retention_ratio
     if not is_url(file):
         counter = _counter(encoding, model, _ENCODING_OF_FILES)
-        return counter, partial(MessageRing, counter=counter, measure=measure or "message")
+        new = partial(MessageRing, counter=counter, measure=measure or "message", **rule)
+        with _refusals():
+            new()
+        return counter, new
     if measure == "message":
         raise _Refusal("--measure message is for files; a store counts the text of its records: --measure text")
+    if rule:
+        given = ", ".join("--" + name.replace("_", "-") for name in rule)
+        raise _Refusal(f"{given}: only for files; a store's windows begin as its records say")
     counter = _counter(encoding, model, _ENCODING_OF_STORES)
     return counter, partial(MessageRing, counter=counter, measure="text")
 

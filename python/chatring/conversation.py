@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import IO, Any, TypeAlias
 
 from chatring._core import MessageRing
@@ -61,11 +62,24 @@ def read_conversations(stream: IO[bytes], new: NewConversation, *, skip_invalid:
         raise ConversationError(str(error)) from error
 
 
-def concatenate(conversations: Iterable[Conversation], new: NewConversation) -> Conversation:
-    """Return one history of all messages, in order."""
+def concatenate(
+    conversations: Iterable[Conversation], new: NewConversation, *, repeat_prompt: bool = True
+) -> Conversation:
+    """Return one history of all messages, in order.
+
+    Args:
+        conversations: where the messages are.
+        new: makes an empty conversation.
+        repeat_prompt: False leaves out the first one's leading system messages where others begin with them too.
+    """
     history = new()
-    for conversation in conversations:
-        history.put_messages(conversation)
+    prompt: list[Message] = []
+    for number, conversation in enumerate(conversations):
+        messages = list(conversation)
+        if number == 0 and not repeat_prompt:
+            prompt = list(takewhile(lambda message: message.get("role") in ("system", "developer"), messages))
+        is_repeated = number > 0 and messages[: len(prompt)] == prompt
+        history.put_messages(messages[len(prompt) :] if is_repeated else messages)
     return history
 
 

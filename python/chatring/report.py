@@ -43,16 +43,22 @@ def count_tokens(messages: Iterable[Message], new: NewConversation) -> int:
 class WindowReport:
     """The window of one history, and what finding it took.
 
-    Its `conversation` is None where there is only one, its `session` unless it is in a store.
+    Its `conversation` is None where there is only one, its `session` unless it is in a store. `rule` has the options
+    that say where windows begin; `positions` are the messages' in the history.
     """
 
     conversation: int | None
     new: NewConversation
     counter: TokenCounter
     measure: str
+    rule: dict[str, Any]
     token_limit: int
     initial_token_count: int
     messages: list[Message]
+    positions: list[int]
+    head: int
+    question: int | None
+    start: int
     tokens: int
     history_messages: int
     history_tokens: int
@@ -77,19 +83,31 @@ class WindowReport:
 
         """
         begin = time.perf_counter()
-        messages = history.get(initial_token_count=initial_token_count, token_limit=token_limit)
+        window = history.window(initial_token_count=initial_token_count, token_limit=token_limit)
         found = time.perf_counter()
-        history.get(initial_token_count=initial_token_count, token_limit=token_limit)
+        history.window(initial_token_count=initial_token_count, token_limit=token_limit)
         found_again = time.perf_counter()
+        carried = [] if window.question is None else [window.question]
+        # Without include_system, it may be the last of the leading system messages, which are before the start.
+        head = range(window.head) if history.include_system else range(window.start - window.head, window.start)
         return cls(
             conversation=conversation,
             new=new,
             counter=history.counter,
             measure=str(history.measure),
+            rule={
+                "start_on": history.start_on,
+                "include_system": history.include_system,
+                "retention_ratio": history.retention_ratio,
+            },
             token_limit=token_limit,
             initial_token_count=initial_token_count,
-            messages=messages,
-            tokens=count_tokens(messages, new),
+            messages=window,
+            positions=[*head, *carried, *range(window.start, len(history))],
+            head=window.head,
+            question=window.question,
+            start=window.start,
+            tokens=window.tokens,
             history_messages=len(history),
             history_tokens=history.token_count(),
             first_seconds=found - begin,
@@ -111,16 +129,23 @@ class WindowReport:
         store.window(session, token_limit, initial_token_count)
         found_again = time.perf_counter()
         messages: list[Message] = [{"role": record.role, "content": record.text} for record in records]
+        length = store.length(session)
+        start = length - len(messages)
         return cls(
             conversation=None,
             new=new,
             counter=store.counter,
             measure="text",
+            rule={"start_on": None, "include_system": False, "retention_ratio": 1.0},
             token_limit=token_limit,
             initial_token_count=initial_token_count,
             messages=messages,
+            positions=list(range(start, length)),
+            head=0,
+            question=None,
+            start=start,
             tokens=count_tokens(messages, new),
-            history_messages=store.length(session),
+            history_messages=length,
             history_tokens=store.token_count(session),
             first_seconds=found - begin,
             again_seconds=found_again - found,
@@ -128,13 +153,13 @@ class WindowReport:
         )
 
     @property
-    def start(self) -> int:
-        """The index of the window's first message in the history."""
+    def left_out(self) -> int:
+        """How many messages of the history are not in the window."""
         return self.history_messages - len(self.messages)
 
     @property
     def exceeds_limit(self) -> bool:
-        """Whether the window is a last message that does not fit."""
+        """Whether not even the smallest window fits."""
         return self.tokens + self.initial_token_count > self.token_limit
 
     def record(self) -> dict[str, Any]:
@@ -146,26 +171,36 @@ class WindowReport:
             "initial_token_count": self.initial_token_count,
             "encoding": self.counter.name,
             "measure": self.measure,
+            **self.rule,
             "messages": self.messages,
-            "window": {"start": self.start, "messages": len(self.messages), "tokens": self.tokens},
+            "window": {
+                "head": self.head,
+                "question": self.question,
+                "start": self.start,
+                "messages": len(self.messages),
+                "tokens": self.tokens,
+            },
             "history": {"messages": self.history_messages, "tokens": self.history_tokens},
         }
 
     def show(self, console: Console) -> None:
-        """Print the window's messages, one a line, and what was left out."""
+        """Print the window's messages, one a line, head and question marked, and what was left out."""
         if self.conversation is not None:
             console.print(f"conversation {self.conversation:,}", style="bold")
-        table = _table(">index", "role", ">tokens", "content")
+        is_marked = self.head > 0 or self.question is not None
+        table = new_table(">index", *[""] * is_marked, "role", ">tokens", "content")
         count = self.new().count
-        for index, message in enumerate(self.messages, self.start):
-            table.add_row(f"{index:,}", _role(message), f"{count(message):,}", Text(headline(message)))
+        for row, (index, message) in enumerate(zip(self.positions, self.messages, strict=True)):
+            mark = "head" if row < self.head else "question" if index == self.question else ""
+            marks = [Text(mark, "bold")] * is_marked
+            table.add_row(f"{index:,}", *marks, _role(message), f"{count(message):,}", Text(headline(message)))
         console.print(table)
         console.print()
 
-        totals = _table("", ">messages", ">tokens", ">from index")
+        totals = new_table("", ">messages", ">tokens", ">from index")
         totals.add_row("window", f"{len(self.messages):,}", f"{self.tokens:,}", f"{self.start:,}", style="bold")
         # What the window saves, with the space before it if texts are joined, so that the rows add up.
-        totals.add_row("left out", f"{self.start:,}", f"{self.history_tokens - self.tokens:,}")
+        totals.add_row("left out", f"{self.left_out:,}", f"{self.history_tokens - self.tokens:,}")
         totals.add_row("history", f"{self.history_messages:,}", f"{self.history_tokens:,}")
         console.print(totals)
         console.print()
@@ -173,9 +208,9 @@ class WindowReport:
 
 def show_windows(console: Console, reports: Sequence[WindowReport]) -> None:
     """Print the windows of several conversations, one row for each."""
-    table = _table(">conversation", ">messages", ">tokens", ">window messages", ">window tokens", ">left out")
+    table = new_table(">conversation", ">messages", ">tokens", ">window messages", ">window tokens", ">left out")
     for report in reports:
-        numbers = (report.history_messages, report.history_tokens, len(report.messages), report.tokens, report.start)
+        numbers = (report.history_messages, report.history_tokens, len(report.messages), report.tokens, report.left_out)
         table.add_row(str(report.conversation), *(f"{number:,}" for number in numbers))
     console.print(table)
     console.print()
@@ -188,12 +223,12 @@ def show_search(console: Console, reports: Sequence[WindowReport], *, loading_se
     console.print(
         f"limit: {amount(first.token_limit, 'token')} of {first.counter.name}{spent}; measure: {first.measure}"
     )
+    if first.session is None:
+        console.print(_rule(first.rule))
     too_long = sum(report.exceeds_limit for report in reports)
     if too_long:
         where = "" if len(reports) == 1 else f"in {amount(too_long, 'conversation')} "
-        console.print(
-            f"{where}the last message alone exceeds the limit; it is the window all the same", style="bold red"
-        )
+        console.print(f"{where}the smallest window exceeds the limit; it is the window all the same", style="bold red")
     once = duration(sum(report.first_seconds for report in reports))
     again = duration(sum(report.again_seconds for report in reports))
     if first.session is None:
@@ -283,14 +318,14 @@ class StatsReport:
         console.print(", ".join([*first, amount(len(self.history), "message"), total]))
 
         console.print()
-        roles = _table("role", ">messages", ">tokens", ">tokens/message")
+        roles = new_table("role", ">messages", ">tokens", ">tokens/message")
         for role, (messages, tokens) in self.by_role().items():
             roles.add_row(_role({"role": role}), f"{messages:,}", f"{tokens:,}", f"{tokens / messages:,.1f}")
         console.print(roles)
 
         console.print()
         console.print("longest messages", style="underline")
-        longest = _table(*[">conversation"] * several, ">index", "role", ">tokens", "content")
+        longest = new_table(*[">conversation"] * several, ">index", "role", ">tokens", "content")
         for conversation, index, message, tokens in self.longest():
             place = [f"{conversation:,}"] * several
             longest.add_row(*place, f"{index:,}", _role(message), f"{tokens:,}", Text(headline(message)))
@@ -298,7 +333,7 @@ class StatsReport:
 
         console.print()
         console.print("tokens over the conversation", style="underline")
-        chart = _table(">messages", ">tokens", "")
+        chart = new_table(">messages", ">tokens", "")
         block = "#" if console.options.ascii_only else "█"
         for messages, tokens in self.growth:
             bar = block * round(_CHART_WIDTH * tokens / max(self.history_tokens, 1))
@@ -329,7 +364,7 @@ class MigrationReport:
 
     def show(self, console: Console) -> None:
         """Print how much was copied; what was not is for standard error."""
-        table = _table("", *(f">{name}" for name in _COUNTS))
+        table = new_table("", *(f">{name}" for name in _COUNTS))
         for name, *sums in self._sums():
             table.add_row(name, *(f"{number:,}" for number in sums))
         if self.migration.failed:
@@ -349,7 +384,13 @@ class MigrationReport:
             yield name, len(counts), *(sum(column) for column in zip((0, 0), *counts.values(), strict=True))
 
 
-def _table(*headers: str) -> Table:
+def _rule(rule: dict[str, Any]) -> str:
+    system = "always in it" if rule["include_system"] else "as others"
+    start_on, ratio = rule["start_on"] or "none", rule["retention_ratio"]
+    return f"start on: {start_on}; leading system messages: {system}; retention ratio: {ratio:g}"
+
+
+def new_table(*headers: str) -> Table:
     """Return an empty table; `>` before a header aligns its column to the right, and `content` takes the width left."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold", expand="content" in headers)
     for header in headers:
