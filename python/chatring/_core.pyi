@@ -3,6 +3,7 @@
 What a message counts as is its ring's measure: see `MessageRing`, and `docs/counting.md`.
 """
 
+import builtins
 from collections.abc import Callable, Iterable, Iterator, Sized
 from types import GenericAlias
 from typing import Any, Generic, Literal, Protocol, SupportsIndex, TypeAlias, TypeVar, final, overload
@@ -20,6 +21,7 @@ __all__ = [
     "_read",
     "_read_blocks",
     "_start_among_blank",
+    "trim_messages",
 ]
 
 _M = TypeVar("_M")
@@ -97,6 +99,37 @@ def _start_among_blank(counter: TokenCounter, records: list[_R], from_first: boo
 
 def _is_blank(text: str, /) -> bool:
     """Return whether a text has nothing but whitespace, as the accounting rule has it (Unicode's White_Space)."""
+
+def trim_messages(
+    messages: Iterable[_M],
+    token_limit: int,
+    *,
+    counter: _CounterSource = "o200k_base",
+    measure: Literal["message", "text"] | Callable[[_M], SupportsIndex] = "message",
+    start_on: Literal["user"] | None = ...,
+    include_system: bool = ...,
+    retention_ratio: float = 1.0,
+    initial_token_count: int = 0,
+    format: _Provider | _Format | None = None,  # noqa: A002 (the word for it)
+) -> Window[_M]:
+    """Return the window of a list of messages: what a `MessageRing` of them returns, without keeping anything.
+
+    Counts no more than it must. With a `retention_ratio` below 1 that is every message, at every call: for a history that
+    grows, a ring or a store is the better place.
+
+    Args:
+        messages: of any provider or framework, oldest first.
+        token_limit: tokens that the window and what is sent beside it may have, at least 1.
+        counter: as in `MessageRing`, like all that follow.
+        measure: what a message's tokens are.
+        start_on: what the window may begin with.
+        include_system: whether the leading system messages are in it.
+        retention_ratio: the share of the limit to go down to, when something must go.
+        initial_token_count: tokens of what is sent beside the window.
+        format: how messages are read.
+
+    Raises: as `MessageRing` and its `window`.
+    """
 
 @final
 class TokenCounter:
@@ -211,7 +244,19 @@ class MessageRing(Generic[_M]):
               `"None"`), or a list of parts, where those with a str `text` count, joined by newlines. The texts of a
               window are joined by one space. Nothing else counts. A special token in a text is one token.
             - a callable from a message to its tokens, an integer of at least 0; `counter` is not asked then.
-        max_messages: keep at most so many messages, the oldest leave; None keeps all.
+        start_on: what a window may begin with behind the leading system messages.
+
+            - `"user"`: a user message, or a step (an assistant message and the results of its calls) with its question,
+              the last user message before it, in front. Every provider accepts such a window, if it accepts the history.
+            - None: LlamaIndex's rule: the first message, the last, and every one that is not assistant or tool by its
+              role.
+        include_system: whether the leading system and developer messages are in every window.
+        retention_ratio: from 0 to 1: when something must be left out, the share of the limit to go down to. Below 1, the
+            windows of the next calls have the same beginning, which a provider's prompt cache knows; 0.7 is a good
+            choice. Then all messages are counted.
+        max_messages: keep at most so many messages, the oldest leave; None keeps all. With `include_system` the leading
+            system messages stay and are not among those; with `start_on="user"` so does the question of the oldest step.
+            The results of a call leave with it.
         format: how messages are read.
 
             - None: each by its shape. A plain role and content is taken for OpenAI's chat.
@@ -221,8 +266,9 @@ class MessageRing(Generic[_M]):
               shapes, such as `{"role": "user", "content": "Hi"}`. That is counted, while the ring keeps `message`.
 
     Raises:
-        ValueError: for a limit or bound below 1; for an unknown encoding, measure or format; for a format with
-            `measure="text"`, which reads messages in one way only.
+        ValueError: for a limit or bound below 1, or a ratio outside 0 to 1; for an unknown encoding, measure or format;
+            for `measure="text"` with a format or one of the options: it is LlamaIndex's rule, which goes with
+            `start_on=None` and `include_system=False` (then the defaults).
         TypeError: for a limit or bound that is not an integer (a bool is not), or something that cannot count, measure
             or read.
     """
@@ -245,7 +291,7 @@ class MessageRing(Generic[_M]):
 
     @property
     def start_on(self) -> Literal["user"] | None:
-        """What a window may begin with."""
+        """What a window may begin with: `"user"`, or None for LlamaIndex's rule."""
 
     @property
     def include_system(self) -> bool:
@@ -305,28 +351,32 @@ class MessageRing(Generic[_M]):
         initial_token_count: int | None = None,
         token_limit: int | None = None,
         counter: _CounterSource | None = None,
+        include_system: bool | None = None,
+        retention_ratio: float | None = None,
         verify: bool = True,
     ) -> list[_M]:
-        """Return the window: a new list of the last messages that fit, oldest first.
+        """Return the window: a new list of the messages that go into the next call, oldest first.
 
-        It starts with the earliest start from which the messages and `initial_token_count` have at most `token_limit`
-        tokens, by the ring's measure. Starts are the first message, the last, and every one whose role is neither
-        `assistant` nor `tool`. If none fits, it is the last message alone; of an empty ring, nothing. The rule is that
-        of LlamaIndex's `ChatMemoryBuffer.get`.
+        It has the leading system messages (with `include_system`), the question if the window begins with one of its
+        steps, and the messages from the earliest start on from which all of it and `initial_token_count` have at most
+        `token_limit` tokens, by the ring's measure. If none fits, it begins with the newest start, and exceeds the limit
+        (with `start_on=None`: it is the last message). `docs/windows.md` has the rule.
 
         Only messages not counted before are counted, the newest first and no further back than the window can reach.
 
         Args:
-            initial_token_count: tokens already spent before the window; None is 0.
+            initial_token_count: tokens of what is sent beside the window, such as tools; None is 0.
             token_limit: for this call, instead of the ring's own.
             counter: for this call, instead of the ring's own. Counts under the last four counters used are kept.
+            include_system: for this call, instead of the ring's own.
+            retention_ratio: for this call, instead of the ring's own.
             verify: whether to check that the window's messages still have what was counted, and to count again what
                 changed. False is faster, for callers who never change a message. Not seen: changes outside the window,
                 inside structured arguments, and whatever a callable measure or a format's `read` looks at; `recount`
                 sees them.
 
         Raises:
-            ValueError: if `initial_token_count` exceeds the limit.
+            ValueError: if `initial_token_count`, or it and the leading system messages, exceed the limit.
             Exception: whatever the counter, the measure, the format or a message's property raises, unchanged. The
                 history stays as it was.
         """
@@ -341,7 +391,26 @@ class MessageRing(Generic[_M]):
         retention_ratio: float | None = None,
         verify: bool = True,
     ) -> Window[_M]:
-        """As `get`, with what is known of the window."""
+        """Return what `get` returns as a `Window`, which knows its tokens and where it begins. Arguments as there."""
+
+    def slice(self, start: int, stop: int, /) -> list[_M]:
+        """Return the messages at the positions from `start` to the one before `stop`, as far as there are any.
+
+        Positions are counted from the first message ever put. So `ring.slice(done, window.start)` is what has left the
+        window since `done`, the `start` of an earlier one: to be summarised, once.
+
+        Raises:
+            IndexError: if one of them has left the ring for others (`max_messages`).
+            ValueError: if a position is negative.
+        """
+
+    def set_head(self, messages: Iterable[_M], /) -> None:
+        """Replace the leading system messages with `messages`, and leave the others alone.
+
+        Raises:
+            ValueError: if one is not a system or developer message, or with `measure="text"`; nothing is changed then.
+            TypeError: as `put`.
+        """
 
     @overload
     def _window(self, allowance: int, counter: TokenCounter, most: None = None, /) -> list[_M]: ...
@@ -407,7 +476,7 @@ class MessageRing(Generic[_M]):
     @overload
     def __getitem__(self, index: SupportsIndex, /) -> _M: ...
     @overload
-    def __getitem__(self, index: slice, /) -> list[_M]: ...
+    def __getitem__(self, index: builtins.slice, /) -> list[_M]: ...
     def __iter__(self) -> Iterator[_M]:
         """Iterate over the messages that are there now, oldest first."""
 
@@ -422,14 +491,16 @@ class MessageRing(Generic[_M]):
         """
 
     def __reduce__(self) -> tuple[Any, tuple[type[MessageRing[_M]], tuple[Any, ...], dict[str, Any]], Any]: ...
-    def __getstate__(self) -> tuple[int, list[_M], bytes, dict[str, Any] | None, dict[str, Any]]:
+    def __getstate__(self) -> tuple[int, list[_M], bytes, tuple[Any, ...], dict[str, Any] | None, dict[str, Any]]:
         """Return the state that is pickled.
 
         That is its version, the messages, a byte for what each is to the rules, and the attributes that a subclass
         keeps in its dict and in its `__slots__`.
         """
 
-    def __setstate__(self, state: tuple[int, list[_M], bytes, dict[str, Any] | None, dict[str, Any]], /) -> None:
+    def __setstate__(
+        self, state: tuple[int, list[_M], bytes, tuple[Any, ...], dict[str, Any] | None, dict[str, Any]], /
+    ) -> None:
         """Take over the messages and attributes of `state`.
 
         Raises:
