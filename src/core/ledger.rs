@@ -257,7 +257,7 @@ impl<P> Ledger<P> {
     pub fn runs_that_may_fit(&self, position: u64, allowance: i64) -> Vec<Run> {
         let older = self.runs.partition_point(|run| run.first < position);
         let runs = self.runs.range(..older).rev().copied();
-        let mut runs: Vec<Run> = runs.take_while(|run| self.tokens_from(run.word + 1) <= allowance + SLACK).collect();
+        let mut runs: Vec<Run> = runs.take_while(|run| self.tokens_from(run.word + 1) <= allowance.saturating_add(SLACK)).collect();
         runs.reverse();
         runs
     }

@@ -231,8 +231,9 @@ impl SharedHistory {
             outlines.push((message, outline));
             turns.item_done();
         }
+        let mut forgotten = Vec::new();
         let mut history = self.lock();
-        let mut forgotten = history.forget_counts();
+        let ledgers = history.take_ledgers();
         // Messages that were put or left meanwhile are not among those read; the others keep their order.
         let mut read = outlines.iter().peekable();
         let now = history.all().map(|(message, known)| {
@@ -244,7 +245,9 @@ impl SharedHistory {
         let evicted = history.set_outlines(now, &mut forgotten);
         drop(history);
         turns.drop_all(outlines);
-        turns.drop_all(forgotten.into_iter().chain(evicted));
+        turns.drop_all(evicted);
+        turns.drop_all(forgotten);
+        drop_ledgers(ledgers, &mut turns);
         Ok(())
     }
 
