@@ -597,7 +597,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             && (self.bounds.rule.accounting == Accounting::Additive || head + kept == 0)
             && first < u64::MAX / 2
             && is_known(question)
-            && is_known(left_from)
+            && left_from.is_none_or(|left| left <= first)
             && left_from.is_none_or(|_| !is_whole)
             && messages[..head].iter().all(|(_, outline)| outline.kind == Kind::System)
             && evicted.is_none_or(|evicted| evicted >= 0);

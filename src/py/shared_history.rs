@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyType};
 
-use super::policy::{Measure, Pin, Policy};
+use super::policy::{Pin, Policy};
 use super::turns::Turns;
 use crate::core::error::Error;
 use crate::core::history::{Bounds, History, Standing};
@@ -111,10 +111,8 @@ impl SharedHistory {
             let start = run.first.max(first + missing);
             let counted = run.messages.iter().skip((start - run.first) as usize);
             let mut same = 0;
-            for ((message, outline), (pin, counted)) in
-                behind.iter().skip((start - first - missing) as usize).zip(counted)
-            {
-                if outline != counted || !run.has(message.bind(py), pin.bind(py))? {
+            for ((message, outline), counted) in behind.iter().skip((start - first - missing) as usize).zip(counted) {
+                if *outline != counted.outline || !run.has(message.bind(py), counted)? {
                     break;
                 }
                 same += 1;
@@ -458,40 +456,52 @@ impl Pins {
     }
 }
 
-/// What the messages of a ledger were counted as, and what the rules knew of each. Under a callable measure, the messages.
+/// The counted messages of a ledger.
 struct Run {
     policy: Arc<Policy>,
     first: u64,
-    messages: Vec<(Pin, Outline)>,
+    messages: Vec<Known>,
+}
+
+/// One of them: what it was counted as, and what the rules knew of it.
+struct Known {
+    message: Py<PyAny>,
+    pin: Pin,
+    outline: Outline,
 }
 
 impl Run {
     fn of(py: Python<'_>, history: &Inner, policy: &Arc<Policy>, ledger: &Ledger<Pin>) -> Self {
         let first = ledger.first().max(history.messages().first());
-        let pins = ledger.pins_since(first).zip(history.messages().since(first));
-        let is_callable = matches!(policy.measure, Measure::Callable(_));
-        let pins = pins.map(|(pin, message)| if is_callable { message } else { pin }.clone_ref(py));
-        let messages = pins.zip(history.outlines().since(first).copied()).collect();
-        Self { policy: Arc::clone(policy), first, messages }
+        let pins = ledger.pins_since(first).map(|pin| pin.clone_ref(py));
+        let messages = history.messages().since(first).zip(history.outlines().since(first));
+        let messages = messages.zip(pins).map(|((message, outline), pin)| Known {
+            message: message.clone_ref(py),
+            pin,
+            outline: *outline,
+        });
+        Self { policy: Arc::clone(policy), first, messages: messages.collect() }
     }
 
-    /// Whether `message` counts as the one with this pin. What a callable measure says of another one is not known.
-    fn has(&self, message: &Bound<'_, PyAny>, pin: &Bound<'_, PyAny>) -> PyResult<bool> {
-        if matches!(self.policy.measure, Measure::Callable(_)) {
-            return Ok(message.is(pin));
+    /// Whether `message` counts as the one that is `known`.
+    fn has(&self, message: &Bound<'_, PyAny>, known: &Known) -> PyResult<bool> {
+        let py = message.py();
+        if message.is(&known.message) || !self.policy.is_read_by_python() {
+            return Ok(self.policy.still_has(message, known.pin.bind(py))?
+                && (message.is(&known.message) || self.policy.has_shape_of(message, known.message.bind(py))));
         }
-        self.policy.still_has(message, pin)
+        Ok(false) // what Python code says of another one is not known
     }
 }
 
 /// How many of the oldest messages are missing in `slots`, if what follows the counted messages' first one looks the same.
 fn missing_before(py: Python<'_>, runs: &[Run], first: u64, slots: &[Slot]) -> PyResult<u64> {
     let Some(run) = runs.last() else { return Ok(0) };
-    let Some((pin, _)) = run.messages.first() else { return Ok(0) };
+    let Some(known) = run.messages.first() else { return Ok(0) };
     let place = (run.first - first) as usize;
     for missing in 0..=place {
         if let Some((message, _)) = slots.get(place - missing)
-            && run.has(message.bind(py), pin.bind(py))?
+            && run.has(message.bind(py), known)?
         {
             return Ok(missing as u64);
         }
