@@ -346,7 +346,8 @@ impl<M, K: PartialEq, P> History<M, K, P> {
                 if outline.kind == Kind::User && self.first_user.is_none() && self.asks_for_users() {
                     self.first_user = Some(self.messages.end());
                     // What stands before the first question may begin no window any more.
-                    self.ledgers_to_change().for_each(Ledger::forget_starts);
+                    let user = self.messages.end();
+                    self.ledgers_to_change().for_each(|ledger| ledger.forget_starts_before(user, forgotten));
                 }
                 self.outlines.push(outline);
                 self.messages.push(message);
@@ -559,6 +560,9 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         let evicted = self.push(messages.into_iter(), forgotten);
         if had_users != self.first_user.is_some() {
             self.forget_all(forgotten);
+        } else if let Some(user) = self.first_user {
+            // Steps before it may have carried one that is gone.
+            self.ledgers_to_change().for_each(|ledger| ledger.forget_starts_before(user, forgotten));
         }
         (before, evicted)
     }
