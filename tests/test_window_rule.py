@@ -220,10 +220,11 @@ class Twins:
         self.same()
 
     def recount(self) -> None:
-        is_whole, has_gap = self.kept.is_whole, self.kept.has_gap
+        is_whole, has_gap, last = self.kept.is_whole, self.kept.has_gap, self.kept.last
         self.begin_anew([item.message for item in self.kept.items])
         self.kept.is_whole &= is_whole
         self.kept.has_gap |= has_gap
+        self.kept.last = self.kept.last or last
         self.ring.recount()
         self.same()
 

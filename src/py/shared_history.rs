@@ -111,6 +111,10 @@ impl SharedHistory {
             let start = run.first.max(first + missing);
             let counted = run.messages.iter().skip((start - run.first) as usize);
             let mut same = 0;
+            if !is_joined && !run.stands_behind(py, first, missing, behind)? {
+                unlike.push(start);
+                continue;
+            }
             for ((message, outline), counted) in behind.iter().skip((start - first - missing) as usize).zip(counted) {
                 if *outline != counted.outline || !run.has(message.bind(py), counted)? {
                     break;
@@ -127,6 +131,10 @@ impl SharedHistory {
             for (ledger, unlike) in history.ledgers_to_change().zip(unlike) {
                 ledger.forget_from(unlike, &mut forgotten);
                 ledger.forget_before(first + missing, &mut forgotten);
+                if missing > 0 && !is_joined && ledger.first() == first + missing {
+                    // Whether a window may begin with it depended on the one before.
+                    ledger.forget_through(first + missing, &mut forgotten);
+                }
             }
         } else {
             ledgers = history.take_ledgers();
@@ -461,6 +469,10 @@ struct Run {
     policy: Arc<Policy>,
     first: u64,
     messages: Vec<Known>,
+    /// What the rules know of the messages before them.
+    older: Vec<Outline>,
+    /// The question before them that was counted.
+    carried: Option<(u64, Known)>,
 }
 
 /// One of them: what it was counted as, and what the rules knew of it.
@@ -480,7 +492,27 @@ impl Run {
             pin,
             outline: *outline,
         });
-        Self { policy: Arc::clone(policy), first, messages: messages.collect() }
+        let older = history.outlines().iter().take((first - history.messages().first()) as usize).copied();
+        let carried = ledger.carried().and_then(|(position, _)| {
+            let (message, outline) = history.messages().get(position).zip(history.outlines().get(position))?;
+            let pin = ledger.pin_of_question(position)?.clone_ref(py);
+            Some((position, Known { message: message.clone_ref(py), pin, outline: *outline }))
+        });
+        Self { policy: Arc::clone(policy), first, messages: messages.collect(), older: older.collect(), carried }
+    }
+
+    /// Whether what stands before the counted messages makes the same starts of them in `slots`, where so many of the oldest
+    /// are `missing`.
+    fn stands_behind(&self, py: Python<'_>, first: u64, missing: u64, slots: &[Slot]) -> PyResult<bool> {
+        let older = self.older.get(missing as usize..).unwrap_or_default();
+        if slots.len() < older.len() || older.iter().zip(slots).any(|(known, (_, outline))| known != outline) {
+            return Ok(false);
+        }
+        let Some((position, known)) = &self.carried else { return Ok(true) };
+        match position.checked_sub(first + missing).and_then(|index| slots.get(index as usize)) {
+            Some((message, outline)) => Ok(*outline == known.outline && self.has(message.bind(py), known)?),
+            None => Ok(true),
+        }
     }
 
     /// Whether `message` counts as the one that is `known`.
