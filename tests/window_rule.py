@@ -1,4 +1,4 @@
-"""The window rule and what a bounded ring keeps, literally: by looking at every start, and at every message that leaves.
+"""The window rule and what a bounded ring keeps, literally: by looking at every start, at every message that leaves.
 
 Written from the words of the design, for lists of items. The tests hold rings and `trim_messages` against this.
 """
@@ -186,7 +186,8 @@ class Kept:
         """Take out the oldest message behind the head."""
         self.is_whole, self.has_gap = False, True
         gone = [self.others.pop(0)]
-        # A result goes with its call, and so does the rest of a step. A system message behind others belongs to their turn.
+        # A result goes with its call, and so does the rest of a step. A system message behind
+        # others is part of their turn.
         while self.others and (self.others[0].kind == "system" or is_left_over(gone[-1], self.others[0])):
             gone.append(self.others.pop(0))
         self.last = None if self.others else gone[-1]
