@@ -278,7 +278,7 @@ class Twins:
         verify: bool = True,
         trim: bool = False,
     ) -> list[Item] | None:
-        """Compare the window that the ring finds with the rule's, and return its items; None if the head is too long."""
+        """Compare the window found with the rule's, and return its items; None if the head is too long."""
         self.windows += 1
         self.counted.add(policy)
         includes = self.kept.include_system if include_system is None else include_system
