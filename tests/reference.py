@@ -9,7 +9,6 @@ one message, by way of the literal reading in `reading.py`; additive measures ne
 import copy
 import functools
 import itertools
-import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from dataclasses import dataclass
@@ -187,9 +186,22 @@ def is_whole(ring: Any) -> bool:
     return True
 
 
-def without_results(messages: Sequence[Message]) -> list[Message]:
-    """Return what stays of a bounded ring's last messages: a result whose call has left goes with it."""
-    return list(itertools.dropwhile(lambda message: message.role == "tool", messages))
+def kept_of(put: Iterable[Message], bound: int) -> tuple[list[Message], bool]:
+    """Return what a bounded ring under `measure="text"` keeps of messages put one by one, and whether none has left.
+
+    The results of a call leave with it, also those that come later.
+    """
+    kept: list[Message] = []
+    is_whole, is_left_over = True, False
+    for message in put:
+        if is_left_over and message.role == "tool":
+            continue
+        kept.append(message)
+        is_left_over = False
+        if len(kept) > bound:
+            kept = list(itertools.dropwhile(lambda message: message.role == "tool", kept[1:]))
+            is_whole, is_left_over = False, not kept
+    return kept, is_whole
 
 
 def window_of(

@@ -87,7 +87,9 @@ def test_messages_of_every_format(
 ) -> None:
     source, count = COUNTERS[counter]
     check_history(
-        lambda limit, bound: MessageRing(limit, source, max_messages=bound, format=plain),
+        lambda limit, bound: MessageRing(
+            limit, source, max_messages=bound, format=plain, start_on=None, include_system=False
+        ),
         messages,
         message_measure(count, plain or "openai-chat"),
         bound,
@@ -112,7 +114,9 @@ numbered = st.builds(
 @given(st.lists(numbered, min_size=1, max_size=50), st.sampled_from(BOUNDS), st.sampled_from(INITIALS))
 def test_a_measure_of_the_callers_own(messages: list[Any], bound: int | None, initial: int) -> None:
     check_history(
-        lambda limit, bound: MessageRing(limit, measure=by_number, max_messages=bound),
+        lambda limit, bound: MessageRing(
+            limit, measure=by_number, max_messages=bound, start_on=None, include_system=False
+        ),
         messages,
         by_number,
         bound,
@@ -130,7 +134,7 @@ def test_histories_longer_than_what_is_read_at_once(some: list[Any], length: int
         sums([by_number(message) for message in messages]),
         [read(message).may_start for message in messages],
     )
-    ring: MessageRing[Any] = MessageRing(measure=by_number)
+    ring: MessageRing[Any] = MessageRing(measure=by_number, start_on=None, include_system=False)
     ring.put_messages(messages)
     for limit in [*limits, totals[0] or 1]:
         assert same_objects(ring.get(token_limit=limit), messages[first_fit(totals, starts, limit) :])
@@ -145,7 +149,7 @@ def test_histories_longer_than_what_is_read_at_once(some: list[Any], length: int
 def test_a_growing_history(rounds: list[tuple[list[Any], int]], bound: int | None) -> None:
     source, count = COUNTERS["o200k_base"]
     measure = message_measure(count)
-    ring: MessageRing[Any] = MessageRing(3000, source, max_messages=bound)
+    ring: MessageRing[Any] = MessageRing(3000, source, max_messages=bound, start_on=None, include_system=False)
     history: list[Any] = []
     for more, limit in rounds:
         ring.put_messages(more)
@@ -164,7 +168,7 @@ def test_a_growing_history(rounds: list[tuple[list[Any], int]], bound: int | Non
 )
 def test_edits_in_the_window_are_seen(messages: list[Any], limit: int, edits: list[tuple[int, int, Any]]) -> None:
     measure = message_measure(COUNTERS["o200k_base"][1])
-    ring: MessageRing[Any] = MessageRing(limit)
+    ring: MessageRing[Any] = MessageRing(limit, start_on=None, include_system=False)
     ring.put_messages(messages)
     starts = [read(message).may_start for message in messages]
     for back, which, new in edits:
@@ -184,7 +188,7 @@ def tool_use(value: Any) -> dict[str, Any]:
 def test_what_is_inside_arguments_is_not_verified() -> None:
     query = {"query": "one"}
     message = tool_use(query)
-    ring: MessageRing[Any] = MessageRing(counter=list)
+    ring: MessageRing[Any] = MessageRing(counter=list, start_on=None, include_system=False)
     ring.put(message)
     before = ring.token_count()
     query["query"] = "one two three"
@@ -198,7 +202,7 @@ def test_arguments_that_are_replaced_are_verified_by_what_was_counted(new: Any) 
     # Whatever became of the old ones meanwhile.
     query = {"query": "one"}
     message = tool_use(query)
-    ring: MessageRing[Any] = MessageRing(counter=list)
+    ring: MessageRing[Any] = MessageRing(counter=list, start_on=None, include_system=False)
     ring.put(message)
     ring.token_count()
     query["query"] = "one two three"
@@ -208,7 +212,7 @@ def test_arguments_that_are_replaced_are_verified_by_what_was_counted(new: Any) 
 
 def test_a_message_that_becomes_one_of_another_provider_is_counted_anew() -> None:
     message: dict[str, Any] = {"role": "user", "parts": [{"text": "one two"}]}
-    ring: MessageRing[Any] = MessageRing(counter=list)
+    ring: MessageRing[Any] = MessageRing(counter=list, start_on=None, include_system=False)
     ring.put(message)
     assert ring.token_count() == 1 + 7
     message["content"] = message.pop("parts")[0]["text"]
@@ -228,8 +232,10 @@ class Envelopes:
 
 
 OPAQUE: dict[str, Callable[[], MessageRing[Any]]] = {
-    "measure": lambda: MessageRing(8, measure=lambda envelope: len(envelope["content"])),
-    "format": lambda: MessageRing(8 + 8, list, format=Envelopes()),
+    "measure": lambda: MessageRing(
+        8, measure=lambda envelope: len(envelope["content"]), start_on=None, include_system=False
+    ),
+    "format": lambda: MessageRing(8 + 8, list, format=Envelopes(), start_on=None, include_system=False),
 }
 
 
@@ -260,7 +266,7 @@ def test_what_a_measure_says_of_a_message_that_stays_is_kept() -> None:
         measured.append(id(message))
         return 1
 
-    ring: MessageRing[Message] = MessageRing(5, measure=measure)
+    ring: MessageRing[Message] = MessageRing(5, measure=measure, start_on=None, include_system=False)
     messages = [Message("user", str(number)) for number in range(20)]
     ring.put_messages(messages)
     assert same_objects(ring.get(), messages[-5:])

@@ -22,7 +22,10 @@ from hypothesis import settings
 from reference import (
     Count,
     Message,
+    Total,
+    is_whole,
     joined_total,
+    kept_of,
     same_objects,
     suffix_totals,
     text_of,
@@ -137,7 +140,10 @@ def assert_right(ring: MessageRing[Message], counter: Callable[[str], Sized]) ->
     roles = [message.role for message in messages]
     for limit in LIMITS if messages else ():
         window = ring.get(counter=counter, token_limit=limit)
-        assert same_objects(window, messages[window_start(totals, roles, limit) :]), (limit, messages)
+        assert same_objects(window, messages[window_start(totals, roles, limit, is_whole=is_whole(ring)) :]), (
+            limit,
+            messages,
+        )
 
 
 # --- one thread
@@ -184,6 +190,12 @@ def test_a_counter_that_changes_its_ring_at_random(alive: Callable[[], None]) ->
         assert_right(ring, counter)
         for other in COUNTERS:
             assert_right(ring, other)
+
+
+def expected_window(put: list[Message], bound: int, total: Total, limit: int) -> list[Message]:
+    """Return the window of a bounded ring into which messages were put one by one."""
+    kept, whole = kept_of(put, bound)
+    return window_of(kept, total, limit, is_whole=whole)
 
 
 class Once:
@@ -372,7 +384,7 @@ def test_windows_got_while_others_put_are_windows_of_one_moment(alive: Callable[
         for limit, window in windows:
             if window:
                 end = places[id(window[-1])] + 1
-                assert same_objects(window, window_of(coming[max(0, end - bound) : end], total, limit))
+                assert same_objects(window, expected_window(coming[:end], bound, total, limit))
         assert_right(ring, counter)
 
 
@@ -409,7 +421,7 @@ def test_native_counts_of_long_texts_while_others_evict_and_edit(alive: Callable
         assert ring.token_count() == total([text_of(message.content) for message in messages])
         totals = suffix_totals(messages, total)
         for limit in (5, 4_000, 5_000, 20_000, 40_000):
-            start = window_start(totals, [message.role for message in messages], limit)
+            start = window_start(totals, [message.role for message in messages], limit, is_whole=is_whole(ring))
             assert same_objects(ring.get(token_limit=limit), messages[start:])
 
 
@@ -465,7 +477,7 @@ def test_the_message_before_those_counted_is_edited(counter: Any, then: Callable
         assert ring.token_count() == totals[0], (old, new, second)
         for tokens in totals:
             for limit in {max(1, tokens - 1), max(1, tokens)}:
-                start = window_start(totals, [message.role for message in now], limit)
+                start = window_start(totals, [message.role for message in now], limit, is_whole=is_whole(ring))
                 assert same_objects(ring.get(token_limit=limit), now[start:]), (old, new, second)
 
 
@@ -489,7 +501,7 @@ def test_the_first_message_after_an_eviction_was_edited(counter: Any) -> None:
         now = ring.get_all()
         totals = suffix_totals(now, total)
         for limit in range(max(1, totals[0] - 2), totals[0] + 3):
-            start = window_start(totals, [message.role for message in now], limit)
+            start = window_start(totals, [message.role for message in now], limit, is_whole=is_whole(ring))
             assert same_objects(ring.get(token_limit=limit), now[start:]), (old, new, second)
         assert ring.token_count() == totals[0]
 

@@ -70,6 +70,8 @@ class World:
             measure=self.measure if self.kind == "callable" else "message",
             format=self if self.kind == "format" else None,
             max_messages=self.rng.choice((None, 1, 2, 3, 4, 8)),
+            start_on=None,
+            include_system=False,
         )
         self.ring.put_messages([self.message() for _ in range(self.rng.randrange(10))])
         self.awake = True
@@ -193,7 +195,7 @@ def len_as_list(text: str) -> range:
     return range(len(text))
 
 
-O200K: MessageRing[Any] = MessageRing()
+O200K: MessageRing[Any] = MessageRing(start_on=None, include_system=False)
 COUNTS: tuple[Count, Count] = (
     lambda text: len(text.split()),
     lambda text: O200K.count({"role": "user", "content": text}) - 4,
@@ -247,7 +249,11 @@ def test_what_asks_its_ring_for_ever_is_a_recursion_error(kind: str) -> None:
             return message
 
     asking = Asking()
-    ring = MessageRing(measure=asking) if kind == "measure" else MessageRing(format=asking)
+    ring = (
+        MessageRing(measure=asking, start_on=None, include_system=False)
+        if kind == "measure"
+        else MessageRing(format=asking, start_on=None, include_system=False)
+    )
     ring.put({"role": "user", "content": "one"})
     with pytest.raises(RecursionError):
         ring.get()
@@ -255,7 +261,9 @@ def test_what_asks_its_ring_for_ever_is_a_recursion_error(kind: str) -> None:
 
 
 def test_a_measure_that_empties_the_ring() -> None:
-    ring: MessageRing[Any] = MessageRing(20, measure=lambda message: ring.reset() or 1)
+    ring: MessageRing[Any] = MessageRing(
+        20, measure=lambda message: ring.reset() or 1, start_on=None, include_system=False
+    )
     ring.put_messages([{"role": "user", "content": "one"}] * 50)
     assert ring.get() == []
     assert len(ring) == 0
@@ -272,7 +280,7 @@ def test_a_measure_that_changes_the_history_at_each_call() -> None:
             ring.pop()
         return 4
 
-    ring: MessageRing[Any] = MessageRing(20, measure=measure)
+    ring: MessageRing[Any] = MessageRing(20, measure=measure, start_on=None, include_system=False)
     ring.put_messages([message] * 3_000)
     assert ring.get() == [message] * 5
     busy = False

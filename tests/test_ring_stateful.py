@@ -155,8 +155,9 @@ class RingMachine(RuleBasedStateMachine):
             include_system=False,
             format=self.kind.format,
         )
-        # Whether no message has left for others.
+        # Whether no message has left for others; and the last one that has, if nothing has come since.
         self.whole = True
+        self.gone: tuple[str, bool] | None = None
         self.model: list[Any] = []
         # Whether a window may begin with each: known when it is put.
         self.starts: list[bool] = []
@@ -170,6 +171,8 @@ class RingMachine(RuleBasedStateMachine):
         for message in more:
             self.model.append(message)
             self.starts.append(self.may_start(message))
+            if len(self.model) == 1 and self.gone is not None:
+                self.take_left_over(self.gone)
             while self.max_messages is not None and len(self.model) > self.max_messages:
                 self.evict()
 
@@ -179,13 +182,18 @@ class RingMachine(RuleBasedStateMachine):
         if gone[0] == "system" and self.kind.measure != "text":
             return  # of the head
         self.whole = False
+        self.take_left_over(gone)
+
+    def take_left_over(self, gone: tuple[str, bool]) -> None:
+        """Take out the oldest messages that are nothing without the one that is gone."""
         while self.model:
             kind, _ = self.outline(self.model[0])
-            if kind != "tool" and not (kind == "assistant" and gone == ("assistant", True)):
-                break
+            in_step = kind == "assistant" and gone == ("assistant", True)
+            if not (kind == "tool" or in_step or (kind == "system" and self.kind.measure != "text")):
+                self.gone = None
+                return
             gone = self.take_oldest()
-        while self.kind.measure != "text" and self.model and self.outline(self.model[0])[0] == "system":
-            self.take_oldest()
+        self.gone = gone
 
     def take_oldest(self) -> tuple[str, bool]:
         self.starts.pop(0)
@@ -251,7 +259,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule(new=st.lists(any_message, max_size=9))
     def set(self, new: list[Any]) -> None:
         self.ring.set(new)
-        self.model, self.starts, self.whole = [], [], True
+        self.model, self.starts, self.whole, self.gone = [], [], True, None
         self.add(new)
 
     @rule(keep=st.integers(0, 30), without=st.sampled_from((0, 0, 1, 2)), new=st.lists(any_message, max_size=3))
@@ -282,7 +290,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule()
     def reset(self) -> None:
         self.ring.reset()
-        self.whole = True
+        self.whole, self.gone = True, None
         self.model.clear()
         self.starts.clear()
 

@@ -13,11 +13,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from profiles import examples
 from reference import (
-    without_results,
     Message,
     Total,
     histories,
     joined_total,
+    kept_of,
     long_histories,
     may_start,
     messages,
@@ -95,14 +95,11 @@ def test_a_growing_history(rounds: list[tuple[list[Message], int]], max_messages
     for encoding, total in ORACLES.items():
         ring: MessageRing[Message] = MessageRing(3000, encoding, max_messages=max_messages, measure="text")
         history: list[Message] = []
-        evicted = False
         for more, limit in rounds:
             ring.put_messages(more)
-            for message in more:
-                history.append(message)
-                if len(history) > (max_messages or 1000):
-                    history, evicted = without_results(history[1:]), True
-            window = window_of(history, total, limit, is_whole=not evicted)
+            history += more
+            kept, whole = kept_of(history, max_messages or 1000)
+            window = window_of(kept, total, limit, is_whole=whole)
             assert same_objects(ring.get(token_limit=limit), window)
 
 

@@ -1,4 +1,4 @@
-"""The window rule and what a bounded ring keeps, literally: by looking at every start, and at every message that leaves.
+"""The window rule and what a bounded ring keeps, literally: by looking at every start, at every message that leaves.
 
 Written from the words of the design, for lists of items. The tests hold rings and `trim_messages` against this.
 """
@@ -131,6 +131,11 @@ def window(
     return answer(carried(start) if start < end else None, start)
 
 
+def is_left_over(left: Item, item: Item) -> bool:
+    """Tell whether `item` is nothing without the one before it, which has left."""
+    return item.kind == "tool" or (item.kind == "assistant" and left.kind == "assistant" and left.continues)
+
+
 @dataclass
 class Kept:
     """What a ring keeps: the head, the question of the oldest step when that has left its place, and the others."""
@@ -143,6 +148,7 @@ class Kept:
     others: list[Item] = field(default_factory=list)
     is_whole: bool = True
     has_gap: bool = False  # behind the head
+    last: Item | None = None  # the last one that has left, if nothing is behind it
 
     @property
     def items(self) -> list[Item]:
@@ -156,6 +162,11 @@ class Kept:
         else:
             self.others.append(item)
         gone: list[Item] = []
+        if self.others == [item]:
+            if self.last is not None and is_left_over(self.last, item):
+                gone += self.evict_behind()  # a result that comes after its call has left
+            else:
+                self.last = None
         while self.max_messages is not None and self.counted() > self.max_messages:
             gone += self.evict()
         return gone
@@ -169,14 +180,17 @@ class Kept:
         self.is_whole = False
         if self.head and not self.include_system:
             return [self.head.pop(0)]
-        self.has_gap = True
+        return self.evict_behind()
+
+    def evict_behind(self) -> list[Item]:
+        """Take out the oldest message behind the head."""
+        self.is_whole, self.has_gap = False, True
         gone = [self.others.pop(0)]
-        # A result goes with its call, and so does the rest of a step.
-        while self.others and (
-            self.others[0].kind == "tool"
-            or (self.others[0].kind == "assistant" and gone[-1].kind == "assistant" and gone[-1].continues)
-        ):
+        # A result goes with its call, and so does the rest of a step. A system message behind
+        # others is part of their turn.
+        while self.others and (self.others[0].kind == "system" or is_left_over(gone[-1], self.others[0])):
             gone.append(self.others.pop(0))
+        self.last = None if self.others else gone[-1]
         users = [item for item in gone if item.kind == "user"] if self.start_on == "user" else []
         if users:
             gone.remove(users[-1])
@@ -186,9 +200,6 @@ class Kept:
         if self.question is not None and oldest is not None and oldest.kind == "user":
             gone.append(self.question)  # no step is left that it belongs to
             self.question = None
-        # A system message behind others belongs to their turn.
-        while self.others and self.others[0].kind == "system":
-            gone.append(self.others.pop(0))
         return gone
 
     def delete(self, index: int) -> Item:
@@ -207,4 +218,4 @@ class Kept:
     def clear(self) -> None:
         """Take out everything."""
         self.head, self.question, self.others = [], None, []
-        self.is_whole, self.has_gap = True, False
+        self.is_whole, self.has_gap, self.last = True, False, None

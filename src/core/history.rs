@@ -50,6 +50,8 @@ pub struct Standing {
     pub is_whole: bool,
     /// The position of the first message behind the head that has.
     pub left_from: Option<u64>,
+    /// The last one that has, if nothing but what belongs to its step has come since.
+    pub gone: Option<Outline>,
     /// Tokens of what has left, as [`Ledger::evicted`].
     pub evicted: Option<i64>,
 }
@@ -86,6 +88,8 @@ pub struct History<M, K, P> {
     is_whole: bool,
     /// The position behind the head of the first message that has left for others.
     left_from: Option<u64>,
+    /// The last one that has, if nothing but what belongs to its step has come since.
+    gone: Option<Outline>,
     /// The most recently used last.
     ledgers: Vec<(K, Ledger<P>)>,
     /// Grows with every change of messages, outlines and ledgers but one: adding messages when none leaves. So whoever
@@ -106,6 +110,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             first_user: None,
             is_whole: true,
             left_from: None,
+            gone: None,
             ledgers: Vec::new(),
             generation: 1,
         }
@@ -346,10 +351,18 @@ impl<M, K: PartialEq, P> History<M, K, P> {
                 if outline.kind == Kind::User && self.first_user.is_none() && self.asks_for_users() {
                     self.first_user = Some(self.messages.end());
                     // What stands before the first question may begin no window any more.
-                    self.ledgers_to_change().for_each(Ledger::forget_starts);
+                    let user = self.messages.end();
+                    self.ledgers_to_change().for_each(|ledger| ledger.forget_starts_before(user, forgotten));
                 }
                 self.outlines.push(outline);
                 self.messages.push(message);
+                if self.messages.len() == 1 {
+                    // Results may come after their call has left.
+                    match self.gone {
+                        Some(gone) if is_left_over(gone, outline) => self.evict_behind(&mut evicted, forgotten),
+                        _ => self.gone = None,
+                    }
+                }
             }
             while self.bounds.max_messages.is_some_and(|most| self.kept() > most.get()) {
                 self.evict(&mut evicted, forgotten);
@@ -400,27 +413,28 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.evict_head(forgotten));
             return;
         }
+        self.evict_behind(evicted, forgotten);
+    }
+
+    /// As [`evict`](Self::evict), of the messages behind the head.
+    fn evict_behind(&mut self, evicted: &mut Vec<M>, forgotten: &mut Vec<P>) {
+        self.generation += 1;
         self.is_whole = false;
         self.left_from.get_or_insert(self.messages.first());
         let question = self.kept_question();
         let mut gone = self.evict_oldest(evicted);
-        // Results whose calls have gone, and what else is left of a step, go with it.
-        while let Some(next) = self.outlines.get(self.outlines.first()) {
-            let in_step = gone.is_some_and(|gone| gone.kind == Kind::Assistant && gone.continues);
-            if next.kind != Kind::Tool && !(next.kind == Kind::Assistant && in_step) {
-                break;
-            }
+        // Results whose calls have gone, and what else is left of a step, go with it. So does a system message behind
+        // others: it is part of their turn, and no window begins with it.
+        let takes_system = self.bounds.rule.accounting == Accounting::Additive;
+        while let (Some(left), Some(next)) = (gone, self.outlines.get(self.outlines.first()))
+            && (is_left_over(left, *next) || (takes_system && next.kind == Kind::System))
+        {
             gone = self.evict_oldest(evicted);
         }
+        self.gone = gone.filter(|_| self.messages.is_empty());
         let next = self.outlines.iter().find(|outline| matches!(outline.kind, Kind::User | Kind::Assistant));
         if next.is_some_and(|next| next.kind == Kind::User) {
             evicted.extend(self.question.take().map(|(_, message, _)| message));
-        }
-        if self.bounds.rule.accounting == Accounting::Additive {
-            // A system message behind others is part of their turn, and no window begins with it.
-            while self.outlines.get(self.outlines.first()).is_some_and(|outline| outline.kind == Kind::System) {
-                self.evict_oldest(evicted);
-            }
         }
         let (first, kept) = (self.messages.first(), self.kept_question());
         self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.evict_before(first, question, kept, forgotten));
@@ -531,7 +545,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     /// Takes out all messages; the next one gets the position `first`. Ledgers stay, but for the head.
     pub fn take_messages(&mut self, first: u64, forgotten: &mut Vec<P>) -> Vec<M> {
         self.generation += 1;
-        (self.first_user, self.is_whole, self.left_from) = (None, true, None);
+        (self.first_user, self.is_whole, self.left_from, self.gone) = (None, true, None, None);
         self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(forgotten));
         self.outlines.take(first);
         let head = std::mem::take(&mut self.head).into_iter().map(|(message, _)| message);
@@ -559,6 +573,9 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         let evicted = self.push(messages.into_iter(), forgotten);
         if had_users != self.first_user.is_some() {
             self.forget_all(forgotten);
+        } else if let Some(user) = self.first_user {
+            // Steps before it may have carried one that is gone.
+            self.ledgers_to_change().for_each(|ledger| ledger.forget_starts_before(user, forgotten));
         }
         (before, evicted)
     }
@@ -572,6 +589,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             first: self.messages.first(),
             is_whole: self.is_whole,
             left_from: self.left_from,
+            gone: self.gone,
             evicted: self.ledger(policy).and_then(Ledger::evicted),
         }
     }
@@ -590,14 +608,14 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     where
         K: Clone,
     {
-        let Standing { head, question, first, is_whole, left_from, evicted } = standing;
+        let Standing { head, question, first, is_whole, left_from, gone, evicted } = standing;
         let kept = usize::from(question.is_some());
         let is_known = |place: Option<u64>| place.is_none_or(|place| place < first);
         let is_sound = messages.len() >= head + kept
             && (self.bounds.rule.accounting == Accounting::Additive || head + kept == 0)
             && first < u64::MAX / 2
             && is_known(question)
-            && is_known(left_from)
+            && left_from.is_none_or(|left| left <= first)
             && left_from.is_none_or(|_| !is_whole)
             && messages[..head].iter().all(|(_, outline)| outline.kind == Kind::System)
             && evicted.is_none_or(|evicted| evicted >= 0);
@@ -616,7 +634,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             self.outlines.push(outline);
             self.messages.push(message);
         }
-        (self.is_whole, self.left_from) = (is_whole, left_from);
+        (self.is_whole, self.left_from, self.gone) = (is_whole, left_from, gone);
         self.find_first_user(&mut forgotten);
         if let Some(evicted) = evicted {
             let mut ledger = Ledger::default();
@@ -655,10 +673,10 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     /// leaves a bounded history for that.
     pub fn set_outlines(&mut self, outlines: Vec<Outline>, forgotten: &mut Vec<P>) -> Vec<M> {
         let first = self.messages.first().saturating_sub((self.len() - self.messages.len()) as u64);
-        let left = (self.is_whole, self.left_from);
+        let left = (self.is_whole, self.left_from, self.gone);
         let messages = self.take_messages(first, forgotten);
         self.forget_all(forgotten);
-        (self.is_whole, self.left_from) = left;
+        (self.is_whole, self.left_from, self.gone) = left;
         let messages: Vec<_> = messages.into_iter().zip(outlines).collect();
         self.push(messages.into_iter(), forgotten)
     }
@@ -740,6 +758,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             first_user: self.first_user,
             is_whole: self.is_whole,
             left_from: self.left_from,
+            gone: self.gone,
             ledgers: ledgers.collect(),
             generation: self.generation,
         }
@@ -750,4 +769,9 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     pub fn range(&self) -> Range<u64> {
         self.messages.first()..self.messages.end()
     }
+}
+
+/// Whether the message behind one that has `left` is nothing without it.
+fn is_left_over(left: Outline, next: Outline) -> bool {
+    next.kind == Kind::Tool || (next.kind == Kind::Assistant && left.kind == Kind::Assistant && left.continues)
 }

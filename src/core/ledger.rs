@@ -257,7 +257,8 @@ impl<P> Ledger<P> {
     pub fn runs_that_may_fit(&self, position: u64, allowance: i64) -> Vec<Run> {
         let older = self.runs.partition_point(|run| run.first < position);
         let runs = self.runs.range(..older).rev().copied();
-        let mut runs: Vec<Run> = runs.take_while(|run| self.tokens_from(run.word + 1) <= allowance.saturating_add(SLACK)).collect();
+        let mut runs: Vec<Run> =
+            runs.take_while(|run| self.tokens_from(run.word + 1) <= allowance.saturating_add(SLACK)).collect();
         runs.reverse();
         runs
     }
@@ -480,10 +481,25 @@ impl<P> Ledger<P> {
         self.carried().filter(|(carried, _)| *carried == position).map_or(0, |(_, tokens)| tokens)
     }
 
-    /// Forgets that windows may begin with messages counted so far.
-    pub fn forget_starts(&mut self) {
-        [&mut self.starts, &mut self.hidden].into_iter().for_each(VecDeque::clear);
-        self.waiting.clear();
+    /// Forgets that windows may begin with messages before `position`, the history's first question.
+    pub fn forget_starts_before(&mut self, position: u64, forgotten: &mut Vec<P>) {
+        drop_while(&mut self.waiting, |&start| start < position);
+        self.drop_starts_before(position);
+        if self.carried().is_some_and(|(carried, _)| carried < position) {
+            self.forget_carried(forgotten);
+        }
+    }
+
+    fn drop_starts_before(&mut self, position: u64) {
+        drop_while(&mut self.hidden, |start| start.position < position);
+        if drop_while(&mut self.starts, |start| start.position < position) {
+            // What only those had hidden can be an answer again.
+            let next = self.starts.front().map_or(u64::MAX, |start| start.position);
+            let shown = self.hidden.partition_point(|start| start.position < next);
+            for start in self.hidden.drain(..shown).rev().collect::<Vec<_>>() {
+                self.insert_start(start);
+            }
+        }
     }
 
     /// Forgets the messages before `position`, and hands back what was kept beside them.
@@ -522,19 +538,11 @@ impl<P> Ledger<P> {
             // What is left of that segment adds less than its step says; how much is not known.
             self.base = self.sum_before(self.word_after(self.first) + 1);
         }
-        drop_while(&mut self.hidden, |start| start.position < position);
         drop_while(&mut self.runs, |run| run.word <= position);
         if let Some(run) = self.runs.front_mut() {
             run.first = run.first.max(position);
         }
-        if drop_while(&mut self.starts, |start| start.position < position) {
-            // What only those had hidden can be an answer again.
-            let next = self.starts.front().map_or(u64::MAX, |start| start.position);
-            let shown = self.hidden.partition_point(|start| start.position < next);
-            for start in self.hidden.drain(..shown).rev().collect::<Vec<_>>() {
-                self.insert_start(start);
-            }
-        }
+        self.drop_starts_before(position);
     }
 
     /// Forgets the messages up to and with the segment of the one at `position`, and hands back what was kept beside them.

@@ -953,15 +953,9 @@ mod tests {
         texts[start.unwrap_or(last)..].to_vec()
     }
 
-    /// The rule of the design, by looking at every start: the window, or `None` if the head is too long. `gone` are the tokens
-    /// evicted since the first call.
-    fn reference(
-        messages: &[(String, Outline)],
-        rule: StartOn,
-        limits: Limits,
-        gone: i64,
-        is_whole: bool,
-    ) -> Option<Vec<String>> {
+    /// The rule of the design, by looking at every start: the window, or `None` if the head is too long. `is_whole` if no
+    /// message has left for others.
+    fn reference(messages: &[(String, Outline)], rule: StartOn, limits: Limits, is_whole: bool) -> Option<Vec<String>> {
         let leading = messages.iter().take_while(|(_, outline)| outline.kind == Kind::System).count();
         let head = if limits.include_system { leading } else { 0 };
         let tokens = |range: std::ops::Range<usize>| messages[range].iter().map(|(text, _)| count(text)).sum::<i64>();
@@ -987,19 +981,19 @@ mod tests {
         };
         let before = |at: usize| {
             let carried = question(at).filter(|_| carries(at)).map_or(0, |question| tokens(question..question + 1));
-            gone + tokens(head..at) - carried
+            tokens(head..at) - carried
         };
         let result = |from: usize, question: Option<usize>| {
             let texts = (0..head).chain(question).chain(from..end).map(|at| messages[at].0.clone());
             Some(texts.collect())
         };
-        let excess = gone + tokens(head..end) - allowance;
+        let excess = tokens(head..end) - allowance;
         if excess <= 0 {
-            let leads_nothing = |at: &usize| match rule {
-                StartOn::User => kind(*at) == Kind::Tool,
-                StartOn::Any => !is_start(*at),
+            let may_lead = |at: &usize| match rule {
+                StartOn::User => kind(*at) != Kind::Tool,
+                StartOn::Any => is_start(*at),
             };
-            return result(head + (head..end).take_while(leads_nothing).count(), None);
+            return result((head..end).find(may_lead).unwrap_or(end), None);
         }
         let least = limits.left_out(excess, allowance);
         let starts: Vec<usize> = (head..end).filter(|&at| is_start(at)).collect();
@@ -1108,12 +1102,10 @@ mod tests {
                 let everything = search(&mut history, Limits::ALL, &Words);
                 let total = all(&history).iter().map(|(text, _)| count(text)).sum();
                 assert_eq!(everything.map(|found| found.tokens), Ok(Some(total)), "{seed}: {:?}", all(&history));
-                let mut messages = all(&history);
-                if history.has_gap() && !limits.include_system {
-                    // A window that began with the head would not be the end of the history.
-                    messages.drain(..history.head().len());
-                }
-                let expected = reference(&messages, rule.start_on, limits, 0, history.is_whole());
+                let messages = all(&history);
+                // A window that began with a head from behind which messages have left would have a gap.
+                let lost = if history.has_gap() && !limits.include_system { history.head().len() } else { 0 };
+                let expected = reference(&messages[lost..], rule.start_on, limits, history.is_whole());
                 let found = window(&mut history, limits);
                 assert_eq!(found, expected, "{seed}, {rule:?}, {limits:?}: {:?}", all(&history));
             }

@@ -38,7 +38,7 @@ pub struct MessageRing {
 type State<'py> = (u32, Bound<'py, PyList>, Bound<'py, PyBytes>, Place, Option<Bound<'py, PyDict>>, Bound<'py, PyDict>);
 
 /// The fields of a [`Standing`], in their order.
-type Place = (usize, Option<u64>, u64, bool, Option<u64>, Option<i64>);
+type Place = (usize, Option<u64>, u64, bool, Option<u64>, Option<u8>, Option<i64>);
 
 /// What `__reduce__` returns: what makes the ring, from which arguments, and its state.
 type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, Bound<'py, PyAny>), Bound<'py, PyAny>);
@@ -462,8 +462,8 @@ impl MessageRing {
         let (messages, outlines): (Vec<_>, Vec<_>) =
             slots.into_iter().map(|(message, outline)| (message, outline.to_byte())).unzip();
         let outlines = PyBytes::new(py, &outlines);
-        let Standing { head, question, first, is_whole, left_from, evicted } = standing;
-        let place = (head, question, first, is_whole, left_from, evicted);
+        let Standing { head, question, first, is_whole, left_from, gone, evicted } = standing;
+        let place = (head, question, first, is_whole, left_from, gone.map(Outline::to_byte), evicted);
         Ok((STATE_VERSION, PyList::new(py, messages)?, outlines, place, dict_of(slf)?, slots_of(slf)?))
     }
 
@@ -485,8 +485,9 @@ impl MessageRing {
             )));
         };
         let slots = messages.iter().map(Bound::unbind).zip(outlines).collect();
-        let (head, question, first, is_whole, left_from, evicted) = place;
-        let standing = Standing { head, question, first, is_whole, left_from, evicted };
+        let (head, question, first, is_whole, left_from, gone, evicted) = place;
+        let gone = gone.and_then(Outline::from_byte);
+        let standing = Standing { head, question, first, is_whole, left_from, gone, evicted };
         let this = slf.get();
         if !this.history.restore(slots, standing, &this.policy) {
             return Err(PyValueError::new_err(format!(

@@ -208,6 +208,20 @@ impl Policy {
         }
     }
 
+    /// Whether a measure or format in Python reads messages. It may look at anything.
+    pub fn is_read_by_python(&self) -> bool {
+        matches!(self.measure, Measure::Callable(_)) || matches!(self.format, Format::Python(_))
+    }
+
+    /// Whether two messages with the same texts cost the same beside them: a pin does not always tell whose shape it was.
+    pub fn has_shape_of(&self, message: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
+        let overhead = |message: &Bound<'_, PyAny>| match self.measure {
+            Measure::Message => self.format.read(message).ok().map(|reading| reading.overhead()),
+            _ => Some(0),
+        };
+        overhead(message).is_some_and(|tokens| Some(tokens) == overhead(other))
+    }
+
     /// Counts what a query has asked for; without the GIL if it is much.
     pub fn feed(
         &self,

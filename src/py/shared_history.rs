@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyList, PyTuple, PyType};
 
-use super::policy::{Measure, Pin, Policy};
+use super::policy::{Pin, Policy};
 use super::turns::Turns;
 use crate::core::error::Error;
 use crate::core::history::{Bounds, History, Standing};
@@ -111,10 +111,12 @@ impl SharedHistory {
             let start = run.first.max(first + missing);
             let counted = run.messages.iter().skip((start - run.first) as usize);
             let mut same = 0;
-            for ((message, outline), (pin, counted)) in
-                behind.iter().skip((start - first - missing) as usize).zip(counted)
-            {
-                if outline != counted || !run.has(message.bind(py), pin.bind(py))? {
+            if !is_joined && !run.stands_behind(py, first, missing, behind)? {
+                unlike.push(start);
+                continue;
+            }
+            for ((message, outline), counted) in behind.iter().skip((start - first - missing) as usize).zip(counted) {
+                if *outline != counted.outline || !run.has(message.bind(py), counted)? {
                     break;
                 }
                 same += 1;
@@ -129,6 +131,10 @@ impl SharedHistory {
             for (ledger, unlike) in history.ledgers_to_change().zip(unlike) {
                 ledger.forget_from(unlike, &mut forgotten);
                 ledger.forget_before(first + missing, &mut forgotten);
+                if missing > 0 && !is_joined && ledger.first() == first + missing {
+                    // Whether a window may begin with it depended on the one before.
+                    ledger.forget_through(first + missing, &mut forgotten);
+                }
             }
         } else {
             ledgers = history.take_ledgers();
@@ -489,40 +495,76 @@ impl Pins {
     }
 }
 
-/// What the messages of a ledger were counted as, and what the rules knew of each. Under a callable measure, the messages.
+/// The counted messages of a ledger.
 struct Run {
     policy: Arc<Policy>,
     first: u64,
-    messages: Vec<(Pin, Outline)>,
+    messages: Vec<Known>,
+    /// What the rules know of the messages before them.
+    older: Vec<Outline>,
+    /// The question before them that was counted.
+    carried: Option<(u64, Known)>,
+}
+
+/// One of them: what it was counted as, and what the rules knew of it.
+struct Known {
+    message: Py<PyAny>,
+    pin: Pin,
+    outline: Outline,
 }
 
 impl Run {
     fn of(py: Python<'_>, history: &Inner, policy: &Arc<Policy>, ledger: &Ledger<Pin>) -> Self {
         let first = ledger.first().max(history.messages().first());
-        let pins = ledger.pins_since(first).zip(history.messages().since(first));
-        let is_callable = matches!(policy.measure, Measure::Callable(_));
-        let pins = pins.map(|(pin, message)| if is_callable { message } else { pin }.clone_ref(py));
-        let messages = pins.zip(history.outlines().since(first).copied()).collect();
-        Self { policy: Arc::clone(policy), first, messages }
+        let pins = ledger.pins_since(first).map(|pin| pin.clone_ref(py));
+        let messages = history.messages().since(first).zip(history.outlines().since(first));
+        let messages = messages.zip(pins).map(|((message, outline), pin)| Known {
+            message: message.clone_ref(py),
+            pin,
+            outline: *outline,
+        });
+        let older = history.outlines().iter().take((first - history.messages().first()) as usize).copied();
+        let carried = ledger.carried().and_then(|(position, _)| {
+            let (message, outline) = history.messages().get(position).zip(history.outlines().get(position))?;
+            let pin = ledger.pin_of_question(position)?.clone_ref(py);
+            Some((position, Known { message: message.clone_ref(py), pin, outline: *outline }))
+        });
+        Self { policy: Arc::clone(policy), first, messages: messages.collect(), older: older.collect(), carried }
     }
 
-    /// Whether `message` counts as the one with this pin. What a callable measure says of another one is not known.
-    fn has(&self, message: &Bound<'_, PyAny>, pin: &Bound<'_, PyAny>) -> PyResult<bool> {
-        if matches!(self.policy.measure, Measure::Callable(_)) {
-            return Ok(message.is(pin));
+    /// Whether what stands before the counted messages makes the same starts of them in `slots`, where so many of the oldest
+    /// are `missing`.
+    fn stands_behind(&self, py: Python<'_>, first: u64, missing: u64, slots: &[Slot]) -> PyResult<bool> {
+        let older = self.older.get(missing as usize..).unwrap_or_default();
+        if slots.len() < older.len() || older.iter().zip(slots).any(|(known, (_, outline))| known != outline) {
+            return Ok(false);
         }
-        self.policy.still_has(message, pin)
+        let Some((position, known)) = &self.carried else { return Ok(true) };
+        match position.checked_sub(first + missing).and_then(|index| slots.get(index as usize)) {
+            Some((message, outline)) => Ok(*outline == known.outline && self.has(message.bind(py), known)?),
+            None => Ok(true),
+        }
+    }
+
+    /// Whether `message` counts as the one that is `known`.
+    fn has(&self, message: &Bound<'_, PyAny>, known: &Known) -> PyResult<bool> {
+        let py = message.py();
+        if message.is(&known.message) || !self.policy.is_read_by_python() {
+            return Ok(self.policy.still_has(message, known.pin.bind(py))?
+                && (message.is(&known.message) || self.policy.has_shape_of(message, known.message.bind(py))));
+        }
+        Ok(false) // what Python code says of another one is not known
     }
 }
 
 /// How many of the oldest messages are missing in `slots`, if what follows the counted messages' first one looks the same.
 fn missing_before(py: Python<'_>, runs: &[Run], first: u64, slots: &[Slot]) -> PyResult<u64> {
     let Some(run) = runs.last() else { return Ok(0) };
-    let Some((pin, _)) = run.messages.first() else { return Ok(0) };
+    let Some(known) = run.messages.first() else { return Ok(0) };
     let place = (run.first - first) as usize;
     for missing in 0..=place {
         if let Some((message, _)) = slots.get(place - missing)
-            && run.has(message.bind(py), pin.bind(py))?
+            && run.has(message.bind(py), known)?
         {
             return Ok(missing as u64);
         }

@@ -346,9 +346,9 @@ class RingChatStore(BaseChatStore):
 
     def _set(self, key: str, messages: list[ChatMessage], evicted: list[_Evicted]) -> None:
         """Put messages in the place of all of a session; those that it has no room for are added to `evicted`."""
-        excess = max(len(messages) - (self.max_messages or len(messages)), 0)
-        self._open(key, evicted).set(messages[excess:])
-        evicted.append((key, messages[:excess]))
+        ring = self._open(key, evicted)
+        ring.set(messages)
+        evicted.append((key, messages[: len(messages) - len(ring)]))
 
     def _open(self, key: str, evicted: list[_Evicted]) -> MessageRing[ChatMessage]:
         """Return the ring of a session, begun now if there is none; a session that must leave is added to `evicted`."""
