@@ -26,7 +26,7 @@ def test_the_first_block_returns_what_it_says() -> None:
     exec(compile(BLOCKS[0], "README.md", "exec"), names)
     ring = names["ring"]
     assert isinstance(ring, MessageRing)
-    assert [message["role"] for message in ring.get()] == ["user", "assistant", "tool", "assistant"]
+    assert [message["role"] for message in ring.get()] == ["system", "user", "assistant", "tool", "assistant"]
 
 
 def test_files_that_the_documents_link_to_exist() -> None:
