@@ -171,10 +171,12 @@ def sums(tokens: Sequence[int]) -> list[int]:
     return list(itertools.accumulate(reversed(tokens)))[::-1]
 
 
-def additive_start(messages: Sequence[Any], measure: Measure, limit: int, initial: int = 0) -> int:
+def additive_start(
+    messages: Sequence[Any], measure: Measure, limit: int, initial: int = 0, *, is_whole: bool = True
+) -> int:
     """Return where the window starts under an additive measure, with messages as they are now."""
     starts = [reading.read(message).may_start for message in messages]
-    return first_fit(sums([measure(message) for message in messages]), starts, limit, initial)
+    return first_fit(sums([measure(message) for message in messages]), starts, limit, initial, is_whole=is_whole)
 
 
 def is_whole(ring: Any) -> bool:
