@@ -13,7 +13,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from profiles import examples
 from reference import (
-    without_results,
     Message,
     Total,
     histories,
@@ -28,6 +27,7 @@ from reference import (
     tiktoken_count,
     window_of,
     window_start,
+    without_results,
     without_surrogates,
     words_after_a_beginning,
 )

@@ -283,7 +283,7 @@ class Twins:
         self.counted.add(policy)
         includes = self.kept.include_system if include_system is None else include_system
         ratio = self.options.get("retention_ratio", 1.0) if retention_ratio is None else retention_ratio
-        asked = {
+        asked: dict[str, Any] = {
             "token_limit": token_limit,
             "initial_token_count": initial_token_count,
             "include_system": include_system,
@@ -303,14 +303,17 @@ class Twins:
             # A window that began with the head would have a gap: the head counts as what has left.
             evicted += sum(item.tokens for item in self.kept.head) if ratio < 1 else 0
             items = items[len(self.kept.head) :]
+        refused: HeadTooLongError | None = None
         try:
             answer = window(items, token_limit, evicted=evicted, is_whole=self.kept.is_whole, **limits)
         except HeadTooLongError as error:
+            refused = error
+        if refused is not None:
             for find in (self.ring.window, self.ring.get):
-                with pytest.raises(ValueError) as raised:
+                with pytest.raises(ValueError, match=r"token.limit") as raised:
                     find(counter=counter, verify=verify, **asked)
                 numbers = {int(number) for number in re.findall(r"\d+", str(raised.value))}
-                assert {int(number) for number in str(error).split()} - {0} <= numbers
+                assert {int(number) for number in str(refused).split()} - {0} <= numbers
             return None
         if ratio < 1:
             self.evicted.setdefault(policy, 0)
@@ -446,7 +449,8 @@ def test_any_mix_of_changes_gives_the_windows_of_the_rule(part: int) -> None:
                     asked = make_limits(random, twins)
                     twins.ask(**asked)
         except BaseException as error:
-            error.add_note(f"seed {seed}")
+            if hasattr(error, "add_note"):  # from Python 3.11
+                error.add_note(f"seed {seed}")
             raise
         windows += twins.windows
 
@@ -497,13 +501,13 @@ TestWindows = WindowMachine.TestCase
 
 @pytest.mark.parametrize("max_messages", [None, 1, 4, 10])
 @pytest.mark.parametrize("start_on", ["user", None])
-def test_starts_never_move_back_while_a_history_grows(start_on: str | None, max_messages: int | None) -> None:
+def test_starts_never_move_back_while_a_history_grows(start_on: Any, max_messages: int | None) -> None:
     for seed in range(30 if not LONG else 600):
         random = Random(seed)
         ring: MessageRing[Message] = MessageRing(
             200, measure=random.choice(("message", weight)), start_on=start_on, max_messages=max_messages
         )
-        fixed = [
+        fixed: list[dict[str, Any]] = [
             {"token_limit": random.randrange(60, 200), "retention_ratio": ratio, "include_system": includes}
             for ratio in (1.0, 0.7, 0.2)
             for includes in (True, False)
@@ -542,9 +546,9 @@ def test_a_head_that_does_not_fit_is_told_with_the_numbers() -> None:
     ring.put_messages(messages)
     assert ring.window().tokens == 10 + 5  # nothing smaller is valid
     for find in (ring.window, ring.get):
-        with pytest.raises(ValueError, match="10.*1.*10"):
+        with pytest.raises(ValueError, match=r"10.*1.*10"):
             find(initial_token_count=1)
-    with pytest.raises(ValueError, match="10.*1.*10"):
+    with pytest.raises(ValueError, match=r"10.*1.*10"):
         trim_messages(messages, 10, counter=words, initial_token_count=1)
     with pytest.raises(ValueError, match="11 > 10"):
         trim_messages(messages, 10, counter=words, initial_token_count=11)

@@ -1,4 +1,4 @@
-"""The window rule and what a bounded ring keeps, literally: by looking at every start, and at every message that leaves.
+"""The window rule and what a bounded ring keeps, literally: by looking at every start and every message that leaves.
 
 Written from the words of the design, for lists of items. The tests hold rings and `trim_messages` against this.
 """

@@ -289,14 +289,14 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         let starting = std::mem::take(&mut self.starting);
         match &mut self.work {
             Work::Plan => self.forgotten.extend(messages.into_iter().map(|(_, pin)| pin)),
-            Work::Head(_, counted) => {
+            Work::Head(_, head) => {
                 for (content, pin) in messages {
-                    counted.push((content.tokens(counter)?, pin));
+                    head.push((content.tokens(counter)?, pin));
                 }
             }
-            Work::Question(_, counted) => {
+            Work::Question(_, question) => {
                 if let Some((content, pin)) = messages.into_iter().next() {
-                    *counted = Some((content.tokens(counter)?, pin));
+                    *question = Some((content.tokens(counter)?, pin));
                 }
             }
             Work::Count(pass) if self.rule.accounting == Accounting::Additive => {
@@ -986,8 +986,8 @@ mod tests {
             }
         };
         let before = |at: usize| {
-            let carried = question(at).filter(|_| carries(at)).map_or(0, |question| tokens(question..question + 1));
-            gone + tokens(head..at) - carried
+            let in_front = question(at).filter(|_| carries(at)).map_or(0, |question| tokens(question..question + 1));
+            gone + tokens(head..at) - in_front
         };
         let result = |from: usize, question: Option<usize>| {
             let texts = (0..head).chain(question).chain(from..end).map(|at| messages[at].0.clone());
@@ -1270,7 +1270,9 @@ mod tests {
     #[test]
     fn a_result_of_a_history_that_has_changed_is_not_kept() {
         let mut history = history(Rule::LLAMA_INDEX, 3);
-        ["", "", "a b", "c"].iter().for_each(|text| put_text(&mut history, text, true));
+        for text in ["", "", "a b", "c"] {
+            put_text(&mut history, text, true);
+        }
         let mut query = Query::new((), Rule::LLAMA_INDEX, Limits::of(100));
         while let Next::Read(wanted) = query.next(&mut history, String::eq) {
             read(&history, &mut query, &wanted, &Words);
