@@ -17,7 +17,7 @@ use std::fs;
 use std::process::{Command, ExitCode};
 
 use chatring::core::count::encoding::Encoding;
-use chatring::core::query::Accounting;
+use chatring::core::policy::Accounting;
 use support::history::{History, Message};
 
 #[path = "support/mod.rs"]
@@ -81,10 +81,10 @@ fn turns(guarded: bool) -> Result<i64, Box<dyn Error>> {
     let encoding = Encoding::named("cl100k_base")?;
     let mut history = History::new(Accounting::Additive);
     put_into(&mut history, MESSAGES);
-    let mut tokens = history.window(encoding, LIMIT)?.and_then(|fit| fit.tokens).unwrap_or(0);
+    let mut tokens = history.window(encoding, LIMIT)?.tokens.unwrap_or(0);
     for line in CONVERSATION.lines().cycle().take(if guarded { TURNS } else { 0 }) {
         history.put(Message::new("user", line));
-        tokens += history.window(encoding, LIMIT)?.and_then(|fit| fit.tokens).unwrap_or(0);
+        tokens += history.window(encoding, LIMIT)?.tokens.unwrap_or(0);
     }
     Ok(tokens)
 }
@@ -96,9 +96,9 @@ fn textless(guarded: bool) -> Result<i64, Box<dyn Error>> {
     (0..TEXTLESS).for_each(|_| history.put(Message::new("user", "")));
     let mut tokens = encoding.tokens("hello");
     if guarded {
-        tokens += history.window(encoding, LIMIT)?.and_then(|fit| fit.tokens).unwrap_or(0);
+        tokens += history.window(encoding, LIMIT)?.tokens.unwrap_or(0);
         history.put(Message::new("user", "hello"));
-        tokens += history.window(encoding, LIMIT)?.and_then(|fit| fit.tokens).unwrap_or(0);
+        tokens += history.window(encoding, LIMIT)?.tokens.unwrap_or(0);
     }
     Ok(tokens)
 }

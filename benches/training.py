@@ -7,7 +7,7 @@ else, so the messages of LlamaIndex are stood in for by classes that are read in
 import json
 import pathlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from chatring import MessageRing, TokenCounter, _core
 
@@ -35,7 +35,9 @@ def as_chat_message(line: dict[str, Any]) -> Any:
     return ChatMessage(line["role"], line.get("content"))
 
 
-def use_rings(lines: list[dict[str, Any]], make: Callable[[dict[str, Any]], Any], measure: str) -> None:
+def use_rings(
+    lines: list[dict[str, Any]], make: Callable[[dict[str, Any]], Any], measure: Literal["message", "text"]
+) -> None:
     history = [make(line) for line in lines * 50]
     for limit in (300, 3_000, 40_000):
         ring: MessageRing[Any] = MessageRing(limit, counter="cl100k_base", measure=measure)

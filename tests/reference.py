@@ -146,7 +146,7 @@ OVERHEADS = {
 def overhead(read: reading.Reading, plain: str = "openai-chat") -> int:
     """Return what a message costs beside its texts; `plain` is the provider of those that look like OpenAI's chat."""
     costs = OVERHEADS[plain if read.provider == "openai-chat" else read.provider]
-    parts = vars(read.extras)
+    parts: dict[str, int] = vars(read.extras)
     more = costs["parallel"] if read.extras.calls > 1 else 0
     return costs["message"] + more + sum(costs[part] * number for part, number in parts.items())
 

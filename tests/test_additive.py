@@ -87,7 +87,7 @@ def check_history(
 @settings(max_examples=examples(300, long=4_000))
 @given(any_histories, st.sampled_from(sorted(COUNTERS)), st.sampled_from(FORMATS), st.sampled_from(BOUNDS), st.data())
 def test_messages_of_every_format(
-    part: int, messages: list[Any], counter: str, plain: str | None, bound: int | None, data: st.DataObject
+    part: int, messages: list[Any], counter: str, plain: Any, bound: int | None, data: st.DataObject
 ) -> None:
     source, count = COUNTERS[counter]
     check_history(

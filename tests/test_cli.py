@@ -793,8 +793,8 @@ class TestRefusals:
             ),
             (
                 ("--token-limit", 5, "--model", "no"),
-                'no encoding known for model "no"; give TokenCounter the model\'s own tokenizer, a callable from str to its '
-                f"tokens, or an encoding that comes close, one of: {', '.join(TokenCounter.encodings())}",
+                'no encoding known for model "no"; give TokenCounter the model\'s own tokenizer, a callable from str '
+                f"to its tokens, or an encoding that comes close, one of: {', '.join(TokenCounter.encodings())}",
             ),
             (
                 ("--token-limit", 5, "--conversation", 1, "--concatenate"),

@@ -313,13 +313,14 @@ class Renamed:
 def test_measure_and_format_are_copied(make_copy: Copy, source: Any, counted: bool) -> None:
     tool = {"role": "tool", "content": "a result"}
     parts = {"role": "user", "parts": [{"text": "one two"}, {"inlineData": {"mimeType": "image/png", "data": ""}}]}
-    for measure, reader, some in (
+    cases: list[tuple[Any, Any, list[dict[str, Any]]]] = [
         ("message", None, [*({"role": "user", "content": str(number)} for number in range(9)), tool, parts]),
         ("message", "gemini", [{"role": "user", "content": "one"}, tool, parts]),
         (constant, None, [tool, parts, {"role": "user", "content": None}]),
         ("message", Renamed("words"), [{"words": "one two"}, {"words": "three"}]),
         ("text", None, [{"role": "user", "content": None}, tool]),
-    ):
+    ]
+    for measure, reader, some in cases:
         ring: MessageRing[Any] = MessageRing(50, source, measure=measure, format=reader, max_messages=10)
         ring.put_messages(some)
         if counted:

@@ -904,7 +904,8 @@ def test_the_measure_says_what_special_tokens_are(changes: dict[str, Any]) -> No
         assert counter.count(TEXT) == tokens
         assert counter.count(TEXT, special="text") == ordinary
         assert counter.count_batch([TEXT], special="text") == [ordinary]
-        for measure, expected in (("text", tokens), ("message", ordinary + 4)):
+        cases: tuple[tuple[Any, int], ...] = (("text", tokens), ("message", ordinary + 4))
+        for measure, expected in cases:
             ring: MessageRing[Any] = MessageRing(counter=source, measure=measure)
             message = {"role": "user", "content": TEXT}
             ring.put(message)

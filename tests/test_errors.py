@@ -1,5 +1,6 @@
 """Bad input: each error by its exact message, and the ring as it was before."""
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -593,9 +594,9 @@ def test_what_a_measure_or_a_format_raises_reaches_the_caller_unchanged(error: B
         ring: MessageRing[Any] = MessageRing(100, measure=measure, format=source if as_format else None)
         ring.put_messages([PLAIN, PLAIN])
         source.armed = True
-        calls = [ring.get, ring.token_count, lambda ring=ring: ring.count(PLAIN)]
+        calls: list[Callable[[], object]] = [ring.get, ring.token_count, functools.partial(ring.count, PLAIN)]
         if as_format:
-            calls += [lambda ring=ring: ring.put(PLAIN), lambda ring=ring: ring.set([PLAIN]), ring.recount]
+            calls += [functools.partial(ring.put, PLAIN), functools.partial(ring.set, [PLAIN]), ring.recount]
         for call in calls:
             with pytest.raises(type(error)) as caught:
                 call()
@@ -648,8 +649,10 @@ def test_a_format_that_reads_nonsense(read: Any, message: str) -> None:
 def test_counting_one_message() -> None:
     ring: MessageRing[Any] = MessageRing(counter=list)
     assert ring.count(PLAIN) == 4 + len("one")
-    assert MessageRing(counter=list, measure="text").count({"role": "user", "content": None}) == len("None")
-    assert MessageRing(counter=list, format="gemini").count(PLAIN) == 1 + len("one")
+    as_text: MessageRing[Any] = MessageRing(counter=list, measure="text")
+    assert as_text.count({"role": "user", "content": None}) == len("None")
+    as_gemini: MessageRing[Any] = MessageRing(counter=list, format="gemini")
+    assert as_gemini.count(PLAIN) == 1 + len("one")
     check(lambda: ring.count({"role": "user"}), TypeError, UNREADABLE + "dict has the keys 'role'")
     check(lambda: ring.count(None), TypeError, UNREADABLE + "NoneType has the attributes none")
     assert len(ring) == 0

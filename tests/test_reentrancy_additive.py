@@ -262,9 +262,11 @@ def test_what_asks_its_ring_for_ever_is_a_recursion_error(kind: str) -> None:
 
 
 def test_a_measure_that_empties_the_ring() -> None:
-    ring: MessageRing[Any] = MessageRing(
-        20, measure=lambda message: ring.reset() or 1, start_on=None, include_system=False
-    )
+    def measure(message: Any) -> int:
+        ring.reset()
+        return 1
+
+    ring: MessageRing[Any] = MessageRing(20, measure=measure, start_on=None, include_system=False)
     ring.put_messages([{"role": "user", "content": "one"}] * 50)
     assert ring.get() == []
     assert len(ring) == 0

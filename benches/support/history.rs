@@ -5,7 +5,7 @@ use std::sync::Arc;
 use chatring::core::count::Counter;
 use chatring::core::history::Bounds;
 use chatring::core::item::{Kind, Outline};
-use chatring::core::policy::{Limits, Rule};
+use chatring::core::policy::{Accounting, Limits, Rule};
 use chatring::core::query::{Content, Found, Next, Query};
 
 /// A message: its text, and what the rules know of it.
@@ -31,20 +31,21 @@ impl Message {
 /// Messages with their prefix sums.
 pub struct History {
     messages: chatring::core::history::History<Arc<str>, (), Arc<str>>,
-    accounting: Accounting,
+    rule: Rule,
 }
 
 impl Default for History {
     fn default() -> Self {
-        let bounds = Bounds { rule: Rule::LLAMA_INDEX, max_messages: None, keep_head: false };
-        Self(chatring::core::history::History::new(bounds))
+        Self::new(Accounting::Joined)
     }
 }
 
 impl History {
     /// No messages yet, and how their tokens are to be added up.
     pub fn new(accounting: Accounting) -> Self {
-        Self { messages: chatring::core::history::History::new(None), accounting }
+        let rule = Rule { accounting, ..Rule::LLAMA_INDEX };
+        let bounds = Bounds { rule, max_messages: None, keep_head: false };
+        Self { messages: chatring::core::history::History::new(bounds), rule }
     }
 
     /// Adds the newest message.
@@ -55,15 +56,14 @@ impl History {
 
     /// Where the window of `allowance` starts, and its tokens; counts what is not counted yet.
     pub fn window<C: Counter>(&mut self, counter: &C, allowance: i64) -> Result<Found, C::Error> {
-        let mut query = Query::new((), Rule::LLAMA_INDEX, Limits::of(allowance));
+        let mut query = Query::new((), self.rule, Limits::of(allowance));
         loop {
-            match query.next(&mut self.0, Arc::ptr_eq) {
+            match query.next(&mut self.messages, Arc::ptr_eq) {
                 Next::Found(found) => return Ok(found),
                 Next::Changing | Next::HeadTooLong(_) => unreachable!("nobody else has it, and it has no head"),
                 Next::Read(wanted) => {
-                    let texts = self.0.wanted(&wanted).into_iter();
-                    let contents = texts.map(|text| (Content::Joined(text.to_string()), text.clone()));
-                    let contents = contents.collect();
+                    let texts = self.messages.wanted(&wanted).into_iter();
+                    let contents = texts.map(|text| (self.content(text), text.clone())).collect();
                     query.feed(counter, contents)?;
                 }
             }
@@ -71,7 +71,7 @@ impl History {
     }
 
     fn content(&self, text: &str) -> Content {
-        match self.accounting {
+        match self.rule.accounting {
             Accounting::Joined => Content::Joined(text.to_owned()),
             Accounting::Additive => Content::Item { texts: vec![text.to_owned()], constant: 4 },
         }

@@ -114,8 +114,8 @@ def trim_messages(
 ) -> Window[_M]:
     """Return the window of a list of messages: what a `MessageRing` of them returns, without keeping anything.
 
-    Counts no more than it must. With a `retention_ratio` below 1 that is every message, at every call: for a history that
-    grows, a ring or a store is the better place.
+    Counts no more than it must. With a `retention_ratio` below 1 that is every message, at every call: for a history
+    that grows, a ring or a store is the better place.
 
     Args:
         messages: of any provider or framework, oldest first.
@@ -247,16 +247,17 @@ class MessageRing(Generic[_M]):
         start_on: what a window may begin with behind the leading system messages.
 
             - `"user"`: a user message, or a step (an assistant message and the results of its calls) with its question,
-              the last user message before it, in front. Every provider accepts such a window, if it accepts the history.
+              the last user message before it, in front. Every provider accepts such a window, if it accepts the
+              history.
             - None: LlamaIndex's rule: the first message, the last, and every one that is not assistant or tool by its
               role.
         include_system: whether the leading system and developer messages are in every window.
-        retention_ratio: from 0 to 1: when something must be left out, the share of the limit to go down to. Below 1, the
-            windows of the next calls have the same beginning, which a provider's prompt cache knows; 0.7 is a good
+        retention_ratio: from 0 to 1: when something must be left out, the share of the limit to go down to. Below 1,
+            the windows of the next calls have the same beginning, which a provider's prompt cache knows; 0.7 is a good
             choice. Then all messages are counted.
         max_messages: keep at most so many messages, the oldest leave; None keeps all. With `include_system` the leading
-            system messages stay and are not among those; with `start_on="user"` so does the question of the oldest step.
-            The results of a call leave with it.
+            system messages stay and are not among those; with `start_on="user"` so does the question of the oldest
+            step. The results of a call leave with it.
         format: how messages are read.
 
             - None: each by its shape. A plain role and content is taken for OpenAI's chat.
@@ -359,8 +360,8 @@ class MessageRing(Generic[_M]):
 
         It has the leading system messages (with `include_system`), the question if the window begins with one of its
         steps, and the messages from the earliest start on from which all of it and `initial_token_count` have at most
-        `token_limit` tokens, by the ring's measure. If none fits, it begins with the newest start, and exceeds the limit
-        (with `start_on=None`: it is the last message). `docs/windows.md` has the rule.
+        `token_limit` tokens, by the ring's measure. If none fits, it begins with the newest start, and exceeds the
+        limit (with `start_on=None`: it is the last message). `docs/windows.md` has the rule.
 
         Only messages not counted before are counted, the newest first and no further back than the window can reach.
 

@@ -65,7 +65,9 @@ pub fn append<C: Counter>(counter: &C, earlier: Vec<Text>, texts: Vec<Text>) -> 
     let origin = appended.checked_sub(1).map_or(0, |last| sums[last]);
     let blank_tail = all.iter().rev().take_while(|text| text.blank).count();
     let closed = all.last().is_none_or(|last| ends_in_word(&last.text));
-    starts.iter_mut().for_each(|(_, before)| *before -= origin);
+    for (_, before) in &mut starts {
+        *before -= origin;
+    }
     let sums = sums.split_off(appended).into_iter().map(|sum| sum - origin).collect();
     Ok(Appended { sums, starts, blank_tail, closed })
 }

@@ -521,7 +521,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         if let Some(user) = &mut self.first_user {
             match renumbered {
                 Renumbered::Older
-                    if *user < position && !self.question.as_ref().is_some_and(|(kept, ..)| kept == user) =>
+                    if *user < position && self.question.as_ref().is_none_or(|(kept, ..)| kept != user) =>
                 {
                     *user += 1;
                 }

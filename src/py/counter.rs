@@ -188,12 +188,12 @@ impl TokenCounter {
         matches!(self.counting, Counting::Native(_))
     }
 
-    #[pyo3(signature = (text, /, *, special = Special::Token), text_signature = "(text, /, *, special='token')")]
+    #[pyo3(signature = (text, /, *, special = Special::Token), text_signature = "($self, text, /, *, special='token')")]
     fn count(&self, text: &Bound<'_, PyString>, special: Special) -> PyResult<i64> {
         self.count_one(text, special)
     }
 
-    #[pyo3(signature = (texts, /, *, special = Special::Token), text_signature = "(texts, /, *, special='token')")]
+    #[pyo3(signature = (texts, /, *, special = Special::Token), text_signature = "($self, texts, /, *, special='token')")]
     fn count_batch<'py>(
         &self,
         py: Python<'py>,
