@@ -75,7 +75,7 @@ def test_every_window_is_accepted(name: str) -> None:
         try:
             windows += walk(name, seed)
         except RefusedError as error:
-            error.add_note(f"seed {seed}")
+            getattr(error, "add_note", print)(f"seed {seed}")
             raise
         seed += 1
 

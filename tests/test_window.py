@@ -28,7 +28,6 @@ from reference import (
     tiktoken_count,
     window_of,
     window_start,
-    without_results,
     without_surrogates,
     words_after_a_beginning,
 )

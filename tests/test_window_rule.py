@@ -283,7 +283,7 @@ class Twins:
         self.counted.add(policy)
         includes = self.kept.include_system if include_system is None else include_system
         ratio = self.options.get("retention_ratio", 1.0) if retention_ratio is None else retention_ratio
-        asked = {
+        asked: dict[str, Any] = {
             "token_limit": token_limit,
             "initial_token_count": initial_token_count,
             "include_system": include_system,
@@ -449,7 +449,7 @@ def test_any_mix_of_changes_gives_the_windows_of_the_rule(part: int) -> None:
                     asked = make_limits(random, twins)
                     twins.ask(**asked)
         except BaseException as error:
-            error.add_note(f"seed {seed}")
+            getattr(error, "add_note", print)(f"seed {seed}")
             raise
         windows += twins.windows
 
@@ -500,13 +500,13 @@ TestWindows = WindowMachine.TestCase
 
 @pytest.mark.parametrize("max_messages", [None, 1, 4, 10])
 @pytest.mark.parametrize("start_on", ["user", None])
-def test_starts_never_move_back_while_a_history_grows(start_on: str | None, max_messages: int | None) -> None:
+def test_starts_never_move_back_while_a_history_grows(start_on: Any, max_messages: int | None) -> None:
     for seed in range(30 if not LONG else 600):
         random = Random(seed)
         ring: MessageRing[Message] = MessageRing(
             200, measure=random.choice(("message", weight)), start_on=start_on, max_messages=max_messages
         )
-        fixed = [
+        fixed: list[dict[str, Any]] = [
             {"token_limit": random.randrange(60, 200), "retention_ratio": ratio, "include_system": includes}
             for ratio in (1.0, 0.7, 0.2)
             for includes in (True, False)
