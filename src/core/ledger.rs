@@ -450,6 +450,15 @@ impl<P> Ledger<P> {
         }
     }
 
+    /// Notes that a window may begin at `position`, in the long run before `word`, and the tokens from it up to that.
+    pub fn add_start(&mut self, position: u64, word: u64, opening: i64) {
+        let is_known =
+            |starts: &VecDeque<Start>| starts.binary_search_by_key(&position, |start| start.position).is_ok();
+        if !is_known(&self.starts) && !is_known(&self.hidden) {
+            self.insert_start(Start { position, before: self.sum_before(word + 1).wrapping_sub(opening) });
+        }
+    }
+
     /// Notes whether the last counted text ends in a character that is not whitespace.
     pub fn set_closed(&mut self, closed: bool) {
         self.closed = closed;

@@ -238,6 +238,13 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
                         continue;
                     }
                     self.forgotten.extend(reading.pins);
+                    if let (Some(Fit { start, tokens: Some(tokens) }), Some(word)) = (goal.found, goal.word)
+                        && let Some(ledger) = history.ledger_to_change(&self.policy)
+                    {
+                        // So that the next query need not count the run.
+                        ledger.add_start(start, word, tokens.saturating_sub(goal.after));
+                        self.generation = history.generation();
+                    }
                     let found = match (goal.found, goal.word) {
                         (Some(fit), _) => fit,
                         (None, Some(word)) => {
