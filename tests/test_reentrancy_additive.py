@@ -23,7 +23,7 @@ from reference import Count, Measure, first_fit, is_whole, message_measure, same
 RINGS = 20_000 if LONG else 500
 LIMITS = (*range(1, 40, 3), 50, 80, 1_000)
 TEXTS = ("", "", "a b c", "x" * 30, " ", "word word word word", "q")
-ROLES = ("user", "assistant", "tool", "system")
+ROLES = ("user", "assistant", "tool", "critic")
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +132,7 @@ class World:
         elif message.get("tool_calls"):
             message["tool_calls"][0]["function"]["arguments"] = {"a": self.text()}
         else:
-            message["content"] = self.rng.choice((self.text(), [self.text()], None))
+            message["content"] = self.rng.choice((self.text(), [self.text()]))
 
     def change(self) -> None:
         """Do one thing to the ring that what is being counted may depend on."""

@@ -145,6 +145,8 @@ class RingMachine(RuleBasedStateMachine):
         limit=limits,
     )
     def start(self, kind: str, max_messages: int | None, counter: str, limit: int) -> None:
+        # What bounded rings keep where tokens add up is held against the design in test_window_rule.py.
+        max_messages = max_messages if KINDS[kind].measure == "text" else None
         self.kind, self.own, self.limit, self.max_messages = KINDS[kind], counter, limit, max_messages
         self.ring: MessageRing[Any] = MessageRing(
             limit,
@@ -409,6 +411,6 @@ def assert_index_error(call: Callable[[], object]) -> None:
     raise AssertionError("no IndexError")
 
 
-RingMachine.TestCase.settings = settings(max_examples=examples(300, long=5_000), stateful_step_count=60 if LONG else 40)
+RingMachine.TestCase.settings = settings(max_examples=examples(200, long=5_000), stateful_step_count=60 if LONG else 40)
 
 TestRing = RingMachine.TestCase

@@ -561,7 +561,8 @@ class TestSerialisation:
         back = ChatMemoryBuffer.from_string(memory.to_string())
         assert isinstance(back.chat_store, RingChatStore)
         assert (back.chat_store.max_messages, back.chat_store.max_sessions) == (3, 2)
-        assert back.get_all() == conversation(5)[2:]
+        # The third message is the result of a call that has left.
+        assert back.get_all() == conversation(5)[3:]
 
     def test_arguments_without_a_form(self) -> None:
         memory = ChatMemoryBuffer.from_defaults([ChatMessage("a", additional_kwargs={"x": object()})])
