@@ -508,7 +508,7 @@ def test_nobody_waits_while_much_is_counted(sql_url: str, name: str, key: str) -
     assert changes != []
     records = store.all("ada")
     assert (Record("user", "meanwhile") in records) == (key == "ada" and name != "replace")
-    ring: MessageRing[Record] = MessageRing(counter=str.split)
+    ring: MessageRing[Record] = MessageRing(counter=str.split, measure="text")
     ring.put_messages(records)
     assert store.token_count("ada") == ring.token_count()
     for limit in (1, 2, 3, 10, 3_990, 4_000, 4_001, 4_002, 4_010):
