@@ -2,6 +2,7 @@ import importlib.util
 import json
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,6 +39,15 @@ def airline() -> list[dict[str, object]]:
         pytest.skip(f"the recorded conversations are not beside the repository: no {AIRLINE}")
     with AIRLINE.open(encoding="utf-8") as lines:
         return [message for line in lines for message in json.loads(line)["messages"]]
+
+
+@pytest.fixture
+def hectic() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(interval)
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples, slow
 from reference import FRAGMENTS, text_of, texts, tiktoken_count, without_surrogates
+from threads import run_all
 
 ENCODINGS = ("cl100k_base", "o200k_base")
 KNOWN = "cl100k_base, o200k_base, o200k_harmony, p50k_base, p50k_edit, r50k_base, gpt2, qwen2, mistral_v3"
@@ -802,11 +803,7 @@ def test_no_thread_gets_a_padded_count() -> None:
                 counter.count("ok")
             refused.append(caught)
 
-    threads = [threading.Thread(target=count) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_all(*[count] * 6)
     assert len(refused) == 120
 
 

@@ -10,15 +10,13 @@ import functools
 import itertools
 import os
 import random
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sized
 from typing import Any
 
 import pytest
 import tiktoken
 from chatring import MessageRing, TokenCounter
-from hypothesis import settings
+from profiles import LONG
 from reference import (
     Count,
     Message,
@@ -33,8 +31,8 @@ from reference import (
     window_of,
     window_start,
 )
+from threads import run_all
 
-LONG = settings().max_examples > 10_000
 RINGS = 10_000 if LONG else 600
 LIMITS = (*range(1, 40), 50, 80, 1_000)
 ENCODING = tiktoken.get_encoding("cl100k_base")
@@ -82,14 +80,6 @@ def alive() -> Iterator[Callable[[], None]]:
     yield alive
     faulthandler.cancel_dump_traceback_later()
     os.close(stderr)
-
-
-@pytest.fixture
-def _hectic() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(interval)
 
 
 def some_message(rng: random.Random) -> Message:
@@ -319,27 +309,7 @@ def test_a_negative_allowance_is_refused(alive: Callable[[], None], allowance: i
 # --- three threads
 
 
-def run_three(works: Sequence[Callable[[], object]]) -> None:
-    barrier = threading.Barrier(len(works))
-    failures: list[BaseException] = []
-
-    def run(work: Callable[[], object]) -> None:
-        barrier.wait()
-        try:
-            work()
-        except BaseException as failure:  # a panic is no Exception
-            failures.append(failure)
-
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-
-
-@pytest.mark.usefixtures("_hectic")
+@pytest.mark.usefixtures("hectic")
 def test_three_threads_change_a_small_ring_and_count_it(alive: Callable[[], None]) -> None:
     for seed in range(RINGS):
         alive()
@@ -356,12 +326,12 @@ def test_three_threads_change_a_small_ring_and_count_it(alive: Callable[[], None
                 ring.get(counter=counter, token_limit=rng.choice(ASKED))
                 change(ring, rng, counter)
 
-        run_three([functools.partial(work, 3 * seed + part) for part in range(3)])
+        run_all(*(functools.partial(work, 3 * seed + part) for part in range(3)))
         for each in (counter, *COUNTERS):
             assert_right(ring, each)
 
 
-@pytest.mark.usefixtures("_hectic")
+@pytest.mark.usefixtures("hectic")
 def test_windows_got_while_others_put_are_windows_of_one_moment(alive: Callable[[], None]) -> None:
     for seed in range(RINGS // 5):
         alive()
@@ -378,7 +348,7 @@ def test_windows_got_while_others_put_are_windows_of_one_moment(alive: Callable[
         def get(ring: MessageRing[Message] = ring, found: list[tuple[int, list[Message]]] = windows) -> None:
             found.extend((limit, ring.get(token_limit=limit)) for limit in (20, 3, 1_000, 9) * 6)
 
-        run_three([put, get, get])
+        run_all(put, get, get)
         places = {id(message): place for place, message in enumerate(coming)}
         total = joined_total(lambda text, counter=counter: len(counter(text)))  # type: ignore[misc]
         for limit, window in windows:
@@ -388,7 +358,7 @@ def test_windows_got_while_others_put_are_windows_of_one_moment(alive: Callable[
         assert_right(ring, counter)
 
 
-@pytest.mark.usefixtures("_hectic")
+@pytest.mark.usefixtures("hectic")
 def test_native_counts_of_long_texts_while_others_evict_and_edit(alive: Callable[[], None]) -> None:
     # Long enough that the GIL is released, so that others come in between without any Python being run.
     long = "the quick brown fox jumps over the lazy dog " * 400
@@ -415,7 +385,7 @@ def test_native_counts_of_long_texts_while_others_evict_and_edit(alive: Callable
                 ring.put_messages([Message("user", rng.choice(("", long, "word")))] * rng.randrange(1, 4))
                 ring.get(token_limit=100)
 
-        run_three([count, edit, put])
+        run_all(count, edit, put)
         messages = ring.get_all()
         total = joined_total(tiktoken_count(ENCODING))
         assert ring.token_count() == total([text_of(message.content) for message in messages])

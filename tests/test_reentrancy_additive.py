@@ -8,7 +8,6 @@ import contextlib
 import faulthandler
 import os
 import random
-import sys
 import threading
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -19,6 +18,7 @@ from chatring import MessageRing
 from profiles import LONG
 from reading import read
 from reference import Count, Measure, first_fit, is_whole, message_measure, same_objects, sums
+from threads import run_all
 
 RINGS = 20_000 if LONG else 500
 LIMITS = (*range(1, 40, 3), 50, 80, 1_000)
@@ -210,29 +210,12 @@ def test_whatever_calls_back_at_random() -> None:
         world.assert_right()
 
 
+@pytest.mark.usefixtures("hectic")
 def test_whatever_calls_back_in_three_threads() -> None:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for seed in range(RINGS // 3):
-            world = World(seed)
-            failures: list[BaseException] = []
-
-            def work(world: World = world, failures: list[BaseException] = failures) -> None:
-                try:
-                    world.work()
-                except BaseException as failure:  # a panic is no Exception
-                    failures.append(failure)
-
-            threads = [threading.Thread(target=work) for _ in range(3)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert failures == []
-            world.assert_right()
-    finally:
-        sys.setswitchinterval(interval)
+    for seed in range(RINGS // 3):
+        world = World(seed)
+        run_all(*[world.work] * 3)
+        world.assert_right()
 
 
 @pytest.mark.parametrize("kind", ["measure", "format"])

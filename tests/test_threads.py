@@ -6,13 +6,13 @@ import gc
 import os
 import random
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from chatring import MessageRing, TokenCounter
 from reference import Message, same_objects
+from threads import run_all, run_numbered
 
 WRITERS = 8
 EACH = 6_000
@@ -29,40 +29,11 @@ def _watchdog(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     os.close(stderr)
 
 
-@pytest.fixture
-def _hectic() -> Iterator[None]:
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-5)
-    yield
-    sys.setswitchinterval(interval)
-
-
-def run_all(*works: Callable[[], object]) -> None:
-    """Run every work in a thread of its own; raise the first exception of any."""
-    barrier = threading.Barrier(len(works))
-    failures: list[BaseException] = []
-
-    def run(work: Callable[[], object]) -> None:
-        barrier.wait()
-        try:
-            work()
-        except BaseException as failure:
-            failures.append(failure)
-
-    threads = [threading.Thread(target=run, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failures:
-        raise failures[0]
-
-
 def words(text: str) -> list[str]:
     return text.split()
 
 
-@pytest.mark.usefixtures("_hectic")
+@pytest.mark.usefixtures("hectic")
 @pytest.mark.parametrize("counter", ["o200k_base", words])
 @pytest.mark.parametrize("max_messages", [None, 500])
 def test_nothing_is_lost_and_no_window_is_over_the_limit(counter: Any, max_messages: int | None) -> None:
@@ -104,7 +75,7 @@ def test_nothing_is_lost_and_no_window_is_over_the_limit(counter: Any, max_messa
     assert same_objects(ring.get(), messages[-len(ring.get()) :])
 
 
-@pytest.mark.usefixtures("_hectic")
+@pytest.mark.usefixtures("hectic")
 @pytest.mark.parametrize("counter", ["cl100k_base", words])
 def test_every_method_at_once(counter: Any) -> None:
     ring: MessageRing[Message] = MessageRing(60, counter, max_messages=300, measure="text")
@@ -139,7 +110,7 @@ def test_every_method_at_once(counter: Any) -> None:
             with contextlib.suppress(IndexError):
                 rng.choice(methods)(rng)
 
-    run_all(*(lambda seed=seed: work(seed) for seed in range(8)))
+    run_numbered(work, 8)
 
     # After whatever happened, the ring answers as one does that never saw more than its messages.
     messages = ring.get_all()
@@ -156,7 +127,7 @@ def len_in_tens(text: str) -> range:
     return range((len(text) + 9) // 10)
 
 
-@pytest.mark.usefixtures("_hectic")
+@pytest.mark.usefixtures("hectic")
 def test_long_texts_are_counted_while_others_put() -> None:
     # Long enough that counting gives up the GIL.
     long = "several words of a long text, " * 3_000

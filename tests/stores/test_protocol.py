@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import pytest
 from chatring import MessageRing, TokenCounter
 from chatring.stores import CounterMismatchError, MemoryStore, Record, Store, StoreError, open_store
+from threads import run_numbered
 
 from stores.servers import PASSWORD
 
@@ -613,24 +613,15 @@ def test_a_closed_store_opens_at_the_next_call(store: Any) -> None:
 def test_many_threads(store_url: str, opened: Callable[..., Any]) -> None:
     writers, each = 8, 25
     store = opened(store_url)
-    errors: list[BaseException] = []
 
     def write(writer: int) -> None:
-        try:
-            for index in range(each):
-                store.append("ada", [Record("user" if index % 3 else "assistant", f"{writer} {index} ")])
-                store.append(f"own {writer}", [user(f"{index}")])
-                if index % 10 == 9:
-                    assert store.window("ada", 50)
-        except BaseException as error:
-            errors.append(error)
+        for index in range(each):
+            store.append("ada", [Record("user" if index % 3 else "assistant", f"{writer} {index} ")])
+            store.append(f"own {writer}", [user(f"{index}")])
+            if index % 10 == 9:
+                assert store.window("ada", 50)
 
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(writers)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    run_numbered(write, writers)
     written = [tuple(map(int, record.text.split())) for record in store.all("ada")]
     assert sorted(written) == [(writer, index) for writer in range(writers) for index in range(each)]
     for writer in range(writers):
@@ -668,24 +659,15 @@ def test_threads_that_pop_and_replace(store_url: str) -> None:
     store = open_store(store_url)
     store.append("ada", conversation(30))
     popped: list[Record] = []
-    errors: list[BaseException] = []
 
     def work(number: int) -> None:
-        try:
-            for index in range(8):
-                store.append("ada", [user(f"{number} {index}")])
-                popped.append(store.pop("ada", 0))
-                popped.append(store.pop("ada", -1))
-                store.append("ada", [Record("tool", f"{number} {index} \n"), user("")])
-        except BaseException as error:
-            errors.append(error)
+        for index in range(8):
+            store.append("ada", [user(f"{number} {index}")])
+            popped.append(store.pop("ada", 0))
+            popped.append(store.pop("ada", -1))
+            store.append("ada", [Record("tool", f"{number} {index} \n"), user("")])
 
-    threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    run_numbered(work, 4)
     assert len(popped) == 64
     assert store.length("ada") == 30 + 32
     assert_is(store, "ada", store.all("ada"))

@@ -18,6 +18,7 @@ from chatring.stores import redis_layout as layout
 from chatring.stores import redis_scripts as scripts
 from chatring.stores.redis import RedisStore
 from redis.crc import key_slot
+from threads import run_numbered
 
 from stores.servers import PASSWORD, ValkeyServer
 
@@ -187,11 +188,7 @@ def test_writers_of_open_ends_and_removers_keep_order_and_sums(store: RedisStore
             if number % 4 == 3:
                 popped.append(store.pop("ada", choose.choice([-1, 0, -3])))
 
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    run_numbered(write, 6)
     records = store.all("ada")
     everything = [record.payload for record in records + popped]
     assert sorted(everything, key=repr) == sorted(

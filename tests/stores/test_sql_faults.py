@@ -33,6 +33,7 @@ from chatring.stores import (
 from chatring.stores.sql_errors import store_error
 from chatring.stores.sql_url import lost_connection
 from sqlalchemy import Engine, event, make_url
+from threads import run_numbered
 
 from stores.servers import PASSWORD, PostgresServer
 
@@ -579,23 +580,14 @@ def test_writers_under_a_strict_isolation(postgres_url: str, isolation: str) -> 
     """Their transactions have another one, and a statement that lost against another writer is run again."""
     store = open_store(f"{postgres_url}?options=-c%20default_transaction_isolation={isolation.replace(' ', '%20')}")
     fill(store)
-    errors: list[BaseException] = []
 
     def write(writer: int) -> None:
-        try:
-            for number in range(20):
-                store.append("ada", [Record("user", f"{writer} {number}")])
-                store.append("ada", [Record("user", f"{writer} {number}\n"), ONE])
-                store.window("ada", 50)
-        except BaseException as error:
-            errors.append(error)
+        for number in range(20):
+            store.append("ada", [Record("user", f"{writer} {number}")])
+            store.append("ada", [Record("user", f"{writer} {number}\n"), ONE])
+            store.window("ada", 50)
 
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    run_numbered(write, 6)
     assert_unchanged(store, {**SESSIONS, "ada": store.all("ada")})
     assert store.length("ada") == 4 + 6 * 20 * 3
     store.close()

@@ -4,13 +4,13 @@ import asyncio
 import contextlib
 import os
 import shutil
-import threading
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
 from chatring.stores import Record, Store, StoreError, StoreUnavailableError, open_store
+from threads import run_numbered
 
 from stores.servers import PASSWORD, PostgresServer, Server
 
@@ -117,20 +117,7 @@ def use(store: Store, prefix: str, calls: int) -> None:
         await asyncio.gather(*(awork(writer) for writer in range(4)))
         await store.aclose()
 
-    errors: list[BaseException] = []
-
-    def noting(writer: int) -> None:
-        try:
-            work(writer)
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=noting, args=(writer,)) for writer in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    run_numbered(work, 4)
     store.close()
     asyncio.run(all_tasks())
     # Of each turn's five calls, two append, three messages in all, and one pops.
