@@ -552,3 +552,10 @@ def test_a_head_that_does_not_fit_is_told_with_the_numbers() -> None:
     with pytest.raises(ValueError, match="11 > 10"):
         trim_messages(messages, 10, counter=words, initial_token_count=11)
     assert trim_messages(messages, 10, counter=words, include_system=False) == messages[1:]
+
+
+def test_a_last_message_beyond_the_limit_is_counted_by_the_counter_of_the_call() -> None:
+    ring: MessageRing[Any] = MessageRing(2, len, measure="text")
+    ring.put({"role": "user", "content": "hello there"})
+    assert ring.window().tokens == 11
+    assert ring.window(counter=lambda text: 2 * len(text)).tokens == 22

@@ -277,7 +277,8 @@ impl MessageRing {
             && let [message] = window.messages.as_slice()
         {
             // The last message does not fit, so it was not counted.
-            window.tokens = Some(self.policy.count(message.bind(py))?);
+            let other = self.policy_of(counter)?;
+            window.tokens = Some(other.as_ref().unwrap_or(&self.policy).count(message.bind(py))?);
         }
         window.into_python(py)
     }
