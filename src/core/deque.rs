@@ -62,11 +62,6 @@ impl<T> Deque<T> {
         self.items.get(usize::try_from(position.checked_sub(self.first)?).ok()?)
     }
 
-    /// All items, oldest first, to be changed.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.items.iter_mut()
-    }
-
     /// The items from `start` to the newest, oldest first. Positions before the oldest are skipped.
     #[must_use]
     pub fn since(&self, start: u64) -> impl DoubleEndedIterator<Item = &T> + ExactSizeIterator {

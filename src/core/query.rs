@@ -157,12 +157,6 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         }
     }
 
-    /// The policy that is asked under.
-    #[must_use]
-    pub fn policy(&self) -> &K {
-        &self.policy
-    }
-
     /// The generation of the history that the last answer is about.
     #[must_use]
     pub fn generation(&self) -> u64 {

@@ -254,22 +254,13 @@ impl Policy {
         let py = message.py();
         let (content, _pin) = self.content(self.read(message)?, message)?;
         match (self.counter.get().counting(), &self.measure) {
-            (Counting::Native(encoding), Measure::Text) => {
+            (Counting::Native(encoding), measure) => {
                 let encoding = *encoding;
-                let Ok(tokens) = if content.bytes() < DETACH_BYTES {
-                    content.tokens(encoding)
-                } else {
-                    detach(py, encoding, || content.tokens(encoding))
+                let tokens = || match measure {
+                    Measure::Text => content.tokens(encoding),
+                    _ => content.tokens(&Ordinary(encoding)),
                 };
-                Ok(tokens)
-            }
-            (Counting::Native(encoding), _) => {
-                let counter = Ordinary(encoding);
-                let Ok(tokens) = if content.bytes() < DETACH_BYTES {
-                    content.tokens(&counter)
-                } else {
-                    detach(py, encoding, || content.tokens(&counter))
-                };
+                let Ok(tokens) = if content.bytes() < DETACH_BYTES { tokens() } else { detach(py, encoding, tokens) };
                 Ok(tokens)
             }
             (Counting::Callable(callable), Measure::Text) => content.tokens(&callable.bind(py)),
