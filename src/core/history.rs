@@ -395,7 +395,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         }
         if self.messages.first() > first {
             let first = self.messages.first();
-            self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_before(first, forgotten));
+            self.ledgers_to_change().for_each(|ledger| ledger.forget_before(first, forgotten));
         }
     }
 
@@ -406,11 +406,10 @@ impl<M, K: PartialEq, P> History<M, K, P> {
 
     /// Takes out the oldest message that may leave, and what is nothing without it.
     fn evict(&mut self, evicted: &mut Vec<M>, forgotten: &mut Vec<P>) {
-        self.generation += 1;
         if !self.bounds.keep_head && !self.head.is_empty() {
             self.is_whole = false;
             evicted.push(self.head.remove(0).0);
-            self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.evict_head(forgotten));
+            self.ledgers_to_change().for_each(|ledger| ledger.evict_head(forgotten));
             return;
         }
         self.evict_behind(evicted, forgotten);
@@ -418,7 +417,6 @@ impl<M, K: PartialEq, P> History<M, K, P> {
 
     /// As [`evict`](Self::evict), of the messages behind the head.
     fn evict_behind(&mut self, evicted: &mut Vec<M>, forgotten: &mut Vec<P>) {
-        self.generation += 1;
         self.is_whole = false;
         self.left_from.get_or_insert(self.messages.first());
         let question = self.kept_question();
@@ -437,7 +435,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             evicted.extend(self.question.take().map(|(_, message, _)| message));
         }
         let (first, kept) = (self.messages.first(), self.kept_question());
-        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.evict_before(first, question, kept, forgotten));
+        self.ledgers_to_change().for_each(|ledger| ledger.evict_before(first, question, kept, forgotten));
         if self.first_user.is_some_and(|user| user < first) {
             self.find_first_user(forgotten);
         }
@@ -475,9 +473,8 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             return self.remove(place, forgotten);
         };
         let outline = self.outlines.pop();
-        self.generation += 1;
         let end = self.messages.end();
-        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_from(end, forgotten));
+        self.ledgers_to_change().for_each(|ledger| ledger.forget_from(end, forgotten));
         if outline.is_some_and(|outline| outline.kind == Kind::User) {
             self.find_first_user(forgotten);
         }
@@ -488,8 +485,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     pub fn remove(&mut self, place: Place, forgotten: &mut Vec<P>) -> Option<M> {
         let position = match place {
             Place::Head(index) => {
-                self.generation += 1;
-                self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(forgotten));
+                self.ledgers_to_change().for_each(|ledger| ledger.forget_head(forgotten));
                 return (index < self.head.len()).then(|| self.head.remove(index).0);
             }
             Place::Question => {
@@ -503,8 +499,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         };
         let (message, renumbered) = self.messages.remove(position)?;
         let was_question = self.outlines.remove(position).is_some_and(|(outline, _)| outline.kind == Kind::User);
-        self.generation += 1;
-        for (_, ledger) in &mut self.ledgers {
+        for ledger in self.ledgers_to_change() {
             match renumbered {
                 Renumbered::Older if ledger.end() <= position => ledger.renumber(1),
                 // Whether the next message may begin a window depends on this one, and on a question all that follow it.
@@ -537,16 +532,14 @@ impl<M, K: PartialEq, P> History<M, K, P> {
 
     /// Replaces the head, and hands back the one there was.
     pub fn set_head(&mut self, head: Vec<(M, Outline)>, forgotten: &mut Vec<P>) -> Vec<(M, Outline)> {
-        self.generation += 1;
-        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(forgotten));
+        self.ledgers_to_change().for_each(|ledger| ledger.forget_head(forgotten));
         std::mem::replace(&mut self.head, head)
     }
 
     /// Takes out all messages; the next one gets the position `first`. Ledgers stay, but for the head.
     pub fn take_messages(&mut self, first: u64, forgotten: &mut Vec<P>) -> Vec<M> {
-        self.generation += 1;
         (self.first_user, self.is_whole, self.left_from, self.gone) = (None, true, None, None);
-        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(forgotten));
+        self.ledgers_to_change().for_each(|ledger| ledger.forget_head(forgotten));
         self.outlines.take(first);
         let head = std::mem::take(&mut self.head).into_iter().map(|(message, _)| message);
         let question = self.question.take().map(|(_, message, _)| message);
@@ -561,7 +554,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         let head = messages.iter().take_while(|(_, outline)| outline.kind == Kind::System).count() as u64;
         let head = if self.bounds.rule.accounting == Accounting::Joined { 0 } else { head };
         let before = self.take_messages(first.saturating_sub(head), forgotten);
-        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_origin());
+        self.ledgers_to_change().for_each(Ledger::forget_origin);
         if first < head {
             self.forget_all(forgotten);
         }
@@ -659,14 +652,13 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     /// Forgets every count, but not what has left.
     pub fn forget_counts(&mut self) -> Vec<P> {
         let mut forgotten = Vec::new();
-        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_head(&mut forgotten));
+        self.ledgers_to_change().for_each(|ledger| ledger.forget_head(&mut forgotten));
         self.forget_all(&mut forgotten);
         forgotten
     }
 
     fn forget_all(&mut self, forgotten: &mut Vec<P>) {
-        self.generation += 1;
-        self.ledgers.iter_mut().for_each(|(_, ledger)| ledger.forget_all(forgotten));
+        self.ledgers_to_change().for_each(|ledger| ledger.forget_all(forgotten));
     }
 
     /// Notes what the rules know of each message now, of which there are as many as messages, oldest first. Hands back what

@@ -285,7 +285,8 @@ pub(crate) mod tests {
     }
 
     /// Counts as [`Words`], and how many bytes.
-    struct Counting(Cell<usize>);
+    #[derive(Default)]
+    pub(crate) struct Counting(pub(crate) Cell<usize>);
 
     impl Counter for Counting {
         type Error = Infallible;
@@ -316,6 +317,20 @@ pub(crate) mod tests {
         assert!(counting.0.get() < 5 * 20 * 8_000, "{}", counting.0.get());
     }
 
+    pub(crate) fn assert_sums_are_joined_counts(counter: &impl Counter<Error = Infallible>, texts: &[Text]) {
+        let (mut before, mut from, mut total) = (Before::Nothing, 0, 0);
+        for (end, text) in texts.iter().enumerate().filter(|(_, text)| !text.blank) {
+            let Ok(segment) = measure(counter, before, &texts[from..=end]);
+            for (index, tokens) in segment.blank_openings {
+                assert_eq!(Ok(tokens), opening(counter, &texts[from + index..=end]), "{texts:?}");
+            }
+            total += segment.step;
+            (before, from) = (Before::after(&text.text), end + 1);
+        }
+        let Ok(added) = tail(counter, before, &texts[from..]);
+        assert_eq!(Ok(total + added), opening(counter, texts), "{texts:?}");
+    }
+
     #[test]
     fn sums_of_parts_are_joined_counts() {
         let fragments = ["one", "", " ", "two three", "\n", "four\n", " five", ".", "  \n six"];
@@ -326,20 +341,7 @@ pub(crate) mod tests {
         };
         for _ in 0..3_000 {
             let contents: Vec<&str> = (0..=next(7)).map(|_| fragments[next(fragments.len())]).collect();
-            let all = texts(&contents);
-            let (mut before, mut from, mut total) = (Before::Nothing, 0, 0);
-            for (end, text) in all.iter().enumerate().filter(|(_, text)| !text.blank) {
-                let Ok(segment) = measure(&Words, before, &all[from..=end]);
-                total += segment.step;
-                for (index, tokens) in segment.blank_openings {
-                    let Ok(joined) = opening(&Words, &all[from + index..=end]);
-                    assert_eq!(tokens, joined);
-                }
-                (before, from) = (Before::after(&text.text), end + 1);
-            }
-            let Ok(added) = tail(&Words, before, &all[from..]);
-            let Ok(joined) = opening(&Words, &all);
-            assert_eq!(total + added, joined, "{contents:?}");
+            assert_sums_are_joined_counts(&Words, &texts(&contents));
         }
     }
 }

@@ -169,10 +169,14 @@ impl<P> Ledger<P> {
     #[must_use]
     pub fn word_after(&self, position: u64) -> u64 {
         let mut word = position;
-        while self.blanks.binary_search(&word).is_ok() {
+        while self.is_blank(word) {
             word += 1;
         }
         word
+    }
+
+    fn is_blank(&self, position: u64) -> bool {
+        self.blanks.binary_search(&position).is_ok()
     }
 
     /// What was kept beside the counted messages from `start` on, oldest first.
@@ -445,7 +449,7 @@ impl<P> Ledger<P> {
     /// Tokens of the last question, if it is counted.
     fn question_tokens(&self) -> Option<i64> {
         match self.questions.back() {
-            Some(&question) => Some(self.sum_before(question + 1).wrapping_sub(self.sum_before(question))),
+            Some(&question) => Some(self.tokens_at(question)),
             None => self.carried.as_ref().map(|carried| carried.tokens),
         }
     }
@@ -540,8 +544,7 @@ impl<P> Ledger<P> {
         if !is_kept && (self.counted.is_empty() || self.questions.front() == Some(&self.first)) {
             self.forget_carried(forgotten);
         }
-        let last_forgotten_is_blank =
-            self.blanks.iter().take_while(|&&blank| blank < position).last() == Some(&(position - 1));
+        let last_forgotten_is_blank = self.is_blank(position - 1);
         drop_while(&mut self.blanks, |&blank| blank < position);
         if last_forgotten_is_blank && !self.counted.is_empty() {
             // What is left of that segment adds less than its step says; how much is not known.
@@ -582,7 +585,7 @@ impl<P> Ledger<P> {
             return;
         }
         let mut keep = position.max(self.first);
-        while keep > self.first && self.blanks.binary_search(&(keep - 1)).is_ok() {
+        while keep > self.first && self.is_blank(keep - 1) {
             keep -= 1;
         }
         forgotten.extend(self.counted.drain((keep - self.first) as usize..).map(|counted| counted.pin));

@@ -424,7 +424,7 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
         }
         let stays = self.limits.retention_ratio < 1.0;
         // What leaves a bounded history uncounted would be missing in the sums of a cut that stays.
-        let is_asked_for = history.ledger(&self.policy).is_some_and(|ledger| ledger.evicted().is_some());
+        let is_asked_for = ledger.evicted().is_some();
         let counts_all = stays || (is_asked_for && history.bounds().max_messages.is_some());
         if self.count_newer(history, if counts_all { i64::MAX } else { allowance }) {
             return None;
@@ -447,7 +447,6 @@ impl<K: Clone + PartialEq, P> Query<K, P> {
             self.work = Work::Question(position, None);
             return None;
         }
-        let ledger = history.ledger(&self.policy)?;
         let kept = history.kept_question();
         let kept_tokens = kept.and(ledger.carried()).map_or(0, |(_, tokens)| tokens);
         let heads = if included { 0..head } else { 0..0 };
@@ -649,8 +648,8 @@ fn changed_context<P>(
         }
         Side::Older => {
             let again = reading.range.end.saturating_sub(ledger.first()) as usize;
-            let counted: Vec<&P> = ledger.pins_since(ledger.first()).take(again).collect();
-            let mut both = (0..reading.range.end).rev().zip(entries.iter().zip(counted.into_iter().rev()));
+            let counted = ledger.pins_since(ledger.first()).take(again).rev();
+            let mut both = (0..reading.range.end).rev().zip(entries.iter().zip(counted));
             both.find(|(_, (entry, counted))| !same(&entry.pin, counted)).map(|(position, _)| position)
         }
     }
@@ -862,37 +861,14 @@ mod tests {
     use crate::core::count::Counter;
     use crate::core::history::{Bounds, History};
     use crate::core::item::{Kind, Outline};
-    use crate::core::joined::tests::Words;
+    use crate::core::joined::tests::{Counting, Words};
     use crate::core::policy::{Accounting, Limits, Rule, StartOn};
-    use std::cell::Cell;
-    use std::convert::Infallible;
     use std::num::NonZeroUsize;
 
     type Texts = History<String, (), String>;
 
     const ADDITIVE: Rule = Rule { accounting: Accounting::Additive, start_on: StartOn::Any };
     const STEPS: Rule = Rule { accounting: Accounting::Additive, start_on: StartOn::User };
-
-    /// Counts as [`Words`], and how many bytes.
-    #[derive(Default)]
-    struct Counting(Cell<usize>);
-
-    impl Counter for Counting {
-        type Error = Infallible;
-
-        fn count(&self, text: &str) -> Result<i64, Infallible> {
-            self.0.update(|bytes| bytes + text.len());
-            Words.count(text)
-        }
-
-        fn count_empty(&self) -> Result<i64, Infallible> {
-            Ok(0)
-        }
-
-        fn splits_at_spaces(&self) -> bool {
-            true
-        }
-    }
 
     fn history(rule: Rule, bound: usize) -> Texts {
         History::new(Bounds { rule, max_messages: NonZeroUsize::new(bound), keep_head: true })

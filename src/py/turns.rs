@@ -25,12 +25,7 @@ impl<'py> Turns<'py> {
 
     /// An item of work is done. No lock may be held.
     pub fn item_done(&mut self) {
-        self.items_done(1);
-    }
-
-    /// So many items of work are done. No lock may be held.
-    pub fn items_done(&mut self, items: usize) {
-        self.items += items;
+        self.items += 1;
         if self.items >= ITEMS {
             self.items = 0;
             self.offer();

@@ -203,7 +203,8 @@ impl Counter for Encoding {
 #[cfg(test)]
 mod tests {
     use super::{ENCODINGS, Encoding, Error, LONGEST_SPECIAL};
-    use crate::core::joined::{Before, SLACK, Text, measure, opening, tail};
+    use crate::core::joined::tests::assert_sums_are_joined_counts;
+    use crate::core::joined::{SLACK, Text, opening};
 
     fn tokens(name: &str, text: &str) -> i64 {
         Encoding::named(name).map_or(-1, |encoding| encoding.tokens(text))
@@ -282,23 +283,7 @@ mod tests {
         for encoding in ENCODINGS {
             let mut seed = 0x2545_f491_4f6c_dd1d_u64;
             for _ in 0..500 {
-                let texts = random_texts(&mut seed);
-                let (mut before, mut from, mut total) = (Before::Nothing, 0, 0);
-                for (end, text) in texts.iter().enumerate().filter(|(_, text)| !text.blank) {
-                    let Ok(segment) = measure(encoding, before, &texts[from..=end]);
-                    for (index, tokens) in segment.blank_openings {
-                        assert_eq!(
-                            Ok(tokens),
-                            opening(encoding, &texts[from + index..=end]),
-                            "{}: {texts:?}",
-                            encoding.name
-                        );
-                    }
-                    total += segment.step;
-                    (before, from) = (Before::after(&text.text), end + 1);
-                }
-                let Ok(added) = tail(encoding, before, &texts[from..]);
-                assert_eq!(Ok(total + added), opening(encoding, &texts), "{}: {texts:?}", encoding.name);
+                assert_sums_are_joined_counts(encoding, &random_texts(&mut seed));
             }
         }
     }
