@@ -26,6 +26,7 @@ _M = TypeVar("_M")
 
 # Putting a message in front can make a window's total fall, by a token or two: see `SLACK` in `src/core/joined.rs`.
 _SLACK = 8
+_CONTENT = operator.itemgetter("content")
 _SPACE_AFTER_WORD = re.compile(r"(?<=\S) ")
 
 
@@ -53,7 +54,7 @@ class HonestTwin(Generic[_M]):
                 self._count_newer()
             start = self._start()
             window = self._messages[start:]
-            if not verify or self._unchanged(window, self._contents[start - self._first :]):
+            if not verify or self._unchanged(window, start):
                 return window
             self._forget()
 
@@ -64,8 +65,9 @@ class HonestTwin(Generic[_M]):
     def _may_start(self, message: Any) -> bool:
         return message["role"] not in ("assistant", "tool")
 
-    def _unchanged(self, window: Sequence[Any], contents: list[str | None]) -> bool:
-        return all(map(operator.is_, map(operator.itemgetter("content"), window), contents))
+    def _unchanged(self, window: Sequence[Any], start: int) -> bool:
+        """Whether these messages, which begin at `start`, have what was counted."""
+        return all(map(operator.is_, map(_CONTENT, window), self._contents[start - self._first :]))
 
     def _start(self) -> int:
         """Return where the window starts."""
@@ -174,10 +176,11 @@ class ChatMessageTwin(HonestTwin[ChatMessage]):
     def _may_start(self, message: Any) -> bool:
         return message.role not in ("assistant", "tool")
 
-    def _unchanged(self, window: Sequence[Any], contents: list[str | None]) -> bool:
+    def _unchanged(self, window: Sequence[Any], start: int) -> bool:
         # The fastest of eight forms tried. None stands for no blocks, and for several: those are compared by value.
         blocks = map(operator.attrgetter("blocks"), window)
         texts = [block[0].text if len(block) == 1 else None for block in blocks]
+        contents = self._contents[start - self._first :]
         if all(map(operator.is_, texts, contents)):
             return True
         return all(map(operator.eq, map(self._content, window), contents))
@@ -198,22 +201,10 @@ class MessageTwin(HonestTwin[dict[str, Any]]):
         super().__init__(token_limit, encoding)
         self._ordinary = encoding.encode_ordinary
 
-    def get(self, verify: bool = True) -> list[dict[str, Any]]:
-        if not self._messages:
-            return []
-        while True:
-            if self._end < len(self._messages):
-                self._count_newer()
-            start = self._start()
-            window = self._messages[start:]
-            if not verify or self._still(window, start):
-                return window
-            self._forget()
-
-    def _still(self, window: list[dict[str, Any]], start: int) -> bool:
-        """Whether these messages have what was counted: as many fields, the same content, the same parts of calls."""
+    def _unchanged(self, window: Sequence[Any], start: int) -> bool:
+        # Beside the content: as many fields, and the same parts of calls.
         since = start - self._first
-        if not all(map(operator.is_, map(_CONTENT, window), self._contents[since:])):
+        if not super()._unchanged(window, start):
             return False
         if not all(map(operator.eq, map(len, window), self._lengths[since:])):
             return False
@@ -259,9 +250,6 @@ class MessageTwin(HonestTwin[dict[str, Any]]):
                 self._starts.append(index)
                 self._saved.append(before)
         self._end = end
-
-
-_CONTENT = operator.itemgetter("content")
 
 
 def _parts(message: dict[str, Any]) -> list[str]:

@@ -54,7 +54,7 @@ def _outline(
     /,
     format: object = None,  # noqa: A002
 ) -> tuple[str, bool, bool]:
-    """Read what a message is to the rules, for tests: kind, continues, may start."""
+    """Read what a message is to the rules: its kind, whether what follows belongs to the same response, may start."""
 
 def _read_blocks(message: type, text_block: type, /) -> None:
     """Have messages of exactly the class `message` read by their `blocks`, not their computed `content`.

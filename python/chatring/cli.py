@@ -20,7 +20,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from chatring._core import MessageRing, TokenCounter
-from chatring.conversation import ConversationError, NewConversation, Reading, concatenate, read_conversations
+from chatring.conversation import (
+    Conversation,
+    ConversationError,
+    NewConversation,
+    Reading,
+    concatenate,
+    read_conversations,
+)
 from chatring.migration import CHATRING, LLAMA_INDEX, is_url, migrate, open_existing, open_source
 from chatring.replay import Policy, Pricing, Recording, replay
 from chatring.replay_page import CURVE, page
@@ -167,14 +174,15 @@ def window(
         retention_ratio=retention_ratio,
     )
     _check_limits(token_limit, initial_token_count)
-    if chosen is not None and as_one:
-        raise _Refusal("--conversation and --concatenate exclude each other")
+    _refuse_both(chosen, as_one)
     if is_url(file):
         if chosen is not None or as_one:
             raise _Refusal("--conversation and --concatenate are for files; a store has sessions")
         _refuse_skipping(skip_invalid)
         with _session(file, session, counter) as (store, key):
-            report = WindowReport.read(store, key, token_limit=token_limit, initial_token_count=initial_token_count)
+            report = WindowReport.read(
+                store, key, new, token_limit=token_limit, initial_token_count=initial_token_count
+            )
         if as_json:
             click.echo(json.dumps(report.record()))
         else:
@@ -185,9 +193,7 @@ def window(
     with _progress(file) as progress:
         reading = _read(file, new, progress, skip_invalid=skip_invalid)
         histories = [concatenate(reading.conversations, new)] if as_one else reading.conversations
-        numbered = [(n, history) for n, history in enumerate(histories, 1) if chosen in (None, n)]
-        if not numbered:
-            raise _Refusal(f"no conversation {chosen}: the file has {len(histories):,}, numbered from 1")
+        numbered = _chosen(histories, chosen)
         loading_seconds = _load(counter)
         with _refusals():  # of a head that is too long
             reports = [
@@ -348,8 +354,7 @@ def replay_conversations(
     """
     if is_url(file):
         raise _Refusal("chatring replay is for files; a store's sessions can be written to one")
-    if chosen is not None and as_one:
-        raise _Refusal("--conversation and --concatenate exclude each other")
+    _refuse_both(chosen, as_one)
     _, new = _policy(file, None, encoding, model, start_on=start_on, include_system=include_system)
     if not (math.isfinite(cached_price) and math.isfinite(write_price)):
         raise _Refusal("a price must be a finite number")
@@ -360,13 +365,8 @@ def replay_conversations(
         conversations = reading.conversations
         if as_one:
             conversations = [concatenate(conversations, new, repeat_prompt=False)]
-        if chosen is not None:
-            conversations = conversations[chosen - 1 : chosen] if chosen > 0 else []
-            if not conversations:
-                raise _Refusal(
-                    f"no conversation {chosen}: the file has {len(reading.conversations):,}, numbered from 1"
-                )
-        recordings = [Recording(ring) for ring in progress.track(conversations, description="counting")]
+        numbered = _chosen(conversations, chosen)
+        recordings = [Recording(ring) for _, ring in progress.track(numbered, description="counting")]
         calls = sum(len(recording.calls) for recording in recordings)
         if not calls:
             raise _Refusal("no model call in it: no assistant's message follows a message that is not the system's")
@@ -381,11 +381,12 @@ def replay_conversations(
             initial_token_count=initial_token_count,
             advance=lambda: progress.advance(task),
         )
+        ring = new()
         report = ReplayReport(
             name="standard input" if file == "-" else os.path.basename(file),
-            counter=new().counter,
-            start_on=new().start_on,
-            include_system=new().include_system,
+            counter=ring.counter,
+            start_on=ring.start_on,
+            include_system=ring.include_system,
             initial_token_count=initial_token_count,
             pricing=pricing,
             recordings=recordings,
@@ -502,6 +503,19 @@ def _policy(
         raise _Refusal(f"{given}: only for files; a store's windows begin as its records say")
     counter = _counter(encoding, model, _ENCODING_OF_STORES)
     return counter, partial(MessageRing, counter=counter, measure="text")
+
+
+def _refuse_both(chosen: int | None, as_one: bool) -> None:
+    if chosen is not None and as_one:
+        raise _Refusal("--conversation and --concatenate exclude each other")
+
+
+def _chosen(conversations: list[Conversation], chosen: int | None) -> list[tuple[int, Conversation]]:
+    """Return the conversations with their numbers: all, or the chosen one."""
+    numbered = [(n, conversation) for n, conversation in enumerate(conversations, 1) if chosen in (None, n)]
+    if not numbered:
+        raise _Refusal(f"no conversation {chosen}: the file has {len(conversations):,}, numbered from 1")
+    return numbered
 
 
 def _counter(encoding: str | None, model: str | None, default: str) -> TokenCounter:

@@ -8,15 +8,13 @@ from functools import cached_property
 from itertools import accumulate
 from typing import NamedTuple
 
+from chatring._core import _outline
 from chatring.conversation import Conversation, NewConversation
 from chatring.validity import Links, fault, links_of
 
 KINDS = ("system", "user", "assistant", "tool")
 # What providers' caches keep of a prefix: whole blocks of tokens.
 _CACHE_BLOCK = 128
-# Bits of a message's byte in the state of a ring: its kind, and whether what follows belongs to the same response.
-_KIND = 3
-_CONTINUES = 4
 
 
 class Policy(NamedTuple):
@@ -91,15 +89,15 @@ class Recording:
     def __init__(self, ring: Conversation) -> None:
         """Read the messages of a ring that measures each by itself."""
         self.messages = ring.get_all()
-        outlines = ring.__getstate__()[2]
-        self.kinds = [KINDS[outline & _KIND] for outline in outlines]
+        outlines = list(map(_outline, self.messages))
+        self.kinds = [kind for kind, _, _ in outlines]
         self.tokens = list(map(ring.count, self.messages))
         self.sums = list(accumulate(self.tokens, initial=0))
         self.head = next((i for i, kind in enumerate(self.kinds) if kind != "system"), len(self.kinds))
         self.calls = [
             i
             for i in range(self.head + 1, len(self.kinds))
-            if self.kinds[i] == "assistant" and not (self.kinds[i - 1] == "assistant" and outlines[i - 1] & _CONTINUES)
+            if self.kinds[i] == "assistant" and not (self.kinds[i - 1] == "assistant" and outlines[i - 1][1])
         ]
         # The newest user message before each position; -1 if there is none.
         users = (i if kind == "user" else -1 for i, kind in enumerate(self.kinds))

@@ -150,6 +150,10 @@ def _costs(report: ReplayReport) -> Iterable[str]:
         *((f"line-{_COLOURS[i % 4]}", f"limit {limit:,}", _DASHES[i // 4 % 4]) for i, limit in enumerate(limits)),
         ("line-limit thin", "plain sliding window with the same limit"),
     )
+    least = min(r.policy.retention_ratio or 0.0 for replays in by_limit.values() for r in replays)
+    span = max(1 - least, 0.01)
+    shown = [r for r in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0) if r >= least]
+    x_ticks = [(f"{ratio:g}", (ratio - least) / span) for ratio in shown]
     for title, unit, of in (
         ("Cost against ratio", "tokens at the full price, a call", _cost_a_call),
         ("What the model still sees against ratio", "tokens sent, a call", _sent_a_call),
@@ -157,8 +161,6 @@ def _costs(report: ReplayReport) -> Iterable[str]:
         values = [of(replay) for replays in by_limit.values() for replay in replays]
         values += map(of, sliding.values())
         ticks = ticks_to(max(values))
-        least = min(r.policy.retention_ratio or 0.0 for replays in by_limit.values() for r in replays)
-        span = max(1 - least, 0.01)
         shapes = []
         for i, limit in enumerate(limits):
             colour, dash = _COLOURS[i % 4], _DASHES[i // 4 % 4]
@@ -178,8 +180,6 @@ def _costs(report: ReplayReport) -> Iterable[str]:
             + ", ".join(f"ratio {r.policy.retention_ratio:g} {_number(of(r))}" for r in by_limit[limit])
             for limit in limits
         )
-        shown = [r for r in (0.0, 0.2, 0.4, 0.6, 0.8, 1.0) if r >= least]
-        x_ticks = [(f"{ratio:g}", (ratio - least) / span) for ratio in shown]
         yield figure(title, f"{title}, {unit}. {described}.", shapes, ticks, x_ticks, unit, "retention ratio", 15)
 
 

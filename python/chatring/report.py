@@ -3,7 +3,6 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -11,8 +10,8 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from chatring._core import MessageRing, TokenCounter
-from chatring.conversation import Conversation, NewConversation, concatenate
+from chatring._core import TokenCounter
+from chatring.conversation import Conversation, NewConversation
 from chatring.envelope import Message
 from chatring.migration import Migration
 from chatring.stores import Store
@@ -115,14 +114,15 @@ class WindowReport:
         )
 
     @classmethod
-    def read(cls, store: Store, session: str, *, token_limit: int, initial_token_count: int) -> "WindowReport":
+    def read(
+        cls, store: Store, session: str, new: NewConversation, *, token_limit: int, initial_token_count: int
+    ) -> "WindowReport":
         """Read the window of a session, and nothing else of it, and read it again.
 
         Raises:
             ValueError: if `token_limit` is below 1 or `initial_token_count` above it.
             StoreError: if the store fails.
         """
-        new: NewConversation = partial(MessageRing, counter=store.counter, measure="text")
         begin = time.perf_counter()
         records = store.window(session, token_limit, initial_token_count)
         found = time.perf_counter()
@@ -258,7 +258,7 @@ class StatsReport:
     @classmethod
     def count(cls, conversations: Sequence[Conversation], new: NewConversation, progress: Progress) -> "StatsReport":
         """Count every message of the conversations."""
-        history = concatenate(conversations, new).get_all()
+        history = [message for conversation in conversations for message in conversation]
         count = new().count
         tokens = [count(message) for message in progress.track(history, description="counting")]
         rows = min(_CHART_ROWS, len(history))

@@ -40,3 +40,11 @@ class SchemaVersionError(StoreError):
 
 class CounterMismatchError(StoreError, ValueError):
     """The session was counted with another counter. `recount` counts it with this store's."""
+
+
+def counter_mismatch(key: str, theirs: str, ours: str) -> CounterMismatchError:
+    """Return the error of a session that was counted with the counter of the name `theirs`."""
+    return CounterMismatchError(
+        f"session {key!r} was counted with {theirs!r}, this store counts with {ours!r}; "
+        f"open it with that counter, or call recount({key!r})"
+    )

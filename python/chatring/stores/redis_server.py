@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -184,8 +183,7 @@ class RedisServer:
         if client is None:
             for other in list(self._async_clients):
                 if other.is_closed():
-                    with suppress(KeyError):  # another thread's loop may have done it
-                        del self._async_clients[other]
+                    self._async_clients.pop(other, None)  # another thread's loop may have done it
             client = self._async_clients[loop] = self._new_async_client()
         return client
 

@@ -18,6 +18,7 @@ from chatring.stores.errors import (
     SchemaVersionError,
     StoreError,
     StoreTimeoutError,
+    counter_mismatch,
 )
 from chatring.stores.record import Record
 from chatring.stores.redis_layout import keys_of, packed, unpacked
@@ -280,10 +281,7 @@ class RedisSessions:
             raise self._counter_mismatch(key, session.counter)
 
     def _counter_mismatch(self, key: str, name: bytes) -> CounterMismatchError:
-        return CounterMismatchError(
-            f"session {key!r} was counted with {name.decode(errors='replace')!r}, this store counts with "
-            f"{self._counter_name!r}; open it with that counter, or call recount({key!r})"
-        )
+        return counter_mismatch(key, name.decode(errors="replace"), self._counter_name)
 
 
 def _too_many_tokens() -> StoreError:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from chatring._core import _is_blank, _start_among_blank
 from chatring.stores import sql_statements as sql
 from chatring.stores.appended import Appended, depends_on_word, load, takes_long
-from chatring.stores.errors import CounterMismatchError
+from chatring.stores.errors import counter_mismatch
 from chatring.stores.record import Record, acheck_records, check_key, check_records
 from chatring.stores.sql_database import Access, Cursor, Database
 from chatring.stores.sql_session import Session, check_whole, encoded, records_of
@@ -334,10 +334,7 @@ class SQLStore(Store):
 
     def _check_counter(self, key: str, counter: str) -> None:
         if counter != self.counter_name:
-            raise CounterMismatchError(
-                f"session {key!r} was counted with {counter!r}, this store counts with {self.counter_name!r}; "
-                f"open it with that counter, or call recount({key!r})"
-            )
+            raise counter_mismatch(key, counter, self.counter_name)
 
     def _do(self, steps: Steps[_T]) -> _T:
         return do(self._database, steps)
