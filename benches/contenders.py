@@ -131,7 +131,8 @@ def _message_twin(token_limit: int) -> Memory:
 
 
 def _message_ring(token_limit: int) -> Memory:
-    return MessageRing[Any](token_limit, counter="cl100k_base", measure="message")
+    # The rule of the twin: a window is the newest messages that fit, from one that may begin it.
+    return MessageRing[Any](token_limit, counter="cl100k_base", start_on=None, include_system=False)
 
 
 CONTENDERS = {
