@@ -575,3 +575,17 @@ def unreadable(message: Any) -> TypeError:
         "a message needs a role and a content (or tool_calls, blocks or parts), or the type of an item such as"
         f" function_call; this {type(message).__name__} has the {kind} {keys}"
     )
+
+
+class Envelope:
+    """A message that only a format in Python can read."""
+
+    def __init__(self, message: Any) -> None:
+        self.message = message
+
+
+class Envelopes:
+    """The format that reads them."""
+
+    def read(self, envelope: Envelope) -> Any:
+        return envelope.message

@@ -14,7 +14,7 @@ from chatring import MessageRing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples
-from reading import read
+from reading import Envelope, Envelopes, read
 from reference import (
     Count,
     Measure,
@@ -228,18 +228,6 @@ def test_a_message_that_becomes_one_of_another_provider_is_counted_anew() -> Non
     assert ring.token_count() == 1 + 7
     message["content"] = message.pop("parts")[0]["text"]
     assert ring.token_count() == 4 + 7
-
-
-class Envelope:
-    """A message that only a format in Python can read."""
-
-    def __init__(self, message: Any) -> None:
-        self.message = message
-
-
-class Envelopes:
-    def read(self, envelope: Envelope) -> Any:
-        return envelope.message
 
 
 OPAQUE: dict[str, Callable[[], MessageRing[Any]]] = {

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from chatring import MessageRing
 from profiles import LONG
-from reading import read
+from reading import Envelope, read
 from reference import Count, Measure, first_fit, is_whole, message_measure, same_objects, sums
 from threads import run_all
 
@@ -50,11 +50,6 @@ class Computed:
     def content(self) -> str:
         self.world.interrupt()
         return "".join(list(self.text))
-
-
-class Envelope:
-    def __init__(self, message: Any) -> None:
-        self.message = message
 
 
 class World:

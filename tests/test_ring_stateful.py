@@ -19,7 +19,7 @@ from hypothesis.stateful import (
     rule,
 )
 from profiles import LONG, examples
-from reading import read
+from reading import Envelope, Envelopes, read
 from reference import (
     Count,
     Measure,
@@ -78,18 +78,6 @@ counters = st.sampled_from(sorted(COUNTERS))
 limits = st.one_of(st.integers(1, 12), st.integers(1, 150), st.just(3000))
 initials = st.sampled_from((0, 0, 0, 1, 5))
 indices = st.integers(-20, 20)
-
-
-class Envelope:
-    """A message that only a format in Python can read."""
-
-    def __init__(self, message: Any) -> None:
-        self.message = message
-
-
-class Envelopes:
-    def read(self, envelope: Envelope) -> Any:
-        return envelope.message
 
 
 def opened(message: Any) -> Any:
