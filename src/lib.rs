@@ -16,7 +16,7 @@ mod py;
 #[pyo3::pymodule(gil_used = true)]
 mod _core {
     #[pymodule_export]
-    use crate::py::append::{_is_blank, _measure_appended, _start_among_blank};
+    use crate::py::append::{Batch, StorePolicy};
     #[pymodule_export]
     use crate::py::counter::TokenCounter;
     #[pymodule_export]

@@ -1,133 +1,521 @@
-//! A ledger kept elsewhere, such as in a database: what appending messages adds to it.
+//! A history kept elsewhere, such as in a database: what appending messages adds to it, and what is left when some go.
 //!
-//! The sums are those of the accounting rule in [`joined`](super::joined), up to and with each message: `S(j)`. A window
-//! that begins with message `i` has `S(last) - before(i)` tokens. Whoever keeps the ledger stores `S` of the last message,
-//! and `before` of every legal start. A window's start is then the first one with a `before` of at least `S(last)` less the
-//! allowance, which is an index search once starts are left out that do not exceed every `before` in front of them.
+//! Whoever keeps the history stores with each message its tokens, `before` if a window may begin with it, and the position of
+//! the question that such a window carries; and with the history its [`Ending`], which is all that is needed of it to append
+//! more. `S(i)` is the sum of the tokens of the messages behind the head up to the one at position `i`. A window that begins
+//! with a start has `S(end) - before` tokens, so the start is the first one with a `before` that is large enough: a search in
+//! an index. `before` never falls from one start to the next: where tokens add up by themselves, and where texts are joined
+//! because starts are left out that do not exceed every `before` in front of them.
 
 use super::count::Counter;
-use super::joined::{Before, Text, ends_in_word, measure, opening, tail};
+use super::history::Starting;
+use super::item::{Kind, Outline};
+use super::joined::{Before, Text, ends_in_word, measure, tail};
+use super::policy::{Accounting, Rule, StartOn, starting};
 
-/// What messages add to the ledger they are appended to.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// `S` of each message, less `S` of the last message before them.
-    pub sums: Vec<i64>,
-    /// The legal starts whose `before` is now known, oldest first: the index from the first message appended on (negative
-    /// for an earlier one), and `before`, less `S` of the last message before those appended.
-    pub starts: Vec<(i64, i64)>,
-    /// With how many blank messages the history now ends. The openings of legal starts among them are not known yet.
-    pub blank_tail: usize,
-    /// Whether the last text ends in a character that is not whitespace. What comes next then adds the same whatever stands
-    /// before it.
-    pub closed: bool,
+/// Where a history ends that is kept elsewhere, and what stands at its beginning. Positions are counted from the first message
+/// ever put; those behind the head stay when another head is set.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Ending {
+    /// The number of leading system messages, and their tokens.
+    pub head: i64,
+    /// Their tokens, which no other sum has.
+    pub head_tokens: i64,
+    /// The position at which the messages behind the head began.
+    pub behind: i64,
+    /// The position of the first of them that is left.
+    pub first: i64,
+    /// `S(first)`.
+    pub base: i64,
+    /// The position of the first of those with which the window begins that has everything: no result without its call.
+    pub lead: i64,
+    /// `S(lead)`.
+    pub lead_total: i64,
+    /// The position after the last message.
+    pub end: i64,
+    /// `S(end)`. Blank messages at the end, where texts are joined, are not in it yet.
+    pub total: i64,
+    /// What the last message behind the head is to the rules; `None` if there is none.
+    pub last: Option<Outline>,
+    /// The position of the last user message, where windows may carry it.
+    pub question: Option<i64>,
+    /// Its tokens; 0 if there is none.
+    pub question_tokens: i64,
+    /// Where texts are joined: the largest `before`.
+    pub reach: Option<i64>,
+    /// Where texts are joined: the position after the last message that is not blank.
+    pub word: i64,
+    /// Where texts are joined: whether that one ends in a character that is not whitespace.
+    pub is_closed: bool,
+    /// Where texts are joined: whether windows may begin among many blank messages, whose tokens are not known.
+    pub has_runs: bool,
 }
 
-/// Measures `texts`, which are appended to a history that ends with the texts `earlier`.
-///
-/// `earlier` reaches back to the nearest text that is not blank, or to the history's first. It may be empty if the history
-/// is, or if its last text ends in a character that is not whitespace.
+/// How many numbers an [`Ending`] is.
+pub const NUMBERS: usize = 16;
+
+impl Ending {
+    /// As numbers, to be stored; `None` for what there is not.
+    #[must_use]
+    pub fn numbers(&self) -> [Option<i64>; NUMBERS] {
+        [
+            Some(self.head),
+            Some(self.head_tokens),
+            Some(self.behind),
+            Some(self.first),
+            Some(self.base),
+            Some(self.lead),
+            Some(self.lead_total),
+            Some(self.end),
+            Some(self.total),
+            self.last.map(|outline| i64::from(outline.to_byte())),
+            self.question,
+            Some(self.question_tokens),
+            self.reach,
+            Some(self.word),
+            Some(i64::from(self.is_closed)),
+            Some(i64::from(self.has_runs)),
+        ]
+    }
+
+    /// What [`numbers`](Self::numbers) made numbers of; `None` for any others.
+    #[must_use]
+    pub fn from_numbers(numbers: &[Option<i64>]) -> Option<Self> {
+        let &[
+            head,
+            head_tokens,
+            behind,
+            first,
+            base,
+            lead,
+            lead_total,
+            end,
+            total,
+            last,
+            question,
+            tokens,
+            reach,
+            word,
+            closed,
+            runs,
+        ] = numbers
+        else {
+            return None;
+        };
+        let last = match last {
+            Some(byte) => Some(Outline::from_byte(u8::try_from(byte).ok()?)?),
+            None => None,
+        };
+        let flag = |number: Option<i64>| number.filter(|number| (0..=1).contains(number)).map(|number| number == 1);
+        let ending = Self {
+            head: head?,
+            head_tokens: head_tokens?,
+            behind: behind?,
+            first: first?,
+            base: base?,
+            lead: lead?,
+            lead_total: lead_total?,
+            end: end?,
+            total: total?,
+            last,
+            question,
+            question_tokens: tokens?,
+            reach,
+            word: word?,
+            is_closed: flag(closed)?,
+            has_runs: flag(runs)?,
+        };
+        let is_sound = ending.head >= 0
+            && ending.head <= ending.end
+            && (0..=ending.first).contains(&ending.behind)
+            && (ending.first..=ending.end).contains(&ending.lead)
+            && (ending.first..=ending.end).contains(&ending.word);
+        is_sound.then_some(ending)
+    }
+
+    /// The first of the messages at the end whose texts must be read before others can be joined with them: the blank ones,
+    /// and the word before them if that ends in whitespace. The end if there are none.
+    #[must_use]
+    pub fn unread_from(&self, accounting: Accounting) -> i64 {
+        match accounting {
+            Accounting::Additive => self.end,
+            Accounting::Joined if self.is_closed || self.word == self.first => self.word,
+            Accounting::Joined => self.word - 1,
+        }
+    }
+
+    /// The same without the messages before `position`, with which a window may begin that carries no question, and whose
+    /// `before` this is. Sums go on.
+    #[must_use]
+    pub fn trimmed(&self, position: i64, before: i64) -> Self {
+        Self {
+            first: position,
+            base: before,
+            lead: position,
+            lead_total: before,
+            word: self.word.max(position),
+            ..self.clone()
+        }
+    }
+
+    /// The same without the messages behind the one that is `kept`, which [`may_be_last`]; or behind the head. `removed` is
+    /// the sum of their tokens.
+    #[must_use]
+    pub fn cut(&self, rule: Rule, kept: Option<Kept>, removed: i64) -> Self {
+        let total = self.total - removed;
+        match kept {
+            None => Self {
+                lead: self.first,
+                lead_total: total,
+                end: self.first,
+                total,
+                last: None,
+                question: None,
+                question_tokens: 0,
+                reach: None,
+                word: self.first,
+                is_closed: false,
+                ..self.clone()
+            },
+            Some(Kept { position, outline, tokens, before, is_closed }) => {
+                let is_question = rule.start_on == StartOn::User && outline.kind == Kind::User;
+                Self {
+                    end: position + 1,
+                    total,
+                    last: Some(outline),
+                    question: is_question.then_some(position),
+                    question_tokens: if is_question { tokens } else { 0 },
+                    reach: before.filter(|_| rule.accounting == Accounting::Joined),
+                    word: position + 1,
+                    is_closed,
+                    // Results that lead may have been all there was.
+                    lead: self.lead.min(position + 1),
+                    ..self.clone()
+                }
+            }
+        }
+    }
+}
+
+/// The message after which a history is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// Its position.
+    pub position: i64,
+    /// What it is to the rules.
+    pub outline: Outline,
+    /// Its tokens.
+    pub tokens: i64,
+    /// Its `before`, if a window may begin with it.
+    pub before: Option<i64>,
+    /// Whether its text ends in a character that is not whitespace.
+    pub is_closed: bool,
+}
+
+/// Whether nothing but a message itself must be known to append to a history that ends with it.
+#[must_use]
+pub fn may_be_last(rule: Rule, outline: Outline, is_start: bool, is_blank: bool) -> bool {
+    match (rule.accounting, rule.start_on) {
+        (Accounting::Joined, _) => is_start && !is_blank,
+        (Accounting::Additive, StartOn::Any) => true,
+        (Accounting::Additive, StartOn::User) => outline.kind == Kind::User,
+    }
+}
+
+/// What is stored with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Row {
+    /// What it adds to `S`.
+    pub tokens: i64,
+    /// If a window may begin with it: what `S(end)` exceeds the tokens of that window by.
+    pub before: Option<i64>,
+    /// The position of the question that such a window carries.
+    pub question: Option<i64>,
+}
+
+/// What messages add to the history they are appended to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Appended {
+    /// Where the history ends now.
+    pub ending: Ending,
+    /// How many of the messages join the head.
+    pub head: usize,
+    /// The others, oldest first.
+    pub rows: Vec<Row>,
+    /// Messages that were there before and with which a window may begin from now on: positions, and `before`.
+    pub settled: Vec<(i64, i64)>,
+    /// Whether no window may begin with a message that was there before: the first question has come.
+    pub forgets: bool,
+}
+
+/// What the messages `items` add to a history, each with its tokens, where tokens add up.
+#[must_use]
+pub fn append(start_on: StartOn, ending: Ending, items: &[(Outline, i64)]) -> Appended {
+    let old_end = ending.end;
+    let mut appended = Appended { ending, rows: Vec::with_capacity(items.len()), ..Appended::default() };
+    for &(outline, tokens) in items {
+        let ending = &mut appended.ending;
+        if outline.kind == Kind::System && ending.first == ending.end {
+            ending.behind += i64::from(ending.behind == ending.first);
+            for position in [&mut ending.first, &mut ending.lead, &mut ending.end, &mut ending.word] {
+                *position += 1;
+            }
+            (ending.head, ending.head_tokens) = (ending.head + 1, ending.head_tokens.saturating_add(tokens));
+            appended.head += 1;
+            continue;
+        }
+        let asks = start_on == StartOn::User && outline.kind == Kind::User;
+        if asks && ending.question.is_none() {
+            appended.rows.iter_mut().for_each(|row| row.before = None);
+            appended.forgets = ending.first < old_end;
+        }
+        let start = match starting(start_on, outline, ending.last, ending.question.is_some()) {
+            Starting::No => Row::default(),
+            Starting::Alone => Row { before: Some(ending.total), ..Row::default() },
+            Starting::Carrying => {
+                Row { before: Some(ending.total - ending.question_tokens), question: ending.question, ..Row::default() }
+            }
+        };
+        appended.rows.push(Row { tokens, ..start });
+        if asks {
+            (ending.question, ending.question_tokens) = (Some(ending.end), tokens);
+        }
+        ending.total = ending.total.saturating_add(tokens);
+        if start_on == StartOn::User && outline.kind == Kind::Tool && ending.lead == ending.end {
+            (ending.lead, ending.lead_total) = (ending.lead + 1, ending.total);
+        }
+        ending.last = Some(outline);
+        ending.end += 1;
+        ending.word = ending.end;
+    }
+    appended
+}
+
+/// `before` of the messages of the head, of which `S` is counted backwards from 0: for windows that are asked for without it.
+#[must_use]
+pub fn head_starts(start_on: StartOn, head: &[(Outline, i64)]) -> Vec<Option<i64>> {
+    let mut sum = 0;
+    let mut starts: Vec<_> = head
+        .iter()
+        .rev()
+        .map(|(outline, tokens)| {
+            sum -= tokens;
+            (start_on == StartOn::Any && outline.may_start).then_some(sum)
+        })
+        .collect();
+    starts.reverse();
+    starts
+}
+
+/// What `texts`, each with what it is, add to a history whose texts are joined. `earlier` are those from
+/// [`unread_from`](Ending::unread_from) on.
 ///
 /// # Errors
 /// Those of the counter.
-pub fn append<C: Counter>(counter: &C, earlier: Vec<Text>, texts: Vec<Text>) -> Result<Appended, C::Error> {
-    let appended = earlier.len();
+pub fn append_joined<C: Counter>(
+    counter: &C,
+    ending: Ending,
+    earlier: Vec<Text>,
+    texts: Vec<(Outline, Text)>,
+) -> Result<Appended, C::Error> {
+    let from = ending.unread_from(Accounting::Joined);
+    let old_end = ending.end;
+    let last = texts.last().map(|(outline, _)| *outline);
     let mut all = earlier;
-    all.extend(texts);
-    // Where nothing is shown, or the history's first texts are, a word may be thought of: it is in no window, so that what
-    // it is makes no difference.
-    let mut before = Before::Word;
-    let (mut segment, mut sum) = (0, 0);
-    let mut sums = Vec::with_capacity(all.len());
-    let mut starts = Vec::new();
-    for (index, text) in all.iter().enumerate() {
-        if text.blank {
-            sums.push(sum + tail(counter, before, &all[segment..=index])?);
+    let appended_from = all.len();
+    all.extend(texts.into_iter().map(|(_, text)| text));
+    if ending.first == 0
+        && ending.word == 0
+        && let Some(first) = all.first_mut()
+    {
+        first.may_start = true; // the history's first message, whatever its role
+    }
+    let mut appended =
+        Appended { ending, rows: vec![Row::default(); all.len() - appended_from], ..Appended::default() };
+    let (mut segment, mut before) = context(&appended.ending, &all);
+    let ending = &mut appended.ending;
+    for index in appended_from..all.len() {
+        if all[index].blank {
             continue;
         }
         let measured = measure(counter, before, &all[segment..=index])?;
-        sum += measured.step;
-        sums.push(sum);
-        let known = measured.blank_openings.iter().map(|&(start, tokens)| (segment + start, tokens));
-        let mut known: Vec<(usize, i64)> = known.chain(measured.opening.map(|tokens| (index, tokens))).collect();
-        if let Some(first) = measured.run {
-            for start in (segment + first..index).filter(|&start| all[start].may_start) {
-                known.push((start, opening(counter, &all[start..=index])?));
+        ending.total += measured.step;
+        ending.has_runs |= measured.run.is_some();
+        let position = from + index as i64;
+        appended.rows[index - appended_from].tokens = measured.step;
+        let blank = measured.blank_openings.iter().map(|&(start, tokens)| (from + (segment + start) as i64, tokens));
+        for (start, tokens) in blank.chain(measured.opening.map(|tokens| (position, tokens))) {
+            let start_before = ending.total - tokens;
+            if ending.reach.is_some_and(|reach| start_before <= reach) {
+                continue; // an older one has no more tokens, and is the first that fits whenever this one does
             }
-            known.sort_unstable();
+            ending.reach = Some(start_before);
+            match usize::try_from(start - old_end) {
+                Ok(row) => appended.rows[row].before = Some(start_before),
+                Err(_) => appended.settled.push((start, start_before)),
+            }
         }
-        // A start is settled by its segment's word; those of segments that were there before are known.
-        if index >= appended {
-            starts.extend(known.into_iter().map(|(start, tokens)| (start as i64 - appended as i64, sum - tokens)));
-        }
-        (segment, before) = (index + 1, Before::after(&text.text));
+        (ending.word, ending.is_closed) = (position + 1, ends_in_word(&all[index].text));
+        (segment, before) = (index + 1, Before::after(&all[index].text));
     }
-    let origin = appended.checked_sub(1).map_or(0, |last| sums[last]);
-    let blank_tail = all.iter().rev().take_while(|text| text.blank).count();
-    let closed = all.last().is_none_or(|last| ends_in_word(&last.text));
-    for (_, before) in &mut starts {
-        *before -= origin;
+    ending.end += appended.rows.len() as i64;
+    ending.last = last.or(ending.last);
+    Ok(appended)
+}
+
+/// Tokens of the blank messages at the end, which are in no sum. `earlier` are the texts from
+/// [`unread_from`](Ending::unread_from) on.
+///
+/// # Errors
+/// Those of the counter.
+pub fn blank_tail<C: Counter>(counter: &C, ending: &Ending, earlier: &[Text]) -> Result<i64, C::Error> {
+    let (segment, before) = context(ending, earlier);
+    tail(counter, before, &earlier[segment..])
+}
+
+/// Where the blank messages begin among the texts from [`unread_from`](Ending::unread_from) on, and what stands before them.
+fn context<'a>(ending: &Ending, texts: &'a [Text]) -> (usize, Before<'a>) {
+    match texts.first() {
+        Some(word) if ending.unread_from(Accounting::Joined) < ending.word => (1, Before::after(&word.text)),
+        _ if ending.word == ending.first => (0, Before::Nothing),
+        _ => (0, Before::Word),
     }
-    let sums = sums.split_off(appended).into_iter().map(|sum| sum - origin).collect();
-    Ok(Appended { sums, starts, blank_tail, closed })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Appended, append};
+    use super::{Appended, Ending, Kept, append, append_joined, may_be_last};
+    use crate::core::item::{Kind, Outline};
     use crate::core::joined::tests::{Words, texts};
     use crate::core::joined::{Text, opening};
+    use crate::core::policy::{Accounting, Rule, StartOn};
 
-    fn appended(earlier: &[Text], texts: &[Text]) -> Appended {
-        let Ok(appended) = append(&Words, earlier.to_vec(), texts.to_vec());
+    fn outline(kind: Kind, continues: bool) -> Outline {
+        Outline { kind, continues, may_start: matches!(kind, Kind::User | Kind::System) }
+    }
+
+    const SYSTEM: Kind = Kind::System;
+    const USER: Kind = Kind::User;
+    const REPLY: Kind = Kind::Assistant;
+    const RESULT: Kind = Kind::Tool;
+
+    fn items(kinds: &[(Kind, bool, i64)]) -> Vec<(Outline, i64)> {
+        kinds.iter().map(|&(kind, continues, tokens)| (outline(kind, continues), tokens)).collect()
+    }
+
+    #[test]
+    fn steps_carry_their_question_and_a_head_stands_apart() {
+        let history = items(&[
+            (SYSTEM, false, 100),
+            (USER, false, 5),
+            (REPLY, true, 7),
+            (RESULT, false, 11),
+            (REPLY, false, 13),
+            (USER, false, 17),
+        ]);
+        let appended = append(StartOn::User, Ending::default(), &history);
+        assert_eq!(appended.head, 1);
+        let starts: Vec<_> = appended.rows.iter().map(|row| row.before.map(|before| (before, row.question))).collect();
+        assert_eq!(starts, [Some((0, None)), None, None, Some((18, Some(1))), Some((36, None))]);
+        let ending = &appended.ending;
+        assert_eq!((ending.head_tokens, ending.total, ending.first, ending.end), (100, 53, 1, 6));
+        assert_eq!(Ending::from_numbers(&ending.numbers()).as_ref(), Some(ending));
+    }
+
+    #[test]
+    fn the_first_question_ends_what_began_without_one() {
+        let before = append(StartOn::User, Ending::default(), &items(&[(RESULT, false, 1), (REPLY, false, 2)]));
+        assert_eq!((before.rows[1].before, before.ending.lead, before.ending.lead_total), (Some(1), 1, 1));
+        let appended = append(StartOn::User, before.ending, &items(&[(USER, false, 3)]));
+        assert!(appended.forgets);
+        assert_eq!(appended.rows[0].before, Some(3));
+    }
+
+    /// Whatever parts a history is appended in, the numbers are the same; and so when its end is cut and appended again.
+    #[test]
+    fn parts_and_cuts_make_no_difference() {
+        let kinds = [SYSTEM, USER, REPLY, RESULT];
+        let mut random = random();
+        for _ in 0..3_000 {
+            let start_on = [StartOn::Any, StartOn::User][random(2)];
+            let rule = Rule { accounting: Accounting::Additive, start_on };
+            let history: Vec<_> =
+                (0..random(12)).map(|_| (outline(kinds[random(4)], random(2) == 1), random(3) as i64)).collect();
+            let whole = append(start_on, Ending::default(), &history);
+            let (mut ending, mut rows, mut done) = (Ending::default(), Vec::new(), 0);
+            while done < history.len() {
+                let end = done + 1 + random(history.len() - done);
+                let part = append(start_on, ending, &history[done..end]);
+                if part.forgets {
+                    rows.iter_mut().for_each(|row: &mut super::Row| row.before = None);
+                }
+                rows.extend(part.rows);
+                (ending, done) = (part.ending, end);
+            }
+            assert_eq!((&ending, &rows), (&whole.ending, &whole.rows), "{history:?}");
+            let behind = whole.head;
+            let cut = behind + random(history.len() - behind + 1);
+            let is_kept =
+                |index: &usize| may_be_last(rule, history[*index].0, rows[*index - behind].before.is_some(), false);
+            let kept = (behind..cut).rev().find(is_kept);
+            let from = kept.map_or(behind, |kept| kept + 1);
+            let removed = rows[from - behind..].iter().map(|row| row.tokens).sum();
+            let kept = kept.map(|kept| Kept {
+                position: kept as i64,
+                outline: history[kept].0,
+                tokens: history[kept].1,
+                before: rows[kept - behind].before,
+                is_closed: false,
+            });
+            let again = append(start_on, whole.ending.cut(rule, kept, removed), &history[from..]);
+            assert_eq!((&again.ending, &again.rows[..]), (&whole.ending, &rows[from - behind..]), "{history:?} {from}");
+        }
+    }
+
+    fn random() -> impl FnMut(usize) -> usize {
+        let mut seed = 1_u64;
+        move |below| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (seed >> 33) as usize % below
+        }
+    }
+
+    fn joined(ending: Ending, earlier: &[Text], texts: &[Text]) -> Appended {
+        let texts = texts.iter().map(|text| (outline(USER, false), text.clone())).collect();
+        let Ok(appended) = append_joined(&Words, ending, earlier.to_vec(), texts);
         appended
     }
 
-    #[test]
-    fn a_word_after_a_word_needs_nothing_of_what_stands_before() {
-        let expected = Appended { sums: vec![1, 3], starts: vec![(0, 0), (1, 1)], blank_tail: 0, closed: true };
-        assert_eq!(appended(&[], &texts(&["one", "two three"])), expected);
-        assert_eq!(appended(&texts(&["zero"]), &texts(&["one", "two three"])), expected);
-    }
-
-    #[test]
-    fn an_earlier_blank_start_is_settled_by_the_first_word() {
-        let blank = appended(&[], &texts(&["one", "\n"]));
-        assert_eq!((blank.blank_tail, blank.closed, blank.starts.len()), (1, false, 1));
-        let settled = appended(&texts(&["one", "\n"]), &texts(&["two"]));
-        assert_eq!(settled.starts.first().map(|(index, _)| *index), Some(-1));
-    }
-
-    /// Every way to cut a history into two or three appends gives every window's tokens.
+    /// Every way to cut a history into appends gives every window's tokens, but of starts that an older one beats.
     #[test]
     fn appended_in_parts_gives_the_joined_counts() {
         let fragments = ["one", "", " ", "two three", "\n", "four\n", " five", "."];
-        let mut seed = 1_u64;
-        let mut next = |below: usize| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            (seed >> 33) as usize % below
-        };
-        for _ in 0..2_000 {
-            let contents: Vec<&str> = (0..=next(7)).map(|_| fragments[next(fragments.len())]).collect();
+        let mut random = random();
+        for _ in 0..3_000 {
+            let contents: Vec<&str> = (0..=random(7)).map(|_| fragments[random(fragments.len())]).collect();
             let history = texts(&contents);
-            let (mut total, mut done, mut tail, mut closed) = (0, 0, 0, true);
-            let mut before = vec![None; history.len()];
+            let (mut ending, mut done, mut before) = (Ending::default(), 0, vec![None; history.len()]);
             while done < history.len() {
-                let end = done + 1 + next(history.len() - done);
-                let from = if closed || done == 0 { done } else { done.saturating_sub(tail + 1) };
-                let part = appended(&history[from..done], &history[done..end]);
-                for (index, relative) in part.starts {
-                    before[(done as i64 + index) as usize] = Some(total + relative);
+                let end = done + 1 + random(history.len() - done);
+                let from = ending.unread_from(Accounting::Joined) as usize;
+                let part = joined(ending, &history[from..done], &history[done..end]);
+                for (index, row) in part.rows.iter().enumerate() {
+                    before[done + index] = row.before;
                 }
-                total += part.sums.last().copied().unwrap_or_default();
-                (done, tail, closed) = (end, part.blank_tail, part.closed);
+                for (position, settled) in part.settled {
+                    before[position as usize] = Some(settled);
+                }
+                (ending, done) = (part.ending, end);
             }
-            for (index, before) in before.iter().enumerate() {
-                let Ok(tokens) = opening(&Words, &history[index..]);
-                let open = history[index..].iter().all(|text| text.blank);
-                assert_eq!(before.map(|before| total - before), (!open).then_some(tokens), "{contents:?} from {index}");
+            let word = ending.word as usize;
+            let mut least = i64::MAX;
+            for index in 0..word {
+                let Ok(tokens) = opening(&Words, &history[index..word]);
+                let expected = (tokens < least).then_some(tokens);
+                assert_eq!(before[index].map(|before| ending.total - before), expected, "{contents:?} from {index}");
+                least = least.min(tokens);
             }
-            assert_eq!(tail, history.iter().rev().take_while(|text| text.blank).count());
+            assert!(before[word..].iter().all(Option::is_none));
         }
     }
 }

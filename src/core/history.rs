@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::deque::{Deque, Renumbered};
 use super::item::{Kind, Outline};
 use super::ledger::Ledger;
-use super::policy::{Accounting, Rule, StartOn};
+use super::policy::{Accounting, Rule, StartOn, starting};
 use super::query::{Found, Wanted};
 
 /// Ledgers kept with a history, least recently used out: a fresh callable for every request must not leak.
@@ -278,32 +278,23 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     #[must_use]
     pub fn starting(&self, position: u64) -> Starting {
         let Some(outline) = self.outlines.get(position) else { return Starting::No };
-        let is_start = match self.bounds.rule.start_on {
-            // Where tokens add up, the first message begins the window that has everything, whatever its role.
-            StartOn::Any => {
-                let joins = self.bounds.rule.accounting == Accounting::Joined;
-                outline.may_start || (joins && self.is_whole && position == self.messages.first())
-            }
-            StartOn::User => match outline.kind {
-                Kind::User => true,
-                Kind::Assistant => return self.starting_step(position),
-                Kind::System | Kind::Tool => false,
-            },
-        };
-        if is_start { Starting::Alone } else { Starting::No }
-    }
-
-    /// How a window may begin with the assistant message at `position`: not within a step, and with its question.
-    fn starting_step(&self, position: u64) -> Starting {
-        let before = position.checked_sub(1).and_then(|before| self.outlines.get(before));
-        let within = before.is_some_and(|before| before.kind == Kind::Assistant && before.continues);
-        // With its question just before it, it would be the window that begins there.
-        let after_question = before.is_some_and(|before| before.kind == Kind::User);
-        match self.first_user {
-            _ if within => Starting::No,
-            None => Starting::Alone,
-            Some(user) if user < position && !after_question => Starting::Carrying,
-            Some(_) => Starting::No,
+        let Rule { accounting, start_on } = self.bounds.rule;
+        // Where tokens add up, the first message begins the window that has everything, whatever its role.
+        if start_on == StartOn::Any
+            && accounting == Accounting::Joined
+            && self.is_whole
+            && position == self.messages.first()
+        {
+            return Starting::Alone;
+        }
+        let before = position.checked_sub(1).and_then(|before| self.outlines.get(before)).copied();
+        match (
+            starting(start_on, *outline, before, self.first_user.is_some_and(|user| user < position)),
+            self.first_user,
+        ) {
+            // Once there is a question, nothing before it begins a window.
+            (Starting::Alone, Some(user)) if position < user => Starting::No,
+            (starting, _) => starting,
         }
     }
 

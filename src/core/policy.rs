@@ -1,4 +1,7 @@
-//! What is fixed with a history, and what each search may ask for.
+//! What is fixed with a history, what a window may begin with, and what each search may ask for.
+
+use super::history::Starting;
+use super::item::{Kind, Outline};
 
 /// What a message's tokens are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,28 @@ pub struct Rule {
 impl Rule {
     /// The rule of LlamaIndex's `ChatMemoryBuffer`.
     pub const LLAMA_INDEX: Self = Self { accounting: Accounting::Joined, start_on: StartOn::Any };
+}
+
+/// How a window may begin with a message behind the head, after the one that is `before` it. `is_asked` tells whether a user
+/// message stands before it. The last message aside, and the history's first where texts are joined, with which one may under
+/// [`StartOn::Any`].
+#[must_use]
+pub fn starting(start_on: StartOn, outline: Outline, before: Option<Outline>, is_asked: bool) -> Starting {
+    let is_after = |kind| before.is_some_and(|before| before.kind == kind);
+    match (start_on, outline.kind) {
+        (StartOn::Any, _) if outline.may_start => Starting::Alone,
+        (StartOn::User, Kind::User) => Starting::Alone,
+        (StartOn::User, Kind::Assistant) => {
+            let is_within = is_after(Kind::Assistant) && before.is_some_and(|before| before.continues);
+            match is_asked {
+                // Within a step; or with its question just before it, so that it would be the window that begins there.
+                _ if is_within || is_after(Kind::User) => Starting::No,
+                true => Starting::Carrying,
+                false => Starting::Alone,
+            }
+        }
+        _ => Starting::No,
+    }
 }
 
 /// What one window may have.
@@ -68,14 +93,23 @@ impl Limits {
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2**53")]
     pub fn left_out(&self, excess: i64, allowance: i64) -> i64 {
-        let ratio = self.retention_ratio;
-        let mut block = ((1.0 - ratio) * self.token_limit as f64).floor() as i64;
-        // Halved in whole steps, so that a few tokens more beside the window do not move the cut.
-        while block > 1 && block as f64 > (1.0 - ratio / 2.0) * allowance as f64 {
-            block /= 2;
-        }
-        let block = block.max(1);
+        let block = self.blocks().find(|(least, _)| *least <= allowance).map_or(1, |(_, block)| block);
         ((excess as f64 / block as f64).ceil() as i64).saturating_mul(block)
+    }
+
+    /// The blocks that tokens are left out in, the largest first: each with the least allowance that it is for. They are
+    /// halved in whole steps, so that a few tokens more beside the window do not move the cut.
+    #[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2**53")]
+    pub fn blocks(&self) -> impl Iterator<Item = (i64, i64)> {
+        let ratio = self.retention_ratio;
+        let share = 1.0 - ratio / 2.0;
+        let largest = ((1.0 - ratio) * self.token_limit as f64).floor() as i64;
+        let halved = std::iter::successors(Some(largest), |block| Some(block / 2)).take_while(|block| *block > 1);
+        let least = move |block: i64| {
+            let about = (block as f64 / share).floor() as i64;
+            (about - 1..=about + 2).find(|&allowance| block as f64 <= share * allowance as f64).unwrap_or(i64::MAX)
+        };
+        halved.map(move |block| (least(block), block)).chain(std::iter::once((i64::MIN, 1)))
     }
 }
 

@@ -1,82 +1,342 @@
-//! Counting for the stores: records that are kept elsewhere, as tuples that begin with a role and a text.
+//! The boundary of [`append`](crate::core::append): reading, measuring and appending for histories that stores keep.
 
+use std::convert::Infallible;
+use std::sync::OnceLock;
+
+use pyo3::exceptions::PyValueError;
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyList, PyString, PyTuple};
+use pyo3::types::{PyList, PyTuple};
 
+use super::arguments::{self, boolean, integer, limit, ratio};
 use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
-use super::format::text::outline_of_role;
-use super::strings::to_text;
-use crate::core::append::{Appended, append};
-use crate::core::joined::{Text, first_fit, is_blank};
+use super::format::Format;
+use super::message_ring::check_options;
+use super::policy::{Measure, Policy};
+use super::turns::Turns;
+use crate::core::append::{
+    Appended, Ending, Kept, NUMBERS, Row, append, append_joined, blank_tail, head_starts, may_be_last,
+};
+use crate::core::count::batch::Workers;
+use crate::core::error::Error;
+use crate::core::item::Outline;
+use crate::core::joined::{Text, ends_in_word, is_blank};
+use crate::core::policy::{Accounting, Limits, Rule, StartOn};
+use crate::core::query::Content;
 
-/// See the stub for what Python sees: the sums, the starts, the length of the blank tail, and whether the end is closed.
-type Measured = (Vec<i64>, Vec<(i64, i64)>, usize, bool);
+/// An [`Ending`], as it is stored.
+type Numbers = [Option<i64>; NUMBERS];
 
-/// Measures `records`, which are appended to a history that ends with the records `earlier`.
-#[pyfunction]
-#[pyo3(signature = (counter, earlier, records, from_first, /))]
-pub fn _measure_appended(
-    counter: &Bound<'_, TokenCounter>,
-    earlier: &Bound<'_, PyList>,
-    records: &Bound<'_, PyList>,
-    from_first: bool,
-) -> PyResult<Measured> {
-    let py = counter.py();
-    let (mut earlier, mut texts) = (read(earlier)?, read(records)?);
-    if from_first && let Some(first) = earlier.first_mut().or(texts.first_mut()) {
-        first.may_start = true;
+/// A [`Row`] with the byte of its message's outline: that, tokens, `before`, question.
+type RowTuple = (u8, i64, Option<i64>, Option<i64>);
+
+/// What [`StorePolicy::append`] returns. See the stub.
+type AppendedTuple = (Numbers, usize, Vec<RowTuple>, Vec<(i64, i64)>, bool);
+
+/// What windows a call may have, as databases take it. See the stub.
+type LimitsTuple = (i64, bool, Vec<i64>, Vec<i64>);
+
+/// What is fixed with the histories of a store. See the stub for what Python sees.
+#[pyclass(frozen, name = "_StorePolicy", module = "chatring._core")]
+pub struct StorePolicy {
+    policy: Policy,
+    rule: Rule,
+}
+
+/// Messages that were read. Holds nothing of Python's.
+#[pyclass(frozen, name = "_Batch", module = "chatring._core")]
+pub struct Batch {
+    outlines: Vec<Outline>,
+    contents: Vec<Content>,
+    /// Tokens of each, where they add up.
+    tokens: OnceLock<Vec<i64>>,
+}
+
+impl Batch {
+    fn bytes(&self) -> usize {
+        self.contents.iter().map(Content::bytes).sum()
     }
-    let Appended { sums, starts, blank_tail, closed } = match counter.get().counting() {
-        Counting::Native(encoding) => {
-            // Among blank texts, each is counted with all that follow.
-            let bytes = texts.iter().map(|text| text.text.len() + 1).sum::<usize>();
-            let little = earlier.is_empty() && bytes * texts.len() < DETACH_BYTES;
-            let work = || append(*encoding, earlier, texts);
-            let Ok(appended) = if little { work() } else { detach(py, encoding, work) };
-            appended
-        }
-        Counting::Callable(callable) => append(&callable.bind(py), earlier, texts)?,
-    };
-    Ok((sums, starts, blank_tail, closed))
-}
 
-/// The index of the record that a window starts with, among blank `records` with which a history ends.
-#[pyfunction]
-#[pyo3(signature = (counter, records, from_first, allowance, /))]
-pub fn _start_among_blank(
-    counter: &Bound<'_, TokenCounter>,
-    records: &Bound<'_, PyList>,
-    from_first: bool,
-    allowance: i64,
-) -> PyResult<u64> {
-    let py = counter.py();
-    let mut texts = read(records)?;
-    if from_first && let Some(first) = texts.first_mut() {
-        first.may_start = true;
+    fn texts(&self) -> impl Iterator<Item = (Outline, Text)> {
+        self.outlines.iter().zip(&self.contents).map(|(outline, content)| {
+            let text = if let Content::Joined(text) = content { text.clone() } else { String::new() };
+            (*outline, Text::new(text, outline.may_start))
+        })
     }
-    let last = texts.len().saturating_sub(1) as u64;
-    let fit = match counter.get().counting() {
-        Counting::Native(encoding) => {
-            let Ok(fit) = detach(py, encoding, || first_fit(*encoding, &texts, allowance));
-            fit
+}
+
+#[pymethods]
+impl Batch {
+    fn __len__(&self) -> usize {
+        self.outlines.len()
+    }
+
+    #[getter]
+    fn bytes_to_count(&self) -> usize {
+        if self.tokens.get().is_some() { 0 } else { self.bytes() }
+    }
+
+    #[getter]
+    fn tokens(&self) -> Vec<i64> {
+        self.tokens.get().cloned().unwrap_or_default()
+    }
+
+    #[getter]
+    fn kinds(&self) -> Vec<u8> {
+        self.outlines.iter().map(|outline| outline.to_byte()).collect()
+    }
+}
+
+#[pymethods]
+impl StorePolicy {
+    #[new]
+    #[pyo3(signature = (counter, measure, start_on, format, /))]
+    fn py_new(
+        counter: &Bound<'_, PyAny>,
+        measure: &Bound<'_, PyAny>,
+        #[pyo3(from_py_with = arguments::start_on)] start_on: Option<StartOn>,
+        format: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let counter = TokenCounter::from_source(counter)?.unbind();
+        let measure = Measure::from_source(measure)?;
+        let format = Format::from_argument(format)?;
+        if matches!((&measure, &format), (Measure::Text, Format::Provider(_))) {
+            return Err(Error::FormatOfText.into());
         }
-        Counting::Callable(callable) => first_fit(&callable.bind(py), &texts, allowance)?,
-    };
-    Ok(fit.map_or(last, |(start, _)| start as u64))
+        let rule = Rule { accounting: measure.accounting(), start_on: start_on.unwrap_or(StartOn::Any) };
+        check_options(&measure, Some(rule.start_on), &Limits::of(1))?;
+        Ok(Self { policy: Policy { counter, measure, format }, rule })
+    }
+
+    #[getter]
+    fn is_joined(&self) -> bool {
+        self.rule.accounting == Accounting::Joined
+    }
+
+    #[getter]
+    fn calls_python(&self) -> bool {
+        self.policy.calls_python() || self.policy.is_read_by_python()
+    }
+
+    #[pyo3(signature = (messages, /))]
+    fn read(&self, messages: &Bound<'_, PyList>) -> PyResult<Batch> {
+        let mut turns = Turns::new(messages.py());
+        let (mut outlines, mut contents) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
+        for message in messages {
+            outlines.push(self.policy.outline(&message)?);
+            contents.push(self.policy.content_alone(&message)?);
+            turns.item_done();
+        }
+        Ok(Batch { outlines, contents, tokens: OnceLock::new() })
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (rows, /))]
+    fn known(rows: Vec<(u8, i64)>) -> PyResult<Batch> {
+        let (outlines, tokens): (Vec<_>, Vec<i64>) = items_of(rows)?.into_iter().unzip();
+        Ok(Batch { outlines, contents: Vec::new(), tokens: OnceLock::from(tokens) })
+    }
+
+    #[pyo3(signature = (batch, /))]
+    fn count(&self, batch: &Bound<'_, Batch>) -> PyResult<()> {
+        let py = batch.py();
+        let batch = batch.get();
+        if self.is_joined() || batch.tokens.get().is_some() {
+            return Ok(());
+        }
+        let tokens = match self.policy.counter.get().counting() {
+            Counting::Native(encoding) => {
+                let bytes = batch.bytes();
+                let workers = Workers::for_bytes(bytes);
+                let count = || count_all(workers, &batch.contents, |text| encoding.ordinary_tokens(text));
+                if bytes < DETACH_BYTES { count() } else { detach(py, encoding, count) }
+            }
+            Counting::Callable(callable) => {
+                let counter = callable.bind_ordinary(py);
+                batch.contents.iter().map(|content| content.tokens(&counter)).collect::<PyResult<_>>()?
+            }
+        };
+        // Another thread may have counted the same meanwhile.
+        let _ = batch.tokens.set(tokens);
+        Ok(())
+    }
+
+    #[pyo3(signature = (ending, earlier, batch, /))]
+    fn append(
+        &self,
+        ending: &Bound<'_, PyAny>,
+        earlier: Option<&Bound<'_, Batch>>,
+        batch: &Bound<'_, Batch>,
+    ) -> PyResult<AppendedTuple> {
+        let py = batch.py();
+        let ending = ending_of(ending)?;
+        let kinds = batch.get().kinds();
+        let appended = if self.is_joined() {
+            let earlier: Vec<Text> =
+                earlier.map(|earlier| earlier.get().texts().map(|(_, text)| text).collect()).unwrap_or_default();
+            let texts = batch.get().texts().collect::<Vec<_>>();
+            let bytes: usize =
+                earlier.iter().chain(texts.iter().map(|(_, text)| text)).map(|text| text.text.len()).sum();
+            match self.policy.counter.get().counting() {
+                Counting::Native(encoding) => {
+                    let encoding = *encoding;
+                    let work = || never_fails(append_joined(encoding, ending, earlier, texts));
+                    if bytes < DETACH_BYTES { work() } else { detach(py, encoding, work) }
+                }
+                Counting::Callable(callable) => append_joined(&callable.bind(py), ending, earlier, texts)?,
+            }
+        } else {
+            self.count(batch)?;
+            let tokens = batch.get().tokens.get().map(Vec::as_slice).unwrap_or_default();
+            let items: Vec<_> = batch.get().outlines.iter().copied().zip(tokens.iter().copied()).collect();
+            append(self.rule.start_on, ending, &items)
+        };
+        let Appended { ending, head, rows, settled, forgets } = appended;
+        let rows = rows
+            .iter()
+            .zip(&kinds[head..])
+            .map(|(Row { tokens, before, question }, kind)| (*kind, *tokens, *before, *question));
+        Ok((ending.numbers(), head, rows.collect(), settled, forgets))
+    }
+
+    #[pyo3(signature = (ending, earlier, /))]
+    fn tail(&self, ending: &Bound<'_, PyAny>, earlier: &Bound<'_, Batch>) -> PyResult<i64> {
+        let py = earlier.py();
+        let ending = ending_of(ending)?;
+        let texts: Vec<Text> = earlier.get().texts().map(|(_, text)| text).collect();
+        match self.policy.counter.get().counting() {
+            Counting::Native(encoding) => {
+                Ok(detach(py, encoding, || never_fails(blank_tail(*encoding, &ending, &texts))))
+            }
+            Counting::Callable(callable) => blank_tail(&callable.bind(py), &ending, &texts),
+        }
+    }
+
+    #[pyo3(signature = (rows, /))]
+    fn head_starts(&self, rows: Vec<(u8, i64)>) -> PyResult<Vec<Option<i64>>> {
+        let items =
+            rows.iter().map(|(kind, tokens)| Ok((outline_of(*kind)?, *tokens))).collect::<PyResult<Vec<_>>>()?;
+        Ok(head_starts(self.rule.start_on, &items))
+    }
+
+    #[staticmethod]
+    fn empty() -> Numbers {
+        Ending::default().numbers()
+    }
+
+    #[pyo3(signature = (ending, /))]
+    fn unread_from(&self, ending: &Bound<'_, PyAny>) -> PyResult<i64> {
+        Ok(ending_of(ending)?.unread_from(self.rule.accounting))
+    }
+
+    #[pyo3(signature = (kind, before, text, /))]
+    fn may_be_last(&self, kind: u8, before: Option<i64>, text: Option<&Bound<'_, Batch>>) -> PyResult<bool> {
+        let is_blank = joined_text(text).is_some_and(is_blank);
+        Ok(may_be_last(self.rule, outline_of(kind)?, before.is_some(), is_blank))
+    }
+
+    #[pyo3(signature = (ending, kept, removed, /))]
+    fn cut(
+        &self,
+        ending: &Bound<'_, PyAny>,
+        kept: Option<(i64, RowTuple, Option<Bound<'_, Batch>>)>,
+        removed: i64,
+    ) -> PyResult<Numbers> {
+        let kept = match kept {
+            None => None,
+            Some((position, (kind, tokens, before, _), text)) => Some(Kept {
+                position,
+                outline: outline_of(kind)?,
+                tokens,
+                before,
+                is_closed: joined_text(text.as_ref()).is_some_and(ends_in_word),
+            }),
+        };
+        Ok(ending_of(ending)?.cut(self.rule, kept, removed).numbers())
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (ending, position, before, /))]
+    fn trimmed(ending: &Bound<'_, PyAny>, position: i64, before: i64) -> PyResult<Numbers> {
+        Ok(ending_of(ending)?.trimmed(position, before).numbers())
+    }
+
+    #[pyo3(signature = (token_limit, initial_token_count, include_system, retention_ratio, /))]
+    fn limits(
+        &self,
+        token_limit: &Bound<'_, PyAny>,
+        initial_token_count: &Bound<'_, PyAny>,
+        include_system: Option<&Bound<'_, PyAny>>,
+        retention_ratio: &Bound<'_, PyAny>,
+    ) -> PyResult<LimitsTuple> {
+        let limits = Limits {
+            token_limit: limit(token_limit)?,
+            initial_token_count: integer(initial_token_count, "initial_token_count")?,
+            include_system: include_system.map_or(Ok(!self.is_joined()), |value| boolean(value, "include_system"))?,
+            retention_ratio: ratio(retention_ratio)?,
+            all: false,
+        };
+        if limits.initial_token_count > limits.token_limit {
+            let (initial, limit) = (limits.initial_token_count, limits.token_limit);
+            return Err(Error::InitialExceedsLimit { initial, limit }.into());
+        }
+        check_options(&self.policy.measure, None, &limits)?;
+        let (least, blocks) = limits.blocks().unzip();
+        Ok((limits.allowance(0), limits.include_system, least, blocks))
+    }
+
+    /// The error of a head that does not fit.
+    #[staticmethod]
+    #[pyo3(signature = (head, initial, limit, /))]
+    fn head_too_long(head: i64, initial: i64, limit: i64) -> PyErr {
+        Error::HeadExceedsLimit { head, initial, limit }.into()
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        self.policy.traverse(&visit)
+    }
 }
 
-/// Whether `text` has nothing but whitespace, as the accounting rule has it.
-#[pyfunction]
-#[pyo3(signature = (text, /))]
-pub fn _is_blank(text: &Bound<'_, PyString>) -> PyResult<bool> {
-    Ok(is_blank(&to_text(text)?))
+fn never_fails<T>(result: Result<T, Infallible>) -> T {
+    let Ok(value) = result;
+    value
 }
 
-fn read(records: &Bound<'_, PyList>) -> PyResult<Vec<Text>> {
-    let read_one = |record: Bound<'_, PyAny>| {
-        let record = record.cast_into::<PyTuple>()?;
-        let (role, text) = (record.get_item(0)?, record.get_item(1)?);
-        Ok(Text::new(to_text(text.cast()?)?, outline_of_role(&to_text(role.cast()?)?).may_start))
+fn joined_text<'a>(batch: Option<&'a Bound<'_, Batch>>) -> Option<&'a str> {
+    match batch?.get().contents.first()? {
+        Content::Joined(text) => Some(text),
+        _ => None,
+    }
+}
+
+fn texts_of(content: &Content) -> &[String] {
+    if let Content::Item { texts, .. } = content { texts } else { &[] }
+}
+
+/// The tokens of each of `contents`, whose texts are counted on all cores.
+fn count_all(workers: Workers, contents: &[Content], tokens: impl Fn(&str) -> i64 + Sync) -> Vec<i64> {
+    let texts: Vec<&str> = contents.iter().flat_map(texts_of).map(String::as_str).collect();
+    let mut counted = workers.count(&texts, tokens).into_iter();
+    let sum = |content: &Content| match content {
+        Content::Item { texts, constant } => counted.by_ref().take(texts.len()).fold(*constant, i64::saturating_add),
+        Content::Measured(tokens) => *tokens,
+        Content::Joined(_) => 0,
     };
-    records.iter().map(read_one).collect()
+    contents.iter().map(sum).collect()
+}
+
+fn items_of(rows: Vec<(u8, i64)>) -> PyResult<Vec<(Outline, i64)>> {
+    rows.into_iter().map(|(kind, tokens)| Ok((outline_of(kind)?, tokens))).collect()
+}
+
+fn outline_of(kind: u8) -> PyResult<Outline> {
+    Outline::from_byte(kind).ok_or_else(|| PyValueError::new_err(format!("{kind} is not what a message can be")))
+}
+
+fn ending_of(numbers: &Bound<'_, PyAny>) -> PyResult<Ending> {
+    let numbers: Vec<Option<i64>> = match numbers.cast::<PyTuple>() {
+        Ok(tuple) => tuple.get_slice(0, NUMBERS).extract()?,
+        Err(_) => numbers.extract()?,
+    };
+    Ending::from_numbers(&numbers).ok_or_else(|| PyValueError::new_err("these numbers are not of a session"))
 }

@@ -109,7 +109,7 @@ impl MessageRing {
 }
 
 /// LlamaIndex's rule goes with nothing else.
-fn check_options(measure: &Measure, start_on: Option<StartOn>, limits: &Limits) -> Result<(), Error> {
+pub fn check_options(measure: &Measure, start_on: Option<StartOn>, limits: &Limits) -> Result<(), Error> {
     let is_other = start_on == Some(StartOn::User) || limits.include_system || limits.retention_ratio < 1.0;
     if matches!(measure, Measure::Text) && is_other { Err(Error::OptionsOfText) } else { Ok(()) }
 }

@@ -182,6 +182,18 @@ impl Policy {
         }
     }
 
+    /// What counts of `message` as it is now, for the core, without anything to tell later whether that has changed.
+    pub fn content_alone(&self, message: &Bound<'_, PyAny>) -> PyResult<Content> {
+        match self.read(message)? {
+            Counted::Text(pin) => Ok(Content::Joined(format::text::text(&pin)?)),
+            Counted::Message(reading) => {
+                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<Vec<_>>>()?;
+                Ok(Content::Item { texts, constant: reading.overhead() })
+            }
+            Counted::Tokens(tokens) => Ok(Content::Measured(tokens)),
+        }
+    }
+
     /// Whether counting is Python's, which may take any time.
     pub fn calls_python(&self) -> bool {
         matches!(self.measure, Measure::Callable(_)) || matches!(self.counter.get().counting(), Counting::Callable(_))
