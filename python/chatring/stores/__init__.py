@@ -1,10 +1,10 @@
-"""Chat histories that outlive the process, of which a window can be read without the rest.
+"""Chat histories in a database, of which a window is read without the rest.
 
->>> from chatring.stores import Record, open_store
+>>> from chatring.stores import open_store
 >>> store = open_store("memory://")  # or sqlite:///chat.db, postgresql://..., redis://...
->>> store.append("ada", [Record("user", "Where is my order?")])
+>>> store.append("ada", [{"role": "user", "content": "Where is my order?"}])
 >>> store.window("ada", token_limit=3000)
-[Record(role='user', text='Where is my order?', payload=None)]
+[{'role': 'user', 'content': 'Where is my order?'}]
 
 `docs/stores.md` says which store to use when.
 """
@@ -18,15 +18,13 @@ from chatring.stores.errors import (
     StoreTimeoutError,
     StoreUnavailableError,
 )
-from chatring.stores.memory import MemoryStore
+from chatring.stores.open import open_store
 from chatring.stores.record import Record
 from chatring.stores.store import Store
-from chatring.stores.url import open_store
 
 __all__ = [
     "CounterMismatchError",
     "ForeignDataError",
-    "MemoryStore",
     "Record",
     "SchemaVersionError",
     "Store",

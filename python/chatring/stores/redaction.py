@@ -1,51 +1,13 @@
-"""Store URLs: which store one names, and how to show it without its secrets."""
+"""URLs of stores, to be shown without their secrets."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote_plus
-
-if TYPE_CHECKING:
-    from chatring.stores.store import Store
 
 _SCHEME = re.compile(r"\s*[\w+.-]*:/+")
 _PARAMETER = re.compile(r"(?<=[?&])([^=&]*)=[^&]*")
 _SECRET = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
-
-
-def open_store(url: str, *, counter: Any = "cl100k_base", counter_name: str | None = None) -> Store:
-    """Return the store at a URL. Nothing is opened before the first call.
-
-    Args:
-        url: `sqlite:///chat.db` (a file; four slashes for an absolute path), `postgresql://user:password@host/database`,
-            `redis://host:6379/0` (`rediss://` with TLS; also `valkey://` and `valkeys://`), or `memory://`.
-        counter: as in `Store`.
-        counter_name: as in `Store`.
-
-    Raises:
-        TypeError: if the URL is not a str.
-        ValueError: for any other URL; it is shown without its secrets.
-        ModuleNotFoundError: if the database's driver is not installed.
-    """
-    check_url(url)
-    scheme, separator, _ = url.partition("://")
-    match scheme.partition("+")[0] if separator else None:
-        case "memory":
-            from chatring.stores.memory import MemoryStore
-
-            return MemoryStore(counter, counter_name)
-        case "sqlite" | "postgresql" | "postgres":
-            from chatring.stores.sql import SQLStore
-
-            return SQLStore(url, counter=counter, counter_name=counter_name)
-        case "redis" | "rediss" | "valkey" | "valkeys":
-            from chatring.stores.redis import RedisStore
-
-            return RedisStore(url, counter=counter, counter_name=counter_name)
-    raise ValueError(
-        f"{without_secrets(url)!r} is no store's URL; one begins with sqlite://, postgresql://, redis:// or memory://"
-    )
 
 
 def check_url(url: object) -> None:

@@ -22,7 +22,7 @@ from chatring.stores.redis_cluster import AsyncCluster, Cluster
 from chatring.stores.redis_errors import is_lost, store_error
 from chatring.stores.redis_layout import SESSIONS
 from chatring.stores.redis_sessions import Call, Work
-from chatring.stores.url import redacted, without_secrets
+from chatring.stores.redaction import redacted, without_secrets
 
 _T = TypeVar("_T")
 

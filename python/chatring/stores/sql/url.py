@@ -11,7 +11,7 @@ from urllib.parse import quote, unquote
 
 from sqlalchemy import URL, exc, make_url
 
-from chatring.stores.url import check_url, redacted, without_secrets
+from chatring.stores.redaction import check_url, redacted, without_secrets
 
 # How long a writer waits for another one.
 LOCK_SECONDS = 10

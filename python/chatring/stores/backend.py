@@ -1,0 +1,116 @@
+"""`Backend`: what a database must be able to do for a `Store`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TypeVar
+
+from chatring.stores.operation import Steps
+from chatring.stores.session import Change, Found, Limits, Row, Session
+from chatring.stores.turns import Turns
+
+_T = TypeVar("_T")
+
+
+class Backend(ABC):
+    """A database. Its methods are operations: generators that yield its statements, see `operation`.
+
+    It stores numbers and bodies, and knows no rule: which messages may begin a window, and what they cost, is computed by
+    the core, the same for all backends.
+    """
+
+    url: str
+    """Of the database, without secrets."""
+    is_in_memory: bool = False
+    """Whether the sessions are in this process's memory, and gone when it ends."""
+
+    turns: Turns
+    """Of the writers of this process, made anew in a forked one."""
+
+    @abstractmethod
+    def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
+        """Take all steps, and return what they return.
+
+        Args:
+            steps: an operation, of this backend's statements.
+            deadline: until when to wait for the turn, and then for a connection, by `time.monotonic`.
+            turn: of a change, what `turn_of` says.
+
+        Raises:
+            StoreError: if the database fails; for each error of the driver, which is its cause.
+        """
+
+    @abstractmethod
+    async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
+        """As `run`, without holding up the event loop."""
+
+    @abstractmethod
+    def turn_of(self, key: str) -> str:
+        """Return what writers of this process to session `key` wait for each other by: the session, or the whole file."""
+
+    @abstractmethod
+    def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
+        """Read a session; None if there is none.
+
+        With `lock`, no other writer changes it until `write` or `unlock`, if the database can do that.
+        """
+
+    @abstractmethod
+    def unlock(self) -> Steps[None]:
+        """End what `read` with `lock` began, without a change."""
+
+    @abstractmethod
+    def rows(self, key: str, session: Session, start: int, stop: int) -> Steps[list[tuple[int, Row]]]:
+        """Read the messages from the position `start` to the one before `stop`, with their positions, oldest first.
+
+        Negative positions are the head's. A change meanwhile may make them fewer: then `write` finds the session changed.
+
+        Raises:
+            ForeignDataError: if a row was not written by chatring, or some are missing.
+        """
+
+    @abstractmethod
+    def newest(self, key: str, count: int | None) -> Steps[list[str]]:
+        """Read the bodies of the last `count` messages, None for all, the head's included, oldest first."""
+
+    @abstractmethod
+    def write(self, key: str, session: Session | None, change: Change) -> Steps[bool]:
+        """Make a change, if the session still is `session` (None: there is none): has its epoch and its end.
+
+        Return whether it was made; if not, nothing was.
+        """
+
+    @abstractmethod
+    def window(self, key: str, limits: Limits, falls_to_last: bool) -> Steps[Found | None]:
+        """Find a window: one statement. None if there is no such session.
+
+        Args:
+            key: the session.
+            limits: what it may have.
+            falls_to_last: what it is if no start is far enough: the last message (LlamaIndex's rule), or what begins with
+                the newest start.
+        """
+
+    @abstractmethod
+    def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
+        """Remove a session; with a time, in seconds since 1970, only if it was not changed since. Return whether it was."""
+
+    @abstractmethod
+    def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
+        """Return the keys that begin with `prefix` and come behind `after`, in the order of their UTF-8, at most `limit`."""
+
+    @abstractmethod
+    def updated_at(self, key: str) -> Steps[float | None]:
+        """Return when a session was last changed, in seconds since 1970; None if there is none."""
+
+    @abstractmethod
+    def unused(self, before: float, limit: int) -> Steps[list[str]]:
+        """Return the keys of at most `limit` sessions that were last changed before a time, in seconds since 1970."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the connections of `run`. The next call opens new ones."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connections that `arun` opened in this event loop."""

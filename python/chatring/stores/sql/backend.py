@@ -1,0 +1,205 @@
+"""`SQLBackend`: what `Store` needs, as statements of SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from chatring.stores.backend import Backend
+from chatring.stores.errors import ForeignDataError
+from chatring.stores.operation import Steps
+from chatring.stores.session import Change, Found, Limits, Row, Session
+from chatring.stores.sql.statement import Statement
+
+_FIELDS = len(Session._fields)
+# Bytes of messages that go to PostgreSQL at once, which takes 1 GiB at most. Those of a message besides its body.
+_PART_BYTES = 2**26
+_ROW_BYTES = 64
+# More than any count or time.
+_ALL = 2**62
+
+
+class SQLBackend(Backend):
+    """SQLite or PostgreSQL, as far as they are alike."""
+
+    adds_many: bool
+    """Whether it has the statements `append` and `add_many`, which take arrays."""
+
+    def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
+        """See `Backend`."""
+        if lock:
+            yield Statement("begin")
+        rows = yield Statement("session_locked" if lock else "session", {"key": key})
+        return self._session(key, rows[0]) if rows else None
+
+    def unlock(self) -> Steps[None]:
+        """See `Backend`."""
+        yield Statement("rollback")
+
+    def rows(self, key: str, session: Session, start: int, stop: int) -> Steps[list[tuple[int, Row]]]:
+        """See `Backend`."""
+        if start >= stop:
+            return []
+        rows = yield Statement("rows", {"key": key, "start": start, "stop": stop})
+        try:
+            found = [(seq, Row(kind, tokens, *rest)) for seq, kind, tokens, *rest in rows]
+        except (TypeError, ValueError) as error:
+            raise self._foreign(key) from error
+        if len(found) != stop - start:
+            now = yield from self.read(key)
+            if now is not None and now[-2] == session.epoch:
+                raise self._foreign(key)
+        return found
+
+    def newest(self, key: str, count: int | None) -> Steps[list[str]]:
+        """See `Backend`."""
+        if count is None:
+            rows = yield Statement("bodies", {"key": key})
+            yield from self._check_whole(key, len(rows))
+        else:
+            rows = (yield Statement("newest", {"key": key, "count": count}))[::-1]
+        return [body for (body,) in rows]
+
+    def write(self, key: str, session: Session | None, change: Change) -> Steps[bool]:
+        """See `Backend`."""
+        numbers = self._numbers(key, session, change)
+        if self.adds_many and session is not None and change.rows and change.only_appends(session):
+            first, *rest = self._parts(change)
+            if not rest and (yield from self._append(numbers, first)):
+                return True
+            if not rest:
+                return False
+        yield Statement("begin")
+        saved = yield Statement("begin_session" if session is None else "save", numbers)
+        if not saved:
+            yield Statement("rollback")
+            return False
+        ((session_id,),) = saved
+        if session is not None:
+            if change.keep < session.end:
+                yield Statement("cut", {"id": session_id, "keep": change.keep})
+            if change.session.first > session.first:
+                yield Statement("trim", {"id": session_id, "first": change.session.first})
+            if change.forgets:
+                yield Statement("forget_starts", {"id": session_id})
+            if change.head is not None:
+                yield Statement("cut_head", {"id": session_id})
+        for position, before in change.settled:
+            yield Statement("settle_start", {"id": session_id, "seq": position, "before": before})
+        for part in self._parts(change):
+            if self.adds_many:
+                yield Statement("add_many", {"id": session_id, **_columns(part)})
+            else:
+                yield Statement("add", many=[{"id": session_id, "seq": seq, **row._asdict()} for seq, row in part])
+        yield Statement("commit")
+        return True
+
+    def window(self, key: str, limits: Limits, falls_to_last: bool) -> Steps[Found | None]:
+        """See `Backend`."""
+        rows = yield Statement("window", {"key": key, "falls_to_last": falls_to_last, **self._limits(limits)})
+        if not rows:
+            return None
+        try:
+            rows.sort(key=_position)
+            *numbers, start, question, tokens = json.loads(rows[0][1])
+            session = self._session(key, numbers)
+            bodies = [body for _, body in rows[1:]]
+            if start is None:
+                return Found(session, 0, None, -1, 0, [])
+            head = sum(seq < 0 for seq, _ in rows[1 : session.head + 1])
+            inside = head if limits.includes_head else 0
+            wanted = inside + (question is not None) + session.end - max(start, session.first) + max(-start, 0)
+            if len(bodies) != wanted or (limits.includes_head and head != session.head):
+                raise self._foreign(key)
+        except (TypeError, ValueError) as error:
+            raise self._foreign(key) from error
+        return Found(session, start, question, tokens, head, bodies)
+
+    def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
+        """See `Backend`."""
+        before = _ALL if unused_since is None else round(unused_since * 1000)
+        return bool((yield Statement("delete", {"key": key, "before": before})))
+
+    def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
+        """See `Backend`."""
+        count = _ALL if limit is None else limit
+        rows = yield Statement("keys", {"prefix": prefix, "after": after, "count": count})
+        return [key for (key,) in rows]
+
+    def updated_at(self, key: str) -> Steps[float | None]:
+        """See `Backend`."""
+        rows = yield Statement("updated_at", {"key": key})
+        return rows[0][0] / 1000 if rows else None
+
+    def unused(self, before: float, limit: int) -> Steps[list[str]]:
+        """See `Backend`."""
+        rows = yield Statement("unused", {"before": round(before * 1000), "count": limit})
+        return [key for (key,) in rows]
+
+    def _limits(self, limits: Limits) -> dict[str, Any]:
+        """Return the values of `window` that say what it may have."""
+        raise NotImplementedError
+
+    def _numbers(self, key: str, session: Session | None, change: Change) -> dict[str, Any]:
+        known = change.session if session is None else session
+        return {
+            **change.session._asdict(),
+            "key": key,
+            "now": round(time.time() * 1000),
+            "known_epoch": known.epoch,
+            "known_end": known.end,
+        }
+
+    def _append(self, numbers: dict[str, Any], part: list[tuple[int, Row]]) -> Steps[bool]:
+        return (yield Statement("append", {**numbers, **_columns(part)})) > 0
+
+    def _parts(self, change: Change) -> Iterator[list[tuple[int, Row]]]:
+        """Return the rows to add with their positions, in parts of some `_PART_BYTES`, or of one larger row."""
+        head = change.head or []
+        rows = [*enumerate(head, -len(head)), *enumerate(change.rows, change.session.end - len(change.rows))]
+        part: list[tuple[int, Row]] = []
+        size = 0
+        for row in rows:
+            added = _ROW_BYTES + len(row[1].body)
+            if part and size + added > _PART_BYTES:
+                yield part
+                part, size = [], 0
+            part.append(row)
+            size += added
+        if part:
+            yield part
+
+    def _check_whole(self, key: str, length: int) -> Steps[None]:
+        before = yield from self.read(key)
+        if before is not None and before.length > length:
+            again = yield Statement("bodies", {"key": key})
+            after = yield from self.read(key)
+            if after == before and len(again) < before.length:
+                raise self._foreign(key)
+
+    def _session(self, key: str, numbers: Any) -> Session:
+        if len(numbers) != _FIELDS:
+            raise self._foreign(key)
+        return Session(*numbers)
+
+    def _foreign(self, key: str) -> ForeignDataError:
+        return ForeignDataError(f"session {key!r} at {self.url} lacks messages that chatring wrote, or has others")
+
+
+def _position(row: tuple[Any, ...]) -> int:
+    return -_ALL if row[0] is None else row[0]
+
+
+def _columns(part: list[tuple[int, Row]]) -> dict[str, list[Any]]:
+    seqs, rows = zip(*part, strict=True)
+    kinds, tokens, befores, questions, bodies = zip(*rows, strict=True)
+    return {
+        "seqs": list(seqs),
+        "kinds": list(kinds),
+        "tokens": list(tokens),
+        "befores": list(befores),
+        "questions": list(questions),
+        "bodies": list(bodies),
+    }

@@ -1,0 +1,172 @@
+-- What only PostgreSQL runs.
+
+-- name: schema
+CREATE TABLE chatring_schema (version INTEGER NOT NULL);
+
+CREATE TABLE chatring_session (
+    id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    key TEXT NOT NULL UNIQUE,
+    -- Which counter, measure, start rule and format the numbers are of.
+    policy TEXT NOT NULL,
+    -- Another one after every change but an append.
+    epoch BIGINT NOT NULL,
+    -- Milliseconds since 1970.
+    updated_at BIGINT NOT NULL,
+    -- The leading system messages: how many, and their tokens, which no other sum has.
+    head BIGINT NOT NULL,
+    head_tokens BIGINT NOT NULL,
+    -- The position at which the messages behind the head began; of the first that is left, and the tokens before it.
+    behind BIGINT NOT NULL,
+    first BIGINT NOT NULL,
+    base BIGINT NOT NULL,
+    -- The first position with which the window begins that has everything, and the tokens before it.
+    lead BIGINT NOT NULL,
+    lead_total BIGINT NOT NULL,
+    -- The position after the last message, and the tokens of all behind the head, also of those that were trimmed.
+    "end" BIGINT NOT NULL,
+    total BIGINT NOT NULL,
+    -- What the last message is to the rules.
+    last SMALLINT,
+    -- The position of the last user message, and its tokens.
+    question BIGINT,
+    question_tokens BIGINT NOT NULL,
+    -- Where texts are joined: the largest `before`, the position after the last message that is not blank, whether that ends
+    -- in a character that is not whitespace, and whether windows may begin among many blank messages.
+    reach BIGINT,
+    word BIGINT NOT NULL,
+    is_closed SMALLINT NOT NULL,
+    has_runs SMALLINT NOT NULL,
+    -- Room for a cut that stays.
+    cut BIGINT
+);
+
+CREATE TABLE chatring_message (
+    session_id BIGINT NOT NULL REFERENCES chatring_session (id) ON DELETE CASCADE,
+    -- The position; from -head to -1 in the head.
+    seq BIGINT NOT NULL,
+    -- What it is to the rules.
+    kind SMALLINT NOT NULL,
+    -- What it adds to the total.
+    tokens BIGINT NOT NULL,
+    -- If a window may begin with it: the total less the tokens of that window; and the position of the user message that
+    -- such a window has in front.
+    before BIGINT,
+    question BIGINT,
+    -- What is given back.
+    body TEXT NOT NULL,
+    PRIMARY KEY (session_id, seq)
+);
+
+-- The search: the first start whose window fits is the one of the smallest `before` that is large enough.
+CREATE INDEX chatring_message_start ON chatring_message (session_id, before, seq) INCLUDE (question) WHERE before IS NOT NULL;
+
+-- name: version
+SELECT version FROM chatring_schema;
+
+-- name: set_version
+UPDATE chatring_schema SET version = :version;
+
+-- name: begin
+-- Each statement sees what was committed before it, whatever the default is.
+BEGIN ISOLATION LEVEL READ COMMITTED;
+
+-- name: commit
+COMMIT;
+
+-- name: rollback
+ROLLBACK;
+
+-- name: session_locked
+SELECT head, head_tokens, behind, first, base, lead, lead_total, "end", total, last, question, question_tokens, reach,
+       word, is_closed, has_runs, epoch, policy
+FROM chatring_session WHERE key = :key FOR UPDATE;
+
+-- name: append
+-- `save` and `add` in one.
+WITH saved AS (
+    UPDATE chatring_session
+    SET head = :head, head_tokens = :head_tokens, behind = :behind, first = :first, base = :base, lead = :lead,
+        lead_total = :lead_total, "end" = :end, total = :total, last = :last, question = :question,
+        question_tokens = :question_tokens, reach = :reach, word = :word, is_closed = :is_closed, has_runs = :has_runs,
+        policy = :policy, updated_at = :now
+    WHERE key = :key AND epoch = :known_epoch AND "end" = :known_end
+    RETURNING id
+)
+INSERT INTO chatring_message (session_id, seq, kind, tokens, before, question, body)
+SELECT saved.id, added.*
+FROM saved, unnest(:seqs::bigint[], :kinds::smallint[], :tokens::bigint[], :befores::bigint[], :questions::bigint[],
+                   :bodies::text[]) AS added;
+
+-- name: add_many
+INSERT INTO chatring_message (session_id, seq, kind, tokens, before, question, body)
+SELECT :id, added.*
+FROM unnest(:seqs::bigint[], :kinds::smallint[], :tokens::bigint[], :befores::bigint[], :questions::bigint[],
+            :bodies::text[]) AS added;
+
+-- name: keys
+SELECT key FROM chatring_session
+WHERE (:after::text IS NULL OR key COLLATE "C" > :after::text) AND starts_with(key, :prefix::text)
+ORDER BY key COLLATE "C" LIMIT :count;
+
+-- name: window
+-- `room` is what head and window may have; what is left out is a multiple of the largest of `blocks` whose least allowance
+-- is there. The first row is the session and what was found; the others are the bodies.
+WITH
+session AS (SELECT * FROM chatring_session WHERE key = :key),
+asked AS (
+    SELECT session.*, CASE WHEN :with_head::boolean THEN head_tokens ELSE 0 END AS inside,
+           CASE WHEN :with_head::boolean THEN 0 ELSE head_tokens END AS outside
+    FROM session
+),
+cut AS (
+    SELECT asked.*, total + outside - (:room::bigint - inside) AS excess,
+           (SELECT max(one.block) FROM unnest(:least::bigint[], :blocks::bigint[]) AS one (least, block)
+            WHERE one.least <= :room::bigint - inside) AS block
+    FROM asked
+),
+bound AS (
+    SELECT cut.*, inside <= :room::bigint AND excess <= 0 AS has_all, (excess + block - 1) / block * block - outside AS least FROM cut
+),
+found AS (
+    SELECT bound.*, CASE
+        WHEN inside > :room::bigint THEN NULL
+        WHEN has_all THEN CASE WHEN head > 0 AND NOT :with_head::boolean THEN -head ELSE lead END
+        ELSE coalesce(
+            (SELECT seq FROM chatring_message
+             WHERE session_id = bound.id AND before IS NOT NULL AND before >= bound.least ORDER BY before, seq LIMIT 1),
+            CASE
+                WHEN :falls_to_last::boolean THEN CASE
+                    WHEN "end" > first THEN "end" - 1 WHEN head > 0 AND NOT :with_head::boolean THEN -1 ELSE "end" END
+                ELSE (SELECT seq FROM chatring_message
+                      WHERE session_id = bound.id AND before IS NOT NULL ORDER BY before DESC, seq DESC LIMIT 1)
+            END,
+            "end")
+    END AS start
+    FROM bound
+),
+opened AS (
+    SELECT found.*, message.before AS start_before, message.tokens AS start_tokens,
+           CASE WHEN has_all THEN NULL ELSE message.question END AS asks
+    FROM found LEFT JOIN chatring_message AS message ON message.session_id = found.id AND message.seq = found.start
+)
+SELECT NULL::bigint AS seq, json_build_array(
+    head, head_tokens, behind, first, base, lead, lead_total, "end", total, last, question, question_tokens, reach, word,
+    is_closed, has_runs, epoch, policy, start, asks,
+    CASE
+        WHEN start IS NULL THEN -1
+        WHEN has_all THEN head_tokens + total - CASE WHEN start < 0 THEN base ELSE lead_total END
+        WHEN start = "end" THEN inside
+        WHEN start_before IS NULL THEN inside + start_tokens
+        ELSE inside + total - start_before
+    END)::text AS body
+FROM opened
+UNION ALL
+SELECT seq, body FROM chatring_message
+WHERE :with_head::boolean AND session_id = (SELECT id FROM opened WHERE start IS NOT NULL) AND seq < 0
+UNION ALL
+SELECT seq, body FROM chatring_message
+WHERE session_id = (SELECT id FROM opened) AND seq = (SELECT asks FROM opened)
+UNION ALL
+SELECT seq, body FROM chatring_message
+WHERE session_id = (SELECT id FROM opened) AND seq >= (SELECT start FROM opened) AND seq < (SELECT "end" FROM opened)
+  AND (NOT :with_head::boolean OR seq >= 0);

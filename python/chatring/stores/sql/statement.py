@@ -1,0 +1,41 @@
+"""`Statement`: what an operation has a SQL database run; and the files that the texts are in."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+_NAMED = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
+_COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
+_TABLE = re.compile(r"\bchatring_(?:session|message|schema|message_start)\b")
+_VALUE = re.compile(r"(?<!:):(\w+)")
+
+
+class Statement(NamedTuple):
+    """A statement by the name that its file gives it.
+
+    A connection answers with the rows, or with the number of rows that were changed if the statement returns none.
+    """
+
+    name: str
+    values: Mapping[str, Any] = {}
+    many: Sequence[Mapping[str, Any]] | None = None  # runs it with each of these
+
+
+def read_statements(*names: str, value: str = r":\1", schema: str | None = None) -> dict[str, str]:
+    """Return the statements of files of this package, by name.
+
+    Args:
+        names: of the files.
+        value: how the driver names a value, as a replacement for `:name`.
+        schema: quoted, in which the tables are.
+    """
+    statements = {}
+    for name in names:
+        _, *parts = _NAMED.split(files(__package__).joinpath(name).read_text("utf-8"))
+        for title, text in zip(parts[::2], parts[1::2], strict=True):
+            plain = _VALUE.sub(value, _COMMENT.sub("", text)).strip().removesuffix(";")
+            statements[title] = plain if schema is None else _TABLE.sub(rf"{schema}.\g<0>", plain)
+    return statements
