@@ -34,7 +34,7 @@ from chatring.replay_page import CURVE, page
 from chatring.replay_report import ReplayReport
 from chatring.report import MigrationReport, StatsReport, WindowReport, show_search, show_windows
 from chatring.stores import Store, StoreError, open_store
-from chatring.stores.url import without_secrets
+from chatring.stores.redaction import without_secrets
 from chatring.terminal import amount, one_line
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

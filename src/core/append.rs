@@ -126,7 +126,6 @@ impl Ending {
             has_runs: flag(runs)?,
         };
         let is_sound = ending.head >= 0
-            && ending.head <= ending.end
             && (0..=ending.first).contains(&ending.behind)
             && (ending.first..=ending.end).contains(&ending.lead)
             && (ending.first..=ending.end).contains(&ending.word);

@@ -132,7 +132,7 @@ impl StorePolicy {
 
     #[staticmethod]
     #[pyo3(signature = (rows, /))]
-    fn known(rows: Vec<(u8, i64)>) -> PyResult<Batch> {
+    fn known(rows: &Bound<'_, PyList>) -> PyResult<Batch> {
         let (outlines, tokens): (Vec<_>, Vec<i64>) = items_of(rows)?.into_iter().unzip();
         Ok(Batch { outlines, contents: Vec::new(), tokens: OnceLock::from(tokens) })
     }
@@ -213,10 +213,8 @@ impl StorePolicy {
     }
 
     #[pyo3(signature = (rows, /))]
-    fn head_starts(&self, rows: Vec<(u8, i64)>) -> PyResult<Vec<Option<i64>>> {
-        let items =
-            rows.iter().map(|(kind, tokens)| Ok((outline_of(*kind)?, *tokens))).collect::<PyResult<Vec<_>>>()?;
-        Ok(head_starts(self.rule.start_on, &items))
+    fn head_starts(&self, rows: &Bound<'_, PyList>) -> PyResult<Vec<Option<i64>>> {
+        Ok(head_starts(self.rule.start_on, &items_of(rows)?))
     }
 
     #[staticmethod]
@@ -325,8 +323,13 @@ fn count_all(workers: Workers, contents: &[Content], tokens: impl Fn(&str) -> i6
     contents.iter().map(sum).collect()
 }
 
-fn items_of(rows: Vec<(u8, i64)>) -> PyResult<Vec<(Outline, i64)>> {
-    rows.into_iter().map(|(kind, tokens)| Ok((outline_of(kind)?, tokens))).collect()
+/// Tuples that begin with the byte of an outline and tokens.
+fn items_of(rows: &Bound<'_, PyList>) -> PyResult<Vec<(Outline, i64)>> {
+    let item = |row: Bound<'_, PyAny>| {
+        let row = row.cast_into::<PyTuple>()?;
+        Ok((outline_of(row.get_item(0)?.extract()?)?, row.get_item(1)?.extract()?))
+    };
+    rows.iter().map(item).collect()
 }
 
 fn outline_of(kind: u8) -> PyResult<Outline> {

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from chatring.stores.url import without_secrets
+from chatring.stores.redaction import without_secrets
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from chatring.migration.database import engine_of, sql_errors
 from chatring.migration.source import LLAMA_INDEX, SourceError
 from chatring.stores import Record
-from chatring.stores.url import without_secrets
+from chatring.stores.redaction import without_secrets
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Table

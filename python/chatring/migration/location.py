@@ -10,7 +10,7 @@ from chatring.migration.database import engine_of, sql_errors
 from chatring.migration.layouts import ChatStoreFile, PostgresArrays, RedisLists
 from chatring.migration.source import CHATRING, LLAMA_INDEX, Source, SourceError, StoreSource
 from chatring.stores import Store, open_store
-from chatring.stores.url import without_secrets
+from chatring.stores.redaction import without_secrets
 
 
 def is_url(location: str) -> bool:

@@ -481,7 +481,7 @@ class Store(Generic[_M]):
         self._check_policy(key, session)
         if found.tokens < 0:
             raise self._policy.head_too_long(session.head_tokens, initial, token_limit)
-        if self._policy.is_joined and (session.has_runs or session.word < session.end):
+        if self._policy.is_joined and (session.has_runs or session.word < session.end or found.tokens > limits.room):
             return (yield from self._window_by_ring(key, token_limit, initial))
         self._remember(key, session)
         messages = self._loaded(found.bodies)

@@ -104,6 +104,10 @@ def _inherited() -> list[FileConnection]:
     return [connection for connection in list(_open.values()) if connection.process != process]
 
 
+class ForkedError(Exception):
+    """A forked process goes on with a transaction of its parent, the argument."""
+
+
 class FileConnection(sqlite3.Connection):
     """A connection to a file, for the process that opened it.
 

@@ -1,0 +1,6 @@
+"""How messages are stored: a format turns those of a provider or framework into text, and back."""
+
+from chatring.formats.format import Format
+from chatring.formats.json_format import JsonFormat
+
+__all__ = ["Format", "JsonFormat"]

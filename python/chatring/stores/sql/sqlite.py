@@ -1,0 +1,255 @@
+"""`SQLiteBackend`: a file, through the standard library."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sqlite3
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from chatring.stores.errors import StoreTimeoutError
+from chatring.stores.operation import Steps, run
+from chatring.stores.session import Limits
+from chatring.stores.sql import schema
+from chatring.stores.sql.backend import SQLBackend
+from chatring.stores.sql.errors import store_error
+from chatring.stores.sql.fork import CALLS, FileConnection, ForkedError, inherited_error
+from chatring.stores.sql.sqlite_url import SQLiteUrl
+from chatring.stores.sql.statement import Statement, read_statements
+from chatring.stores.turns import Turns
+
+_T = TypeVar("_T")
+
+# Bytes that SQLite's write-ahead log keeps once its changes are in the file: twice what it has before that happens.
+_LOG_BYTES = 2**23
+# Connections that read at the same time.
+_READERS = 8
+_TEXTS = read_statements("queries.sql", "sqlite.sql")
+
+
+class _Connection:
+    """A connection while an operation has it."""
+
+    def __init__(self, connection: sqlite3.Connection, deadline: float) -> None:
+        self._connection = connection
+        self._deadline = deadline
+        self._process = os.getpid()
+        self.is_in_transaction = False
+
+    def execute(self, statement: Statement) -> Any:
+        """Return the rows of a statement, or the number of rows that it changed."""
+        if os.getpid() != self._process:  # a counter that is called within a transaction forked
+            raise ForkedError(self._process)
+        name, values, many = statement
+        if name == "begin":
+            if self.is_in_transaction:
+                return 0
+            # Less than a file's lock may have been waited for when the turn came late.
+            left = max(round((self._deadline - time.monotonic()) * 1000), 1)
+            self._connection.execute(f"PRAGMA busy_timeout = {left}")
+        if many is not None:
+            return self._connection.executemany(_TEXTS[name], many).rowcount
+        cursor = self._connection.execute(_TEXTS[name], values)
+        self.is_in_transaction = self._connection.in_transaction
+        return cursor.rowcount if cursor.description is None else cursor.fetchall()
+
+
+class _Pool:
+    """The connections of one process to a file: one that writes, which a turn guards, and some that read."""
+
+    def __init__(self, connect: Callable[[], sqlite3.Connection], size: int, may_close: bool) -> None:
+        self._connect = connect
+        self._may_close = may_close  # what is in memory would be gone
+        self._idle: deque[sqlite3.Connection] = deque()
+        self._slots = threading.Semaphore(size)
+        self.is_closed = False
+
+    @contextlib.contextmanager
+    def connection(self, deadline: float, url: str) -> Iterator[sqlite3.Connection]:
+        if not self._slots.acquire(timeout=max(deadline - time.monotonic(), 0)):
+            raise StoreTimeoutError(f"{url}: all connections were in use for too long; try again")
+        connection = None
+        try:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                connection = self._connect()
+            yield connection
+        except BaseException as error:
+            # After an error of the database, or something like KeyboardInterrupt, a new connection is safer.
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.rollback()
+                if self._may_close and (isinstance(error, sqlite3.Error) or not isinstance(error, Exception)):
+                    connection.close()
+                    connection = None
+            raise
+        finally:
+            if connection is not None:
+                if self.is_closed:
+                    connection.close()
+                else:
+                    self._idle.append(connection)
+            self._slots.release()
+
+    def close(self) -> None:
+        self.is_closed = True
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop().close()
+
+
+class SQLiteBackend(SQLBackend):
+    """A file of SQLite (3.35 or newer), or a database in memory, `sqlite://`.
+
+    One writer of the process at a time, first come, first served; reading needs no turn. The async methods work in threads
+    of their own, one for what changes something, so that nothing waits for a writer but other writers.
+
+    Args:
+        url: as in `SQLStore`.
+        timeout: how long a call waits for other writers, in seconds, if the URL does not say.
+        pool_size: how many connections read at once, if the URL does not say.
+
+    Raises:
+        TypeError, ValueError: if the URL is not one of SQLite.
+    """
+
+    adds_many = False
+
+    def __init__(self, url: str, *, pool_size: int = _READERS) -> None:
+        self._parsed = SQLiteUrl.parse(url)
+        self.url = self._parsed.shown
+        self.timeout = self._parsed.timeout
+        self.is_in_memory = self._parsed.file is None
+        self._size = 1 if self.is_in_memory else self._parsed.pool_size or pool_size
+        self.turns = Turns()
+        self._process = os.getpid()
+        self._pools: dict[int, _Pool] = {}
+        self._executors: dict[tuple[int, bool], ThreadPoolExecutor] = {}
+        self._calls: Any = contextlib.nullcontext()
+        if not self.is_in_memory:
+            self._calls = CALLS
+            CALLS.add(self)
+            # One that is collected without having been closed would still be open during a fork.
+            weakref.finalize(self, _close, self._pools, CALLS).atexit = False
+
+    def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
+        """See `Backend`."""
+        try:
+            with self._calls:
+                self._check_process()
+                if turn is None:
+                    return run(steps, lambda: self._lend(deadline))
+                with self.turns.of(turn, deadline, self.url):
+                    return run(steps, lambda: self._lend(deadline))
+        except sqlite3.Error as error:
+            raise store_error(error, self.url, self._parsed.file) from error
+        except ForkedError as error:
+            raise inherited_error(self.url, *error.args) from None
+
+    async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
+        """See `Backend`. A change whose call is cancelled may be made a moment later."""
+        self._check_process()
+        loop = asyncio.get_running_loop()
+        if turn is None:
+            return await loop.run_in_executor(self._executor(False), self.run, steps, deadline)
+        return await loop.run_in_executor(self._executor(True), self.run, steps, deadline, turn)
+
+    def turn_of(self, key: str) -> str:
+        """See `Backend`. SQLite makes one change at a time in the whole file."""
+        return ""
+
+    def close(self) -> None:
+        """See `Backend`."""
+        _close(self._pools, self._calls)
+
+    async def aclose(self) -> None:
+        """See `Backend`. The connections of async methods are those of the process; what is in memory stays."""
+        if not self.is_in_memory:
+            await asyncio.to_thread(self.close)
+
+    def backup(self, target: str) -> None:
+        """Copy the database, as it is at one moment, to a file that is not there yet, while others go on."""
+        with self._calls, self._lend(time.monotonic() + 10) as lent:
+            copy = sqlite3.connect(target)
+            with contextlib.closing(copy):
+                lent._connection.backup(copy)
+
+    def _limits(self, limits: Limits) -> dict[str, Any]:
+        one = limits.blocks[0] if len(limits.blocks) == 1 else None
+        blocks = None if one else json.dumps(list(zip(limits.least, limits.blocks, strict=True)))
+        return {"room": limits.room, "with_head": limits.includes_head, "block": one, "blocks": blocks}
+
+    @contextlib.contextmanager
+    def _lend(self, deadline: float) -> Iterator[_Connection]:
+        process = os.getpid()
+        pool = self._pools.get(process)
+        if pool is None:
+            pool = self._pools.setdefault(process, _Pool(self._connect, self._size, not self.is_in_memory))
+        with pool.connection(deadline, self.url) as connection:
+            yield _Connection(connection, deadline)
+
+    def _executor(self, changes: bool) -> ThreadPoolExecutor:
+        name = os.getpid(), changes
+        executor = self._executors.get(name)
+        if executor is None:
+            kind = "write" if changes else "read"
+            made = ThreadPoolExecutor(1 if changes else self._size, thread_name_prefix=f"chatring-{kind}")
+            executor = self._executors.setdefault(name, made)
+        return executor
+
+    def _check_process(self) -> None:
+        if self._process != os.getpid():
+            self._process = os.getpid()
+            self.turns.renew()
+
+    def _connect(self) -> sqlite3.Connection:
+        options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "uri": self._parsed.is_uri}
+        options["timeout"] = self.timeout or 10.0
+        if self._parsed.file is not None:
+            connection: sqlite3.Connection = FileConnection(
+                self._parsed.database, file=self._parsed.file, url=self.url, **options
+            )
+        else:
+            connection = sqlite3.connect(self._parsed.database, **options)
+        try:
+            self._configure(connection)
+            schema.prepare(self.url, _TEXTS, lambda text, values: connection.execute(text, values).fetchall())
+        except BaseException:
+            with contextlib.suppress(sqlite3.Error):
+                connection.rollback()
+            connection.close()
+            raise
+        return connection
+
+    def _configure(self, connection: sqlite3.Connection) -> None:
+        deadline = time.monotonic() + (self.timeout or 10.0)
+        while True:
+            try:
+                connection.execute("PRAGMA journal_mode = WAL")
+                break
+            except sqlite3.OperationalError as error:
+                if "readonly" in str(error):  # what is there can be read
+                    break
+                # Of several that change it at once, SQLite lets all but one fail without waiting.
+                if "locked" not in str(error) or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.01)
+        connection.execute(f"PRAGMA synchronous = {self._parsed.synchronous}")
+        connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+        connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _close(pools: dict[int, _Pool], calls: Any) -> None:
+    with calls:
+        pool = pools.pop(os.getpid(), None)
+        if pool is not None:
+            pool.close()
