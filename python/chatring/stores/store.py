@@ -481,7 +481,8 @@ class Store(Generic[_M]):
         self._check_policy(key, session)
         if found.tokens < 0:
             raise self._policy.head_too_long(session.head_tokens, initial, token_limit)
-        if self._policy.is_joined and (session.has_runs or session.word < session.end or found.tokens > limits.room):
+        is_last = found.start == session.end - 1  # which costs less alone than joined, if no window may begin with it
+        if self._policy.is_joined and (session.has_runs or session.word < session.end or is_last):
             return (yield from self._window_by_ring(key, token_limit, initial))
         self._remember(key, session)
         messages = self._loaded(found.bodies)
@@ -608,7 +609,7 @@ class Store(Generic[_M]):
         measured: Measured,
         before: tuple[list[Row], list[Row]] | None = None,
     ) -> Steps[Change]:
-        """Return the change that appends messages; `before` is the head and the rows of a session not stored yet."""
+        """Return the change that appends messages. `before` is the head, and rows at the end, of a session not stored yet."""
         numbers = session or self._new_session()
         bodies, batch = measured
         earlier = None
@@ -643,7 +644,7 @@ class Store(Generic[_M]):
         What follows is appended anew to what is left before it, which ends with a message that may be the last: the
         messages between that one and `position` are appended anew as well.
         """
-        kept, between = None, []
+        kept, last, between = None, [], []
         stop, step = position, _LOOK_BACK
         while kept is None and stop > session.first:
             start = max(stop - step, session.first)
@@ -652,7 +653,7 @@ class Store(Generic[_M]):
                 place, row = rows[at]
                 text = self._policy.read(self._readable([row.body])) if self._policy.is_joined else None
                 if self._policy.may_be_last(row.kind, row.before, text):
-                    kept = place, tuple(row[:4]), text
+                    kept, last = (place, tuple(row[:4]), text), [row]
                     rows = rows[at + 1 :]
                     break
             between = [row for _, row in rows] + between
@@ -667,7 +668,7 @@ class Store(Generic[_M]):
         else:
             measured = Measured(bodies, self._policy.known([row[:2] for row in rest]))
         known = [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
-        change = yield from self._appending(key, numbers, measured, (known, between[:0]))
+        change = yield from self._appending(key, numbers, measured, (known, last))
         if kept is not None and not self._policy.is_joined:
             # Those between are what they were.
             change = change._replace(keep=position, rows=change.rows[len(between) :])
