@@ -15,17 +15,15 @@ from chatring.window import Window
 __all__ = [
     "MessageRing",
     "TokenCounter",
-    "_is_blank",
-    "_measure_appended",
+    "_Batch",
+    "_StorePolicy",
     "_outline",
     "_read",
     "_read_blocks",
-    "_start_among_blank",
     "trim_messages",
 ]
 
 _M = TypeVar("_M")
-_R = TypeVar("_R", bound=tuple[Any, ...])  # a role, a text, and whatever else
 
 class _TiktokenEncoding(Protocol):
     # A `tiktoken.Encoding`, as far as a type checker needs to tell it from other objects.
@@ -62,43 +60,140 @@ def _read_blocks(message: type, text_block: type, /) -> None:
     For the adapter of LlamaIndex, whose `ChatMessage.content` joins the `text` of the blocks that are a `text_block`.
     """
 
-def _measure_appended(
-    counter: TokenCounter, earlier: list[_R], records: list[_R], from_first: bool, /
-) -> tuple[list[int], list[tuple[int, int]], int, bool]:
-    """Count records that are appended to a history kept elsewhere. For the stores; `src/core/append.rs` has the rule.
+_Numbers: TypeAlias = tuple[Any, ...] | list[int | None]
+_Row: TypeAlias = tuple[int, int, int | None, int | None]
+
+@final
+class _Batch:
+    """Messages that a `_StorePolicy` has read. Holds no Python object."""
+
+    def __len__(self) -> int: ...
+    @property
+    def bytes_to_count(self) -> int:
+        """Bytes of the texts that are not counted yet."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens of each, once they are counted; empty where texts are joined."""
+
+    @property
+    def kinds(self) -> list[int]:
+        """What each is to the rules, as a number below 16."""
+
+@final
+class _StorePolicy:
+    """What is fixed with the sessions of a store: reads and counts messages, and tells what they add to a session.
+
+    A session's numbers are those of `Ending` in `src/core/append.rs`; methods take them with whatever follows them.
 
     Args:
-        counter: counts them.
-        earlier: the records before them, from the nearest one on that is not blank, or from the history's first. May be
-            empty if there are none, or if the last text ends in a character that is not whitespace.
-        records: what is appended.
-        from_first: whether the first record shown, of `earlier` or else of `records`, is the history's first.
+        counter: as in `MessageRing`.
+        measure: as in `MessageRing`.
+        start_on: as in `MessageRing`.
+        format: None or a provider's name.
 
-    Returns:
-        In tokens, all counted from the sum S of the last message before `records`: S of each record; the index of each
-        legal start whose window's tokens are known now (negative: in `earlier`), and the number that S of the history's
-        last message exceeds by those tokens; then with how many blank records the history ends; and whether its last
-        text ends in a character that is not whitespace.
-
-    Raises:
-        Exception: whatever a callable counter raises, unchanged.
+    Raises: as `MessageRing`.
     """
 
-def _start_among_blank(counter: TokenCounter, records: list[_R], from_first: bool, allowance: int, /) -> int:
-    """Return the index of the record that a window of at most `allowance` tokens starts with; the last if none fits.
+    def __new__(
+        cls, counter: _CounterSource, measure: Any, start_on: Literal["user"] | None, format: str | None, /  # noqa: A002
+    ) -> _StorePolicy: ...
+    @property
+    def is_joined(self) -> bool:
+        """Whether texts are joined: `measure="text"`."""
 
-    Args:
-        counter: counts them.
-        records: the blank records with which a history ends, all of them.
-        from_first: whether the first of them is the history's first.
-        allowance: tokens that the window may have.
+    @property
+    def calls_python(self) -> bool:
+        """Whether counting is Python's, which may take any time."""
 
-    Raises:
-        Exception: whatever a callable counter raises, unchanged.
-    """
+    def read(self, messages: list[Any], /) -> _Batch:
+        """Read messages, without counting them.
 
-def _is_blank(text: str, /) -> bool:
-    """Return whether a text has nothing but whitespace, as the accounting rule has it (Unicode's White_Space)."""
+        Raises: as `MessageRing.put`.
+        """
+
+    @staticmethod
+    def known(rows: list[Any], /) -> _Batch:
+        """Return messages that were counted before; of each, a tuple that begins with its kind and its tokens."""
+
+    def count(self, batch: _Batch, /) -> None:
+        """Count what was read, where tokens add up; on all cores, and without the GIL if it is much.
+
+        Raises:
+            Exception: whatever a callable counter raises, unchanged.
+        """
+
+    def append(
+        self, session: _Numbers, earlier: _Batch | None, batch: _Batch, /
+    ) -> tuple[list[int | None], int, list[_Row], list[tuple[int, int]], bool]:
+        """Return what messages add to a session.
+
+        Args:
+            session: its numbers.
+            earlier: where texts are joined, the messages from the position `unread_from` on.
+            batch: what is appended.
+
+        Returns:
+            The session's numbers afterwards; how many of the messages join its head; of each other, its kind, tokens,
+            `before` and question; of earlier messages with which a window may now begin, position and `before`; whether
+            no window may begin any more with an earlier message.
+
+        Raises:
+            ValueError: if the numbers are not a session's.
+            Exception: whatever a callable counter raises, unchanged.
+        """
+
+    def tail(self, session: _Numbers, earlier: _Batch, /) -> int:
+        """Return the tokens of the blank messages at the end of a session, which no sum has; `earlier` as in `append`."""
+
+    def head_starts(self, rows: list[Any], /) -> list[int | None]:
+        """Return the `before` of each message of a head; of each, a tuple that begins with its kind and its tokens."""
+
+    @staticmethod
+    def empty() -> list[int | None]:
+        """Return the numbers of a session without messages."""
+
+    def unread_from(self, session: _Numbers, /) -> int:
+        """Return the position from which on messages must be read before others are appended; the end if none."""
+
+    def may_be_last(self, kind: int, before: int | None, text: _Batch | None, /) -> bool:
+        """Return whether a session can be cut behind a message: nothing else must be known of it to append more.
+
+        Args:
+            kind: the message's.
+            before: the message's.
+            text: where texts are joined, the message.
+        """
+
+    def cut(self, session: _Numbers, kept: tuple[int, Any, _Batch | None] | None, removed: int, /) -> list[int | None]:
+        """Return a session's numbers without its last messages.
+
+        Args:
+            session: its numbers.
+            kept: the last message that stays: its position, row, and text if texts are joined; None: only the head stays.
+            removed: the tokens of those that go.
+        """
+
+    @staticmethod
+    def trimmed(session: _Numbers, position: int, before: int, /) -> list[int | None]:
+        """Return a session's numbers without its first messages; a start without a question is at `position`."""
+
+    def limits(
+        self,
+        token_limit: int,
+        initial_token_count: int,
+        include_system: bool | None,
+        retention_ratio: float,
+        /,
+    ) -> tuple[int, bool, list[int], list[int]]:
+        """Return what a window may have, as databases take it: see `Limits` in `chatring.stores.session`.
+
+        Raises: as `MessageRing.window`.
+        """
+
+    @staticmethod
+    def head_too_long(head: int, initial: int, limit: int, /) -> ValueError:
+        """Return the error of a head that does not fit."""
 
 def trim_messages(
     messages: Iterable[_M],

@@ -7,12 +7,14 @@ on, and gives it back at the end, or before it waits for anything else.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, ExitStack
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 _T = TypeVar("_T")
+_logger = logging.getLogger("chatring")
 
 Steps = Generator[Any, Any, _T]
 """An operation: yields statements, `Work` and `Pause`, is sent rows and results, and returns what the method returns."""
@@ -37,7 +39,7 @@ class Connection(Protocol):
     is_in_transaction: bool
 
     def execute(self, statement: Any) -> Any:
-        """Return what the database answers."""
+        """Return what the database answers. A statement has a `name`."""
 
 
 class AsyncConnection(Protocol):
@@ -67,7 +69,9 @@ def run(steps: Steps[_T], lend: Callable[[], AbstractContextManager[Connection]]
             else:
                 if connection is None:
                     connection = lent.enter_context(lend())
+                begun = time.perf_counter()
                 answer = connection.execute(step)
+                _log(step, begun)
 
 
 async def arun(steps: Steps[_T], lend: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> _T:
@@ -93,4 +97,12 @@ async def arun(steps: Steps[_T], lend: Callable[[], AbstractAsyncContextManager[
             else:
                 if connection is None:
                     connection = await lent.enter_async_context(lend())
+                begun = time.perf_counter()
                 answer = await connection.execute(step)
+                _log(step, begun)
+
+
+def _log(statement: Any, begun: float) -> None:
+    # No values: they are messages.
+    if _logger.isEnabledFor(logging.DEBUG):
+        _logger.debug("%s took %.1f ms", statement.name, (time.perf_counter() - begun) * 1000)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import operator
 import random
@@ -34,10 +35,20 @@ _LITTLE, _FEW = 4_096, 32
 _QUICK = 8_192
 # Sessions whose numbers are remembered, so that an append need not read them first.
 _REMEMBERED = 4_096
+# Keys that are asked for at once, to prune.
+_PAGE = 1_000
 # Messages that are looked at first to find one with which a session may end.
 _LOOK_BACK = 8
 # The total of joined texts may fall by so many tokens when messages are put in front: `SLACK` in `src/core/joined.rs`.
 _SLACK = 8
+
+
+class Pruned(NamedTuple):
+    """What `Store.prune` has done."""
+
+    removed: int  # sessions
+    trimmed: int  # sessions
+    messages: int  # of those that were trimmed
 
 
 class Measured(NamedTuple):
@@ -341,6 +352,49 @@ class Store(Generic[_M]):
         """As `keys`."""
         return await self._arun(self._keys(prefix, after, limit))
 
+    def prune(
+        self,
+        *,
+        unused_for: float | None = None,
+        max_messages: int | None = None,
+        max_tokens: int | None = None,
+        prefix: str = "",
+    ) -> Pruned:
+        """Remove sessions that are no longer used, and the oldest messages of those that have become too long.
+
+        Session by session, each in one change, and none that was changed meanwhile is removed: to be run beside servers,
+        now and then. Sessions of another policy than this store's are not trimmed.
+
+        Args:
+            unused_for: remove sessions that were not changed for so many seconds.
+            max_messages: trim sessions to so many messages behind the head, and what `trim` keeps with them.
+            max_tokens: trim sessions to the window of so many tokens.
+            prefix: of the keys of the sessions that are looked at.
+
+        Raises:
+            ValueError: if one of the numbers is below 1, or there is none.
+        """
+        bounds = {"unused_for": unused_for, "max_messages": max_messages, "max_tokens": max_tokens}
+        for name, bound in bounds.items():
+            if bound is not None and not bound >= 1:
+                raise ValueError(f"{name} must be at least 1, got {bound}")
+        if all(bound is None for bound in bounds.values()):
+            raise ValueError("say what to prune: unused_for, max_messages or max_tokens")
+        since = None if unused_for is None else time.time() - unused_for
+        removed, trimmed, messages, after = 0, 0, 0, None
+        while keys := self.keys(prefix, after, _PAGE):
+            for key in keys:
+                if since is not None and self._change(key, self._delete(key, since)):
+                    removed += 1
+                elif (gone := self._trim_to(key, max_messages, max_tokens)) > 0:
+                    trimmed, messages = trimmed + 1, messages + gone
+            after = keys[-1]
+        return Pruned(removed, trimmed, messages)
+
+    async def aprune(self, **bounds: Any) -> Pruned:
+        """As `prune`, in a thread."""
+        return await asyncio.to_thread(self.prune, **bounds)
+
     def close(self) -> None:
         """Close connections. The next call opens new ones; what was in memory is gone."""
         self._backend.close()
@@ -348,6 +402,19 @@ class Store(Generic[_M]):
     async def aclose(self) -> None:
         """Close the connections that async methods opened in this event loop."""
         await self._backend.aclose()
+
+    def _trim_to(self, key: str, max_messages: int | None, max_tokens: int | None) -> int:
+        if max_messages is None and max_tokens is None:
+            return 0
+        session = self._run(self._backend.read(key))
+        if session is None or session.policy != self.policy_name:
+            return 0
+        before = 0 if max_messages is None else session.end - max_messages
+        if max_tokens is not None:
+            include_system = False if self._policy.is_joined else None
+            room = max_tokens + (0 if include_system is False else session.head_tokens)
+            before = max(before, self.window(key, room, include_system=include_system).start)
+        return self.trim(key, max(before, 0))
 
     # How they run.
 
@@ -392,12 +459,12 @@ class Store(Generic[_M]):
             MessageRing[Any](measure=self.measure).set_head([self._format.read(message) for message in messages])
 
         def plan(session: Session | None) -> Steps[tuple[Change, None]]:
+            yield from ()
             if session is None:
                 return fresh._replace(head=fresh.head or []), None
             head = fresh.head or []
             numbers = session._replace(head=len(head), head_tokens=fresh.session.head_tokens, epoch=_new_epoch())
             return Change(numbers, session.end, [], head), None
-            yield
 
         yield from self._make(key, plan)
 
@@ -465,9 +532,9 @@ class Store(Generic[_M]):
 
         yield from self._make(key, plan, any_policy=True)
 
-    def _delete(self, key: str) -> Steps[bool]:
+    def _delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
         self._known.pop(key, None)
-        return (yield from self._backend.delete(key))
+        return (yield from self._backend.delete(key, unused_since))
 
     def _window(
         self, key: str, token_limit: int, initial: int, include_system: bool | None, retention_ratio: float

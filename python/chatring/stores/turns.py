@@ -6,15 +6,18 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from chatring.stores.errors import StoreTimeoutError
 
 
 class _Waiter(Protocol):
     def wake(self) -> None: ...
+
+
+_W = TypeVar("_W", bound=_Waiter)
 
 
 class _Thread:
@@ -67,8 +70,7 @@ class Turns:
         Raises:
             StoreTimeoutError: if it does not come until then.
         """
-        thread = _Thread()
-        if self._must_wait(name, thread):
+        if (thread := self._waiting(name, _Thread)) is not None:
             try:
                 came = thread.event.wait(max(deadline - time.monotonic(), 0))
             except BaseException:
@@ -85,8 +87,7 @@ class Turns:
     @asynccontextmanager
     async def aof(self, name: str, deadline: float, url: str) -> AsyncIterator[None]:
         """As `of`, for a task."""
-        task = _Task()
-        if self._must_wait(name, task):
+        if (task := self._waiting(name, _Task)) is not None:
             try:
                 await asyncio.wait_for(task.future, max(deadline - time.monotonic(), 0))
             except BaseException as error:
@@ -99,14 +100,16 @@ class Turns:
         finally:
             self._pass_on(name)
 
-    def _must_wait(self, name: str, waiter: _Waiter) -> bool:
+    def _waiting(self, name: str, kind: Callable[[], _W]) -> _W | None:
+        """Take the turn if nobody has it; otherwise return who waits for it now."""
         with self._lock:
             queue = self._queues.get(name)
             if queue is None:
                 self._queues[name] = deque()
-                return False
+                return None
+            waiter = kind()
             queue.append(waiter)
-            return True
+            return waiter
 
     def _leave(self, name: str, waiter: _Waiter) -> None:
         with self._lock:

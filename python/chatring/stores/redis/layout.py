@@ -1,93 +1,137 @@
-"""How `RedisStore` writes keys and records."""
+"""How `RedisStore` names keys and packs rows. `scripts/shared.lua` says what is under which key."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from struct import Struct, error
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from chatring.stores.errors import ForeignDataError
-from chatring.stores.record import Record
+from chatring.stores.session import Row
 
-_PREFIX, _SUFFIX = "chatring:{", "}:session"
+_SUFFIX = "}:session"
+_SPECIAL = re.compile(r"([*?\[\]\\^])")
+_LONGEST_PREFIX = 128
 
-SESSIONS = f"{_PREFIX}*{_SUFFIX}"
-"""The pattern of the keys that every session has one of."""
-
-# Bytes of the role, of the text, and of the payload (-1 if there is none). Then these.
-_HEADER = Struct("<BIi")
-_HEADER_SIZE = _HEADER.size
-_pack, _unpack = _HEADER.pack, _HEADER.unpack_from
+# What is added to positions where they are sorted as text.
+_OFFSET = 10**15
 
 # A server takes no more than 512 MB in a value, and 1 GB in a command.
 MOST_BYTES = 2**29
 
 
-def keys_of(session: str) -> tuple[bytes, bytes, bytes]:
-    """Return the keys of a session: of its string, its list and its sorted set.
+class Keys(NamedTuple):
+    """The keys of a session. See `scripts/shared.lua`."""
 
-    A cluster places a key by what is between its first `{` and the first `}` after it, if that is not empty. So the
-    only character of a session's key that must not stand there is `}`.
-    """
-    tag = session.replace("%", "%25").replace("}", "%7D") or "%"
-    start = f"{_PREFIX}{tag}}}:".encode()
-    return start + b"session", start + b"records", start + b"starts"
+    session: bytes
+    messages: bytes
+    starts: bytes
 
 
-def session_of(key: bytes) -> str:
-    """Return the session that has `key`, which is as `SESSIONS` says.
+class Names:
+    """The names of keys.
 
-    Raises:
-        ForeignDataError: if `keys_of` gives it for no session.
-    """
-    try:
-        tag = key.decode()[len(_PREFIX) : -len(_SUFFIX)]
-    except UnicodeDecodeError as cause:
-        raise ForeignDataError(f"the key {key!r} was not written by chatring: it is no UTF-8") from cause
-    session = "" if tag == "%" else tag.replace("%7D", "}").replace("%25", "%")
-    if keys_of(session)[0] != key:
-        raise ForeignDataError(f"the key {key!r} was not written by chatring")
-    return session
+    A cluster places a key by what is between its first `{` and the first `}` after it, if that is not empty. So the only
+    character of a session's key that must not stand there is `}`.
 
-
-def packed(records: Iterable[Record]) -> list[bytes]:
-    """Return the rows of records.
+    Args:
+        prefix: what all keys begin with.
 
     Raises:
-        ValueError: if they are more than the server takes at once.
+        TypeError: if it is not a str.
+        ValueError: if it has a brace, more than 128 bytes of UTF-8, a NUL character or a surrogate without a partner.
     """
-    rows = []
-    for role, text, payload in records:
-        role_bytes, text_bytes = role.encode(), text.encode("utf-8", "surrogatepass")
-        header = _pack(len(role_bytes), len(text_bytes), -1 if payload is None else len(payload))
-        rows.append(b"".join((header, role_bytes, text_bytes, payload or b"")))
-    if (size := sum(map(len, rows))) > MOST_BYTES:
-        raise ValueError(f"records must have at most {MOST_BYTES:,} bytes at once, got {size:,}; append them in parts")
-    return rows
+
+    def __init__(self, prefix: str) -> None:
+        if not isinstance(prefix, str):
+            raise TypeError(f"prefix must be a str, got {type(prefix).__name__}")
+        if re.search("[{}\0\ud800-\udfff]", prefix) or len(prefix.encode()) > _LONGEST_PREFIX:
+            raise ValueError(
+                f"prefix must have at most {_LONGEST_PREFIX} bytes of UTF-8, no brace and no NUL character, got {prefix!r}"
+            )
+        self._front = f"{prefix}:{{"
+
+    def of(self, session: str) -> Keys:
+        """Return the keys of a session."""
+        start = f"{self._front}{_escaped(session) or '%'}}}:".encode()
+        return Keys(start + b"session", start + b"messages", start + b"starts")
+
+    def of_layout_1(self, session: str) -> tuple[bytes, bytes, bytes]:
+        """Return the keys that a session of layout 1 has."""
+        own = self.of(session)
+        return own.session, own.messages.removesuffix(b"messages") + b"records", own.starts
+
+    def pattern(self, prefix: str) -> bytes:
+        """Return the pattern of the first keys of all sessions whose own key begins with `prefix`."""
+        escaped = _SPECIAL.sub(r"\\\1", self._front + _escaped(prefix))
+        return f"{escaped}*{_SUFFIX}".encode()
+
+    def session_of(self, key: bytes | str) -> str:
+        """Return the session that has this first key.
+
+        Raises:
+            ForeignDataError: if it is no session's.
+        """
+        try:
+            name = key.decode() if isinstance(key, bytes) else key
+        except UnicodeDecodeError as cause:
+            raise ForeignDataError(f"the key {key!r} was not written by chatring: it is not UTF-8") from cause
+        tag = name[len(self._front) : -len(_SUFFIX)]
+        session = "" if tag == "%" else tag.replace("%7D", "}").replace("%25", "%")
+        if self.of(session).session != name.encode():
+            raise ForeignDataError(f"the key {key!r} was not written by chatring")
+        return session
 
 
-def unpacked(count: int, rows: bytes) -> list[Record]:
-    """Return the records of `count` rows, which follow each other.
+def packed(rows: Iterable[Row]) -> list[bytes]:
+    """Return rows as they are stored."""
+    return [
+        f"{body}\0{kind} {tokens} {'' if before is None else before} {'' if question is None else question}\0".encode(
+            "utf-8", "surrogatepass"
+        )
+        for kind, tokens, before, question, body in rows
+    ]
+
+
+def bodies_of(rows: bytes) -> list[str]:
+    """Return the bodies of rows that follow each other."""
+    return rows.decode("utf-8", "surrogatepass").split("\0")[:-1:2]
+
+
+def unpacked(rows: bytes) -> list[Row]:
+    """Return rows that follow each other.
 
     Raises:
-        ForeignDataError: if they are not as `packed` makes them.
+        ValueError: if they were not packed here.
     """
-    records = []
-    make = tuple.__new__  # half the time of Record()
-    at, end = 0, len(rows)
-    try:
-        while at < end:
-            role_size, text_size, payload_size = _unpack(rows, at)
-            role_at = at + _HEADER_SIZE
-            text_at = role_at + role_size
-            payload_at = at = text_at + text_size
-            payload = None
-            if payload_size >= 0:
-                at += payload_size
-                payload = rows[payload_at:at]
-            text = rows[text_at:payload_at].decode("utf-8", "surrogatepass")
-            records.append(make(Record, (rows[role_at:text_at].decode(), text, payload)))
-    except (error, UnicodeDecodeError) as cause:
-        raise ForeignDataError("a record was not written by chatring") from cause
-    if at != end or len(records) != count:
-        raise ForeignDataError("a record was not written by chatring: its sizes are wrong")
-    return records
+    parts = rows.decode("utf-8", "surrogatepass").split("\0")
+    if parts.pop() or len(parts) % 2:
+        raise ValueError("rows end in the middle")
+    unpacked = []
+    for body, facts in zip(parts[::2], parts[1::2]):
+        kind, tokens, before, question = facts.split(" ")
+        unpacked.append(Row(int(kind), int(tokens), _number(before), _number(question), body))
+    return unpacked
+
+
+def starts_of(rows: Sequence[Row], position: int) -> list[str]:
+    """Return score and member of each row with which a window may begin; `position` is the first row's."""
+    starts = []
+    for at, row in enumerate(rows, position):
+        if row.before is not None:
+            starts += [str(row.before), member_of(at, row.question)]
+    return starts
+
+
+def member_of(position: int, question: int | None) -> str:
+    """Return the member of `starts` that this is."""
+    member = f"{position + _OFFSET:016d}"
+    return member if question is None else f"{member} {question}"
+
+
+def _escaped(session: str) -> str:
+    return session.replace("%", "%25").replace("}", "%7D")
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text else None

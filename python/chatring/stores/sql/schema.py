@@ -1,4 +1,14 @@
-"""The tables' version: made at the first use, refused if it is another chatring's, migrated if it is an older one's."""
+"""The tables' version: made at the first use, brought up to date if an older chatring made them, refused otherwise.
+
+A version is a number in `chatring_schema`. The next one needs a statement `migrate_2_to_3` in `sqlite.sql` and
+`postgresql.sql`, its name in `MIGRATIONS`, and 3 in `VERSION`. All steps run in one transaction that locks out other
+processes which do the same.
+
+Processes of the older chatring may still be connected, and look at the version only at their first use. So that they
+cannot write to newer tables, **every migration renames the column `epoch` of `chatring_session`**: to `epoch3`, and so on.
+All statements that read or change a session name it, so that each of the older ones is an error from then on, in SQLite
+and PostgreSQL alike, and it costs nothing: no row is touched. Who gets that error looks at the version again and says it.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +16,64 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from chatring.stores.errors import ForeignDataError, SchemaVersionError
+from chatring.stores.operation import Steps
+from chatring.stores.sql.statement import Statement
 
 VERSION = 2
+# By the version that it leads from: the name of the statement that leads to the next.
+MIGRATIONS: dict[int, str] = {}
 
 Execute = Callable[[str, Mapping[str, Any]], list[tuple[Any, ...]]]
 
-
-def prepare(url: str, texts: Mapping[str, str], execute: Execute) -> None:
-    """Make the tables of a SQLite database if there are none, and check their version."""
-    found = "SELECT 1 FROM sqlite_master WHERE name = 'chatring_schema'"
-    if not execute(found, {}):
-        execute(texts["begin"], {})
-        if not execute(found, {}):
-            for statement in texts["schema"].split(";"):
-                execute(statement, {})
-            execute("INSERT INTO chatring_schema (version) VALUES (:version)", {"version": VERSION})
-        execute(texts["commit"], {})
-    rows = execute(texts["version"], {})
-    check_version(url, rows[0][0] if len(rows) == 1 else None)
+# What `made` yields besides the statements of SQLite's file.
+_SQLITE = {
+    "has_tables": "SELECT 1 FROM sqlite_master WHERE name = 'chatring_schema'",
+    "lock_schema": "SELECT 1",  # it begins with all locks that there are
+    "first_version": "INSERT INTO chatring_schema (version) VALUES (:version)",
+}
 
 
-def check_version(url: str, version: Any) -> None:
-    """Refuse tables of another version.
+def made(url: str) -> Steps[None]:
+    """Make the tables if there are none, and bring older ones up to date.
 
     Raises:
-        ForeignDataError: if they are not chatring's.
-        SchemaVersionError: if another chatring made them.
+        ForeignDataError: if tables with these names are not chatring's.
+        SchemaVersionError: if they are of a newer chatring, or of the unreleased first version.
     """
+    if (yield from _version(url)) == VERSION:
+        return
+    yield Statement("begin")
+    yield Statement("lock_schema")
+    version = yield from _version(url)
+    if version is None:
+        yield Statement("schema")
+        yield Statement("first_version", {"version": VERSION})
+    elif version < VERSION:
+        for older in range(version, VERSION):
+            yield Statement(MIGRATIONS[older])
+        yield Statement("set_version", {"version": VERSION})
+    yield Statement("commit")
+
+
+def prepare(url: str, texts: Mapping[str, str], execute: Execute) -> None:
+    """Do what `made` does, with a SQLite database."""
+    steps = made(url)
+    answer: Any = None
+    while True:
+        try:
+            name, values, _ = steps.send(answer)
+        except StopIteration:
+            return
+        text = _SQLITE.get(name) or texts[name]
+        is_script = name == "schema" or name in MIGRATIONS.values()
+        answer = [row for part in (text.split(";") if is_script else [text]) for row in execute(part, values)]
+
+
+def _version(url: str) -> Steps[int | None]:
+    if not (yield Statement("has_tables")):
+        return None
+    rows = yield Statement("version")
+    version = rows[0][0] if len(rows) == 1 else None
     if not isinstance(version, int) or version < 1:
         raise ForeignDataError(f"{url} has a table chatring_schema that was not written by chatring")
     if version > VERSION:
@@ -42,6 +83,7 @@ def check_version(url: str, version: Any) -> None:
         )
     if version == 1:
         raise SchemaVersionError(
-            f"{url} has tables of version 1, which was never released; remove the tables chatring_schema, "
-            "chatring_session and chatring_message, or use another database"
+            f"{url} has tables of the unreleased version 1, which this chatring does not read; remove chatring_message, "
+            "chatring_session and chatring_schema, or use another database or schema"
         )
+    return version

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import os
 import sqlite3
 import threading
@@ -36,13 +37,14 @@ _TEXTS = read_statements("queries.sql", "sqlite.sql")
 
 
 class _Connection:
-    """A connection while an operation has it."""
+    """A connection, for one operation after the other."""
 
-    def __init__(self, connection: sqlite3.Connection, deadline: float) -> None:
-        self._connection = connection
-        self._deadline = deadline
-        self._process = os.getpid()
+    def __init__(self, driver: sqlite3.Connection) -> None:
+        self.driver = driver
+        self.deadline = 0.0
         self.is_in_transaction = False
+        self._process = os.getpid()
+        self._waits = -1  # for other writers, in tenths of a second
 
     def execute(self, statement: Statement) -> Any:
         """Return the rows of a statement, or the number of rows that it changed."""
@@ -52,28 +54,32 @@ class _Connection:
         if name == "begin":
             if self.is_in_transaction:
                 return 0
-            # Less than a file's lock may have been waited for when the turn came late.
-            left = max(round((self._deadline - time.monotonic()) * 1000), 1)
-            self._connection.execute(f"PRAGMA busy_timeout = {left}")
+            self._wait_until_deadline()
         if many is not None:
-            return self._connection.executemany(_TEXTS[name], many).rowcount
-        cursor = self._connection.execute(_TEXTS[name], values)
-        self.is_in_transaction = self._connection.in_transaction
+            return self.driver.executemany(_TEXTS[name], many).rowcount
+        cursor = self.driver.execute(_TEXTS[name], values)
+        self.is_in_transaction = self.driver.in_transaction
         return cursor.rowcount if cursor.description is None else cursor.fetchall()
+
+    def _wait_until_deadline(self) -> None:
+        tenths = max(math.ceil((self.deadline - time.monotonic()) * 10), 0)
+        if tenths != self._waits:
+            self.driver.execute(f"PRAGMA busy_timeout = {tenths * 100}")
+            self._waits = tenths
 
 
 class _Pool:
-    """The connections of one process to a file: one that writes, which a turn guards, and some that read."""
+    """The connections of one process to a file: so many, opened when they are needed and kept."""
 
     def __init__(self, connect: Callable[[], sqlite3.Connection], size: int, may_close: bool) -> None:
         self._connect = connect
         self._may_close = may_close  # what is in memory would be gone
-        self._idle: deque[sqlite3.Connection] = deque()
+        self._idle: deque[_Connection] = deque()
         self._slots = threading.Semaphore(size)
         self.is_closed = False
 
     @contextlib.contextmanager
-    def connection(self, deadline: float, url: str) -> Iterator[sqlite3.Connection]:
+    def connection(self, deadline: float, url: str) -> Iterator[_Connection]:
         if not self._slots.acquire(timeout=max(deadline - time.monotonic(), 0)):
             raise StoreTimeoutError(f"{url}: all connections were in use for too long; try again")
         connection = None
@@ -81,21 +87,23 @@ class _Pool:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                connection = self._connect()
+                connection = _Connection(self._connect())
+            connection.deadline = deadline
             yield connection
         except BaseException as error:
-            # After an error of the database, or something like KeyboardInterrupt, a new connection is safer.
             if connection is not None:
                 with contextlib.suppress(sqlite3.Error):
-                    connection.rollback()
+                    connection.driver.rollback()
+                connection.is_in_transaction = False
+                # After an error of the database, or something like KeyboardInterrupt, a new connection is safer.
                 if self._may_close and (isinstance(error, sqlite3.Error) or not isinstance(error, Exception)):
-                    connection.close()
+                    connection.driver.close()
                     connection = None
             raise
         finally:
             if connection is not None:
                 if self.is_closed:
-                    connection.close()
+                    connection.driver.close()
                 else:
                     self._idle.append(connection)
             self._slots.release()
@@ -104,7 +112,7 @@ class _Pool:
         self.is_closed = True
         with contextlib.suppress(IndexError):
             while True:
-                self._idle.pop().close()
+                self._idle.pop().driver.close()
 
 
 class SQLiteBackend(SQLBackend):
@@ -181,7 +189,7 @@ class SQLiteBackend(SQLBackend):
         with self._calls, self._lend(time.monotonic() + 10) as lent:
             copy = sqlite3.connect(target)
             with contextlib.closing(copy):
-                lent._connection.backup(copy)
+                lent.driver.backup(copy)
 
     def _limits(self, limits: Limits) -> dict[str, Any]:
         one = limits.blocks[0] if len(limits.blocks) == 1 else None
@@ -195,7 +203,7 @@ class SQLiteBackend(SQLBackend):
         if pool is None:
             pool = self._pools.setdefault(process, _Pool(self._connect, self._size, not self.is_in_memory))
         with pool.connection(deadline, self.url) as connection:
-            yield _Connection(connection, deadline)
+            yield connection
 
     def _executor(self, changes: bool) -> ThreadPoolExecutor:
         name = os.getpid(), changes

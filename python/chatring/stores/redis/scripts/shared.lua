@@ -1,0 +1,56 @@
+-- What every script begins with, behind `local VERSION`, the version of the layout as a string.
+--
+-- A session has three keys with one hash tag, so that they are in one slot of a cluster:
+--
+-- * `session`, a hash: `version`; `session`, JSON of the numbers and the name of `Session`; `starts`, how many members
+--   that key has; `head`, the rows of the leading system messages; `forgotten`, the position before which no window may
+--   begin any more, whatever the rows say; `change`, which is another one after each; `updated_at`, milliseconds since 1970.
+-- * `messages`, a list: an empty element, then a row for each message from the position `first` on: its body, and behind
+--   a NUL its kind, its tokens, `before` and question (empty for none), and another NUL.
+-- * `starts`, a sorted set: the `before` of each message with which a window may begin, as the score of its position (in
+--   16 digits, 10^15 higher, so that equal scores are in the order of positions) and, behind a blank, its question. The
+--   last member is `end`, with the highest score there is.
+--
+-- All three are there as long as the session is: a key that has gone within a script is, while a cluster moves its slot,
+-- one on another server, and the next command on it fails. No command fails after one that changed something: types and
+-- permissions are looked at first, and a server that is out of memory refuses only the first change.
+--
+-- Numbers are doubles here, exact to 2^53, which is more than twice what sums may be.
+
+local SESSION, MESSAGES, STARTS = KEYS[1], KEYS[2], KEYS[3]
+local OFFSET = 1e15
+-- Lua puts so many values on its stack at once; its limit is 8,000.
+local CHUNK = 4000
+
+local function digits(number) return string.format('%.0f', number) end
+
+-- Returns what to answer if the session cannot be used; then its fields `version`, `session`, `starts` and those asked for,
+-- or nil if there is none; then the length of the list and of the sorted set.
+local function open(...)
+  local found = redis.pcall('HMGET', SESSION, 'version', 'session', 'starts', ...)
+  if found.err then
+    if not string.find(found.err, 'WRONGTYPE', 1, true) then return found end
+    -- Layout 1 had a string here, which MessagePack packed.
+    local packed = redis.pcall('GET', SESSION)
+    local is_packed, first = pcall(cmsgpack.unpack, packed)
+    if type(packed) == 'string' and is_packed and type(first) == 'table' and first[1] == 1 then return {'version', '1'} end
+    return {'foreign'}
+  end
+  local version = found[1]
+  if version and version ~= VERSION then return string.find(version, '^%d+$') and {'version', version} or {'foreign'} end
+  local length, starts = redis.call('LLEN', MESSAGES), redis.call('ZCARD', STARTS)
+  if not version then
+    if length > 0 or starts > 0 or redis.call('EXISTS', SESSION) > 0 then return {'foreign'} end
+    return nil, nil, 0, 0
+  end
+  -- A part may have been evicted.
+  if not found[2] or length == 0 or tonumber(found[3]) ~= starts then return {'foreign'} end
+  return nil, found, length, starts
+end
+
+-- Returns the numbers of a session, and whether it has as many messages as the list says.
+local function numbers_of(session, length)
+  local is_json, numbers = pcall(cjson.decode, session)
+  if not is_json or type(numbers) ~= 'table' or #numbers ~= 18 then return nil, false end
+  return numbers, type(numbers[8]) == 'number' and type(numbers[4]) == 'number' and length == numbers[8] - numbers[4] + 1
+end

@@ -1,0 +1,143 @@
+"""`Pool`: so many connections at most, first come, first served; each is opened by the one who needs it, and kept.
+
+Not `psycopg_pool`'s, which opens connections in threads or tasks of its own: while the server is away, its callers wait
+for the whole timeout without a word why, and a connection that was closed since its last use costs them a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from typing import Generic, Protocol, TypeVar
+
+_C = TypeVar("_C")
+
+
+class Place(Protocol[_C]):
+    """Somebody who wants a connection."""
+
+    connection: _C | None  # None: to open
+
+    def wake(self) -> None:
+        """Say that the connection is there, or may be opened."""
+
+
+class ThreadPlace(Generic[_C]):
+    """A thread that wants one."""
+
+    def __init__(self) -> None:
+        self.connection: _C | None = None
+        self._asleep = threading.Lock()
+
+    def wake(self) -> None:
+        """See `Place`."""
+        self._asleep.release()
+
+    def wait(self, pool: Pool[_C], seconds: float) -> bool:
+        """Take a connection of `pool`, in `connection`. Return whether there was one in time."""
+        self._asleep.acquire()
+        if pool.take(self):
+            return True
+        try:
+            came = self._asleep.acquire(timeout=max(seconds, 0))
+        except BaseException:
+            pool.leave(self)
+            raise
+        if not came:
+            pool.leave(self)
+        return came
+
+
+class TaskPlace(Generic[_C]):
+    """A task that wants one."""
+
+    def __init__(self) -> None:
+        self.connection: _C | None = None
+        self._came: asyncio.Future[bool] | None = None
+
+    def wake(self) -> None:
+        """See `Place`."""
+        self._set(True)
+
+    async def wait(self, pool: Pool[_C], seconds: float) -> bool:
+        """As that of `ThreadPlace`."""
+        loop = asyncio.get_running_loop()
+        self._came = loop.create_future()
+        if pool.take(self):
+            return True
+        timer = loop.call_later(max(seconds, 0), self._set, False)
+        try:
+            came = await self._came
+        except BaseException:
+            pool.leave(self)
+            raise
+        finally:
+            timer.cancel()
+        if not came:
+            pool.leave(self)
+        return came
+
+    def _set(self, came: bool) -> None:
+        if self._came is not None and not self._came.done():
+            self._came.set_result(came)
+
+
+class Pool(Generic[_C]):
+    """Connections that are not in use, and who waits for one. It opens and closes none itself.
+
+    Args:
+        size: how many there may be.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._lock = threading.Lock()
+        self._idle: list[_C] = []
+        self._unopened = size
+        self._waiting: deque[Place[_C]] = deque()
+        self._is_closed = False
+
+    def take(self, place: Place[_C]) -> bool:
+        """Give `place` a connection, the last used first, or None to open one; if there is neither, have it wait."""
+        with self._lock:
+            if self._idle:
+                place.connection = self._idle.pop()
+            elif self._unopened:
+                self._unopened -= 1
+            else:
+                self._waiting.append(place)
+                return False
+            return True
+
+    def leave(self, place: Place[_C]) -> None:
+        """Wait no longer."""
+        with self._lock:
+            if place in self._waiting:
+                self._waiting.remove(place)
+                return
+        self._pass_on(place.connection)  # it came in the last moment
+
+    def give_back(self, connection: _C | None) -> bool:
+        """Take a connection back, or with None the place of one that is closed. Return whether to close it."""
+        return self._pass_on(connection)
+
+    def close(self) -> list[_C]:
+        """Keep no more connections. Return those to close."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+            self._unopened += len(idle)
+            return idle
+
+    def _pass_on(self, connection: _C | None) -> bool:
+        with self._lock:
+            if self._waiting:
+                place = self._waiting.popleft()
+                place.connection = connection
+                place.wake()
+            elif connection is None or self._is_closed:
+                self._unopened += 1
+                return connection is not None
+            else:
+                self._idle.append(connection)
+            return False
