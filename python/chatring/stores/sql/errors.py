@@ -7,8 +7,6 @@ import os
 import re
 import sqlite3
 
-from sqlalchemy import exc
-
 from chatring.stores.errors import (
     ForeignDataError,
     StoreError,
@@ -21,7 +19,6 @@ from chatring.stores.errors import (
 _ENCODING = ("22021", "22P05")
 # A prepared statement is there already, or is not: a pooler gave the connection to somebody else.
 _PREPARED = ("42P05", "26000")
-_CONFLICT = "40001"
 
 # By SQLSTATE, or its first two characters: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _POSTGRESQL = {
@@ -35,7 +32,7 @@ _POSTGRESQL = {
     "53300": StoreUnavailableError,  # too many connections
     "28": StoreUnavailableError,  # wrong user or password
     "3D000": StoreUnavailableError,  # no such database
-    _CONFLICT: StoreTimeoutError,
+    "40001": StoreTimeoutError,
     "40P01": StoreTimeoutError,  # deadlock
     "55P03": StoreTimeoutError,  # lock not available
     "57014": StoreTimeoutError,  # canceled, as by statement_timeout
@@ -43,6 +40,7 @@ _POSTGRESQL = {
     "22": ForeignDataError,
     **dict.fromkeys(_ENCODING, StoreError),
     "23": ForeignDataError,
+    "3F": StoreError,  # no such schema
     "42": ForeignDataError,
     "42501": StoreError,  # insufficient privilege
     **dict.fromkeys(_PREPARED, StoreError),
@@ -91,40 +89,35 @@ _OPTIONS = re.compile(r"startup parameter|command-line options")
 _REFUSED = re.compile(r"failed: \w+:  ")
 
 
-def is_conflict(error: BaseException) -> bool:
-    """Return whether PostgreSQL took a statement back because another transaction was faster: it may be run again."""
-    return getattr(getattr(error, "orig", None) or error, "sqlstate", None) == _CONFLICT
-
-
 def store_error(error: Exception, url: str, file: str | None = None) -> StoreError:
-    """Return the error to raise from `error`, of SQLAlchemy or of a driver, which the database at `url` caused.
+    """Return the error to raise from `error`, of a driver, which the database at `url` caused.
 
     Args:
         error: the one that was raised.
         url: without secrets.
         file: of SQLite.
     """
-    # SQLAlchemy's own words would add the statement.
-    reported = error.orig if isinstance(error, exc.StatementError) and error.orig is not None else error
-    kind = _kind(reported)
-    state = getattr(reported, "sqlstate", None)
+    kind = _kind(error)
+    state = getattr(error, "sqlstate", None)
     # Not PostgreSQL's detail, which may be a row.
-    words: str = getattr(getattr(reported, "diag", None), "message_primary", None) or str(reported)
+    words: str = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
     advice = _ADVICE[kind]
     if state in _ENCODING:
         advice = "cannot hold a key, role or counter's name in its encoding; make a database with ENCODING 'UTF8'"
     elif state in _PREPARED:
         advice = "is behind a pooler that does not keep prepared statements; add ?prepare_threshold=none to the URL"
+    elif state == "3F000":
+        advice = "has no such schema; make it with CREATE SCHEMA"
     elif state == "25006":
         advice = "takes no changes now: it is a standby, or set to read only"
     elif _OPTIONS.search(words):
         advice = "is behind a pooler that takes no settings; add ?startup_options=none to the URL"
-    elif kind is StoreUnavailableError and isinstance(reported, sqlite3.Error):
+    elif kind is StoreUnavailableError and isinstance(error, sqlite3.Error):
         advice = "cannot be read or written now; check the disk and try again"
-    elif kind is StoreUnavailableError and _is_refused(reported):
+    elif kind is StoreUnavailableError and _is_refused(error):
         advice = "refused the connection"
-    if file is not None and isinstance(reported, sqlite3.Error):
-        code = _sqlite_code(reported)
+    if file is not None and isinstance(error, sqlite3.Error):
+        code = _sqlite_code(error)
         if code.startswith("SQLITE_CANTOPEN") and (why := _why_not_open(file)):
             kind, advice = StoreError, f"cannot be opened, {why}"
         elif code.startswith("SQLITE_READONLY") and (why := _why_not_in_folder(os.path.dirname(file))):
@@ -164,10 +157,8 @@ def _why_not_in_folder(folder: str) -> str | None:
 
 
 def _kind(error: BaseException) -> type[StoreError]:
-    if isinstance(error, exc.TimeoutError):
-        return StoreTimeoutError  # of the connection pool
-    if isinstance(error, exc.SQLAlchemyError):
-        return StoreError
+    if any(base.__name__ == "PoolTimeout" for base in type(error).__mro__):
+        return StoreTimeoutError  # of a pool that was handed in
     if isinstance(error, sqlite3.Error):
         name = _sqlite_code(error)
         # Extended codes, such as SQLITE_IOERR_WRITE, begin with the name of the primary one.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 _C = TypeVar("_C")
@@ -84,16 +85,18 @@ class TaskPlace(Generic[_C]):
 
 
 class Pool(Generic[_C]):
-    """Connections that are not in use, and who waits for one. It opens and closes none itself.
+    """Connections that are not in use, and who waits for one. It opens none itself.
 
     Args:
         size: how many there may be.
+        close: closes one.
     """
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, close: Callable[[_C], object]) -> None:
         self._lock = threading.Lock()
         self._idle: list[_C] = []
         self._unopened = size
+        self._close = close
         self._waiting: deque[Place[_C]] = deque()
         self._is_closed = False
 
@@ -115,29 +118,28 @@ class Pool(Generic[_C]):
             if place in self._waiting:
                 self._waiting.remove(place)
                 return
-        self._pass_on(place.connection)  # it came in the last moment
+        self.give_back(place.connection)  # it came in the last moment
 
-    def give_back(self, connection: _C | None) -> bool:
-        """Take a connection back, or with None the place of one that is closed. Return whether to close it."""
-        return self._pass_on(connection)
-
-    def close(self) -> list[_C]:
-        """Keep no more connections. Return those to close."""
-        with self._lock:
-            self._is_closed = True
-            idle, self._idle = self._idle, []
-            self._unopened += len(idle)
-            return idle
-
-    def _pass_on(self, connection: _C | None) -> bool:
+    def give_back(self, connection: _C | None) -> None:
+        """Take a connection back, or with None the place of one that is closed: the next who waits has it."""
         with self._lock:
             if self._waiting:
                 place = self._waiting.popleft()
                 place.connection = connection
                 place.wake()
-            elif connection is None or self._is_closed:
-                self._unopened += 1
-                return connection is not None
-            else:
+                return
+            if connection is not None and not self._is_closed:
                 self._idle.append(connection)
-            return False
+                return
+            self._unopened += 1
+        if connection is not None:
+            self._close(connection)
+
+    def close(self) -> None:
+        """Close the connections; those that are in use when they are given back."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+            self._unopened += len(idle)
+        for connection in idle:
+            self._close(connection)

@@ -60,11 +60,27 @@ CREATE TABLE chatring_message (
 -- The search: the first start whose window fits is the one of the smallest `before` that is large enough.
 CREATE INDEX chatring_message_start ON chatring_message (session_id, before, seq) INCLUDE (question) WHERE before IS NOT NULL;
 
+-- name: where
+-- In which schema the tables are, in which new ones would be made, and which process of the server answers.
+SELECT namespace.nspname::text, current_schema()::text, pg_backend_pid()
+FROM (SELECT to_regclass(:name::text) AS found) AS one
+LEFT JOIN pg_class ON pg_class.oid = found LEFT JOIN pg_namespace AS namespace ON namespace.oid = relnamespace;
+
+-- name: has_tables
+SELECT 1 WHERE to_regclass(:name::text) IS NOT NULL;
+
+-- name: lock_schema
+-- Two transactions that make the same table at once would fail.
+SELECT pg_advisory_xact_lock(hashtext('chatring'));
+
 -- name: version
 SELECT version FROM chatring_schema;
 
 -- name: set_version
 UPDATE chatring_schema SET version = :version;
+
+-- name: first_version
+INSERT INTO chatring_schema (version) VALUES (:version);
 
 -- name: begin
 -- Each statement sees what was committed before it, whatever the default is.
@@ -82,7 +98,7 @@ SELECT head, head_tokens, behind, first, base, lead, lead_total, "end", total, l
 FROM chatring_session WHERE key = :key FOR UPDATE;
 
 -- name: append
--- `save` and `add` in one.
+-- `save` and `add` in one. With `patience` it waits so long for another writer, in milliseconds.
 WITH saved AS (
     UPDATE chatring_session
     SET head = :head, head_tokens = :head_tokens, behind = :behind, first = :first, base = :base, lead = :lead,
@@ -90,6 +106,7 @@ WITH saved AS (
         question_tokens = :question_tokens, reach = :reach, word = :word, is_closed = :is_closed, has_runs = :has_runs,
         policy = :policy, updated_at = :now
     WHERE key = :key AND epoch = :known_epoch AND "end" = :known_end
+        AND (:patience::text IS NULL OR set_config('lock_timeout', :patience::text, true) IS NOT NULL)
     RETURNING id
 )
 INSERT INTO chatring_message (session_id, seq, kind, tokens, before, question, body)
@@ -102,6 +119,11 @@ INSERT INTO chatring_message (session_id, seq, kind, tokens, before, question, b
 SELECT :id, added.*
 FROM unnest(:seqs::bigint[], :kinds::smallint[], :tokens::bigint[], :befores::bigint[], :questions::bigint[],
             :bodies::text[]) AS added;
+
+-- name: delete
+DELETE FROM chatring_session
+WHERE key = :key AND updated_at < :before
+    AND (:patience::text IS NULL OR set_config('lock_timeout', :patience::text, true) IS NOT NULL);
 
 -- name: keys
 SELECT key FROM chatring_session

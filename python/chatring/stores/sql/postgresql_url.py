@@ -65,16 +65,11 @@ class PostgreSQLUrl:
 
         Raises:
             TypeError: if it is not a str.
-            ValueError: if it is not one of PostgreSQL, or has parameters that there are not. It is shown without secrets.
+            ValueError: if it is not one of PostgreSQL, or has unknown parameters. It is shown without secrets.
             ModuleNotFoundError: if psycopg is not installed.
         """
         check_url(url)
-        scheme, _, _ = url.partition("://")
-        if scheme not in _SCHEMES:
-            raise ValueError(
-                f"{without_secrets(url)!r} names neither SQLite nor PostgreSQL with psycopg; "
-                "it must begin with sqlite:// or postgresql://"
-            )
+        cls.check_scheme(url)
         shown = redacted(url, _CREDENTIALS)
         address, query = _address(url)
         ours: dict[str, str] = {}
@@ -97,8 +92,23 @@ class PostgreSQLUrl:
             timeout=_number(ours, "timeout", float),
             schema=ours.get("schema"),
             startup_options="startup_options" not in ours,
-            prepare={"prepare_threshold": None if given == "none" else int(given)} if "prepare_threshold" in ours else {},
+            prepare={"prepare_threshold": None if given == "none" else int(given)}
+            if "prepare_threshold" in ours
+            else {},
         )
+
+    @staticmethod
+    def check_scheme(url: str) -> None:
+        """Refuse what does not begin as a URL of PostgreSQL does.
+
+        Raises:
+            ValueError: if it does not.
+        """
+        if url.partition("://")[0] not in _SCHEMES:
+            raise ValueError(
+                f"{without_secrets(url)!r} names neither SQLite nor PostgreSQL with psycopg; "
+                "it must begin with sqlite:// or postgresql://"
+            )
 
     def arguments(self, timeout: float) -> dict[str, Any]:
         """Return arguments for psycopg's `connect`.

@@ -5,9 +5,9 @@ A version is a number in `chatring_schema`. The next one needs a statement `migr
 processes which do the same.
 
 Processes of the older chatring may still be connected, and look at the version only at their first use. So that they
-cannot write to newer tables, **every migration renames the column `epoch` of `chatring_session`**: to `epoch3`, and so on.
-All statements that read or change a session name it, so that each of the older ones is an error from then on, in SQLite
-and PostgreSQL alike, and it costs nothing: no row is touched. Who gets that error looks at the version again and says it.
+cannot write to newer tables, **every migration renames the column `epoch` of `chatring_session`**: to `epoch3`, and so
+on. All statements that read or change a session name it, so each of the older ones fails from then on, in SQLite and in
+PostgreSQL, and it costs nothing: no row is touched. Whoever gets that error looks at the version again.
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ def _version(url: str) -> Steps[int | None]:
         raise ForeignDataError(f"{url} has a table chatring_schema that was not written by chatring")
     if version > VERSION:
         raise SchemaVersionError(
-            f"{url} has tables of version {version}, this chatring knows version {VERSION}; use the chatring that wrote "
-            "them, or a newer one"
+            f"{url} has tables of version {version}, this chatring knows version {VERSION}; use the chatring that "
+            "wrote them, or a newer one"
         )
     if version == 1:
         raise SchemaVersionError(
-            f"{url} has tables of the unreleased version 1, which this chatring does not read; remove chatring_message, "
-            "chatring_session and chatring_schema, or use another database or schema"
+            f"{url} has tables of the unreleased version 1, which this chatring does not read; remove them "
+            "(chatring_message, chatring_session, chatring_schema), or choose another schema or database"
         )
     return version

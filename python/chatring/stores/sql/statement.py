@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 _NAMED = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--.*\n", re.MULTILINE)
-_TABLE = re.compile(r"\bchatring_(?:session|message|schema|message_start)\b")
+_TABLE = re.compile(r"\bchatring_(?:session|message|schema)\b")
 _VALUE = re.compile(r"(?<!:):(\w+)")
 
 

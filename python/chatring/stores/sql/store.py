@@ -2,17 +2,88 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
+from chatring.stores.redaction import check_url
+from chatring.stores.sql.backend import SQLBackend
 from chatring.stores.store import Store
 
 _M = TypeVar("_M")
 
 
 class SQLStore(Store[_M]):
-    """Sessions in SQLite or PostgreSQL."""
+    """Sessions in SQLite (3.35 or newer) or PostgreSQL.
 
-    def __init__(self, url: str, **options: Any) -> None:
-        from chatring.stores.sql.sqlite import SQLiteBackend
+    The tables are made at the first call.
 
-        super().__init__(SQLiteBackend(url), **options)
+    Args:
+        url: `sqlite:///chat.db` (a file; four slashes for an absolute path), `sqlite://` (in memory), or
+            `postgresql://user:password@host/database`; several hosts as libpq takes them, `h1:5432,h2:5432`. A relative
+            path is bound now, wherever the process goes. Both take `?timeout=` and `?pool_size=`. SQLite takes
+            `?synchronous=NORMAL`: faster, but the last appends before a power cut may be lost. PostgreSQL takes
+            `?schema=`, `?startup_options=none`, which sends no settings when connecting, `?prepare_threshold=none`,
+            which prepares no statements (a number prepares them after so many uses, also through a pooler), and what
+            libpq takes.
+        schema: of PostgreSQL, in which the tables are; by default the first of its search path. It must be there.
+        pool_size: how many connections a process, and each event loop, has at most. PostgreSQL's default is 15.
+        pool: of PostgreSQL: connections for the sync methods, a `psycopg_pool.ConnectionPool`. It is not closed.
+        async_pool: of PostgreSQL: those for the async methods, a `psycopg_pool.AsyncConnectionPool`.
+        password: of PostgreSQL: called for the password of each new connection, instead of the URL's.
+        timeout: as in `Store`. By default the URL's, or 10 seconds.
+        options: of `Store`.
+
+    Raises:
+        TypeError: if the URL is not a str, or an option not this database's.
+        ValueError: if the URL is not one of these; as `Store`.
+        ModuleNotFoundError: if the database's driver is not installed.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        schema: str | None = None,
+        pool_size: int | None = None,
+        pool: Any = None,
+        async_pool: Any = None,
+        password: Callable[[], str] | None = None,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> None:
+        check_url(url)
+        if pool_size is not None and (not isinstance(pool_size, int) or isinstance(pool_size, bool) or pool_size < 1):
+            raise ValueError(f"pool_size must be a number of connections, at least 1, got {pool_size!r}")
+        if timeout is not None:
+            options["timeout"] = timeout
+        backend: Any
+        if url.startswith("sqlite"):
+            given = {"schema": schema, "pool": pool, "async_pool": async_pool, "password": password}
+            for name, value in given.items():
+                if value is not None:
+                    raise TypeError(f"{name} is an option of PostgreSQL; SQLite has none")
+            from chatring.stores.sql.sqlite import SQLiteBackend
+
+            backend = SQLiteBackend(url) if pool_size is None else SQLiteBackend(url, pool_size=pool_size)
+        else:
+            backend = _postgresql(
+                url,
+                schema=schema,
+                pool_size=pool_size,
+                pool=pool,
+                async_pool=async_pool,
+                password=password,
+                timeout=timeout,
+            )
+        if backend.timeout is not None:
+            options.setdefault("timeout", backend.timeout)
+        super().__init__(backend, **options)
+
+
+def _postgresql(url: str, **options: Any) -> SQLBackend:
+    from chatring.stores.sql.postgresql_url import PostgreSQLUrl
+
+    PostgreSQLUrl.check_scheme(url)
+    from chatring.stores.sql.postgresql import PostgreSQLBackend
+
+    return PostgreSQLBackend(url, **options)
