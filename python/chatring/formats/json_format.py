@@ -9,16 +9,18 @@ from typing import Any
 
 from chatring.stores.record import Record
 
-# As providers' clients write JSON, but with other alphabets' characters as they are: shorter, and readable in a database.
+# As providers' clients write JSON, but with other alphabets' characters as they are: shorter, and readable in a
+# database.
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode
 
 
 class JsonFormat:
-    """Any message that is JSON, given back equal: the dicts of every provider. The format of stores that are given none.
+    """Any message that is JSON, given back equal: the dicts of every provider. The format of stores that are given
+    none.
 
-    An SDK's object is stored as the dict that its `model_dump` makes, and comes back as that. A `Record` comes back as one.
-    Tuples come back as lists.
+    An SDK's object is stored as the dict that its `model_dump` makes, and comes back as that. A `Record` comes back as
+    one. Tuples come back as lists.
     """
 
     name = ""
@@ -34,8 +36,8 @@ class JsonFormat:
         if isinstance(message, Mapping):
             return dict(message)
         raise TypeError(
-            f"a store keeps messages that are JSON, such as dicts; got {type(message).__name__}: convert it, or open the "
-            "store with a format that can"
+            f"a store keeps messages that are JSON, such as dicts; got {type(message).__name__}: convert it, or open the
+            " "store with a format that can"
         )
 
     def dump(self, message: Any) -> str:

@@ -15,8 +15,8 @@ _T = TypeVar("_T")
 class Backend(ABC):
     """A database. Its methods are operations: generators that yield its statements, see `operation`.
 
-    It stores numbers and bodies, and knows no rule: which messages may begin a window, and what they cost, is computed by
-    the core, the same for all backends.
+    It stores numbers and bodies, and knows no rule: which messages may begin a window, and what they cost, is computed
+    by the core, the same for all backends.
     """
 
     url: str
@@ -46,7 +46,8 @@ class Backend(ABC):
 
     @abstractmethod
     def turn_of(self, key: str) -> str:
-        """Return what writers of this process to session `key` wait for each other by: the session, or the whole file."""
+        """Return what writers of this process to session `key` wait for each other by: the session, or the whole
+        file."""
 
     @abstractmethod
     def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
@@ -63,7 +64,8 @@ class Backend(ABC):
     def rows(self, key: str, session: Session, start: int, stop: int) -> Steps[list[tuple[int, Row]]]:
         """Read the messages from the position `start` to the one before `stop`, with their positions, oldest first.
 
-        Negative positions are the head's. A change meanwhile may make them fewer: then `write` finds the session changed.
+        Negative positions are the head's. A change meanwhile may make them fewer: then `write` finds the session
+        changed.
 
         Raises:
             ForeignDataError: if a row was not written by chatring, or some are missing.
@@ -87,17 +89,20 @@ class Backend(ABC):
         Args:
             key: the session.
             limits: what it may have.
-            falls_to_last: what it is if no start is far enough: the last message (LlamaIndex's rule), or what begins with
+            falls_to_last: what it is if no start is far enough: the last message (LlamaIndex's rule), or what begins
+            with
                 the newest start.
         """
 
     @abstractmethod
     def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
-        """Remove a session; with a time, in seconds since 1970, only if it was not changed since. Return whether it was."""
+        """Remove a session; with a time, in seconds since 1970, only if it was not changed since. Return whether it
+        was."""
 
     @abstractmethod
     def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
-        """Return the keys that begin with `prefix` and come behind `after`, in the order of their UTF-8, at most `limit`."""
+        """Return the keys that begin with `prefix` and come behind `after`, in the order of their UTF-8, at most
+        `limit`."""
 
     @abstractmethod
     def updated_at(self, key: str) -> Steps[float | None]:

@@ -12,9 +12,12 @@ def open_store(url: str, **options: Any) -> Store[Any]:
     """Return the store at a URL. Nothing is opened before the first call.
 
     Args:
-        url: `sqlite:///chat.db` (a file; four slashes for an absolute path), `postgresql://user:password@host/database`,
-            `redis://host:6379/0` (`rediss://` with TLS; also `valkey://` and `valkeys://`; `unix:///path`), or `memory://`.
-        options: of `Store`: counter, measure, start_on, format, counter_name, measure_name, timeout; and of `SQLStore` or
+        url: `sqlite:///chat.db` (a file; four slashes for an absolute path),
+        `postgresql://user:password@host/database`,
+            `redis://host:6379/0` (`rediss://` with TLS; also `valkey://` and `valkeys://`; `unix:///path`), or
+            `memory://`.
+        options: of `Store`: counter, measure, start_on, format, counter_name, measure_name, timeout; and of `SQLStore`
+        or
             `RedisStore`.
 
     Raises:
@@ -38,5 +41,6 @@ def open_store(url: str, **options: Any) -> Store[Any]:
 
             return RedisStore(url, **options)
     raise ValueError(
-        f"{without_secrets(url)!r} is not a store's URL; one begins with sqlite://, postgresql://, redis:// or memory://"
+        f"{without_secrets(url)!r} is not a store's URL; one begins with sqlite://, postgresql://, redis:// or
+        memory://"
     )

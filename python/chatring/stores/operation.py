@@ -1,7 +1,7 @@
 """How an operation runs: a generator that yields what it waits for and is sent the answers, once for sync and async.
 
-What it yields is a statement of its backend's, `Work`, or a `Pause`. The runner has a connection from the first statement
-on, and gives it back at the end, or before it waits for anything else.
+What it yields is a statement of its backend's, `Work`, or a `Pause`. The runner has a connection from the first
+statement on, and gives it back at the end, or before it waits for anything else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ _T = TypeVar("_T")
 _logger = logging.getLogger("chatring")
 
 Steps = Generator[Any, Any, _T]
-"""An operation: yields statements, `Work` and `Pause`, is sent rows and results, and returns what the method returns."""
+"""An operation: yields statements, `Work` and `Pause`, is sent rows and results, and returns what the method
+returns."""
 
 
 class Work(NamedTuple):
@@ -31,6 +32,10 @@ class Pause(NamedTuple):
     """Time to let others go on."""
 
     seconds: float
+
+    def do(self) -> None:
+        """Wait."""
+        time.sleep(self.seconds)
 
 
 class Connection(Protocol):
@@ -65,7 +70,7 @@ def run(steps: Steps[_T], lend: Callable[[], AbstractContextManager[Connection]]
                 if connection is not None and not connection.is_in_transaction:
                     lent.close()
                     connection = None
-                answer = step.do() if isinstance(step, Work) else time.sleep(step.seconds)
+                answer = step.do()
             else:
                 if connection is None:
                     connection = lent.enter_context(lend())
@@ -93,7 +98,7 @@ async def arun(steps: Steps[_T], lend: Callable[[], AbstractAsyncContextManager[
                 if isinstance(step, Work):
                     answer = await asyncio.to_thread(step.do)
                 else:
-                    answer = await asyncio.sleep(step.seconds)
+                    await asyncio.sleep(step.seconds)
             else:
                 if connection is None:
                     connection = await lent.enter_async_context(lend())

@@ -118,8 +118,8 @@ class _Pool:
 class SQLiteBackend(SQLBackend):
     """A file of SQLite (3.35 or newer), or a database in memory, `sqlite://`.
 
-    One writer of the process at a time, first come, first served; reading needs no turn. The async methods work in threads
-    of their own, one for what changes something, so that nothing waits for a writer but other writers.
+    One writer of the process at a time, first come, first served; reading needs no turn. The async methods work in
+    threads of their own, one for what changes something, so that nothing waits for a writer but other writers.
 
     Args:
         url: as in `SQLStore`.
@@ -178,6 +178,10 @@ class SQLiteBackend(SQLBackend):
     def close(self) -> None:
         """See `Backend`."""
         _close(self._pools, self._calls)
+        for changes in (False, True):
+            executor = self._executors.pop((os.getpid(), changes), None)
+            if executor is not None:
+                executor.shutdown(wait=False)
 
     async def aclose(self) -> None:
         """See `Backend`. The connections of async methods are those of the process; what is in memory stays."""

@@ -60,7 +60,7 @@ class SQLiteUrl:
         if synchronous not in _SYNCHRONOUS:
             raise ValueError(f"synchronous must be one of {', '.join(_SYNCHRONOUS)}, got {synchronous!r}")
         timeout = _number(ours, "timeout", float)
-        pool_size = _number(ours, "pool_size", int)
+        pool_size = int(size) if (size := _number(ours, "pool_size", int)) is not None else None
         path = unquote(parts.path.removeprefix("/"))
         in_memory = query.get("mode") == "memory" or query.get("vfs") == "memdb"
         if in_memory or path in ("", "file:") or ":memory:" in path:
