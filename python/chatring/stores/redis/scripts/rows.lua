@@ -15,7 +15,7 @@ if epoch ~= '' and digits(numbers[17]) ~= epoch then return {'changed'} end
 local first, finish = numbers[4], numbers[8]
 if count then
   start, stop = finish - count, finish
-  if start < first then start = first - finish + length - 1 - count end
+  if start < first then start = finish - first - count end
 end
 local rows = {}
 local from, to = math.max(start, first), math.min(stop, finish)

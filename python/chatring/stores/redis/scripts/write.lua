@@ -49,8 +49,10 @@ local function rank_of(position)
   return low
 end
 
-local function remove_starts(from, to)
-  if from <= to or to < 0 then starts = starts - redis.call('ZREMRANGEBYRANK', STARTS, from, to) end
+-- Removes the starts at these positions, `stop` not among them; to the last one if it is nil.
+local function remove_starts(start, stop)
+  local from, to = rank_of(start), stop and rank_of(stop) or redis.call('ZCARD', STARTS) - 1
+  if from < to then starts = starts - redis.call('ZREMRANGEBYRANK', STARTS, from, to - 1) end
 end
 
 local fields = {'session', session, 'change', change, 'updated_at', now}
@@ -71,7 +73,7 @@ if plan ~= '' then
   local forgotten = found and tonumber(found[5])
   if plan.cut then -- from this position on, which so many messages are before
     redis.call('LTRIM', MESSAGES, 0, plan.kept)
-    remove_starts(rank_of(plan.cut), -2)
+    remove_starts(plan.cut)
     if forgotten and forgotten > plan.cut then set('forgotten', digits(plan.cut)) end
   end
   if plan.trims then -- so many, the oldest, before this position
@@ -80,14 +82,14 @@ if plan ~= '' then
       redis.call('LTRIM', MESSAGES, trimmed, -1)
       redis.call('LSET', MESSAGES, 0, '')
     end
-    remove_starts(rank_of(0), rank_of(plan.first) - 1)
+    remove_starts(0, plan.first)
   end
   if plan.forgets then -- what is before this position
-    remove_starts(rank_of(0), -2)
+    remove_starts(0)
     set('forgotten', digits(plan.forgets))
   end
   if plan.has_head then
-    remove_starts(0, rank_of(0) - 1)
+    remove_starts(-OFFSET, 0)
     set('head', head)
   end
   for _, settled in ipairs(plan.settled) do -- index, `before`, member

@@ -1,0 +1,326 @@
+"""`RedisBackend`: what `Store` needs, as calls of scripts."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Iterator
+from typing import Any, NamedTuple, TypeVar
+
+from chatring.stores.backend import Backend
+from chatring.stores.errors import ForeignDataError, SchemaVersionError, StoreError
+from chatring.stores.operation import Steps, arun, run
+from chatring.stores.redis.layout import MOST_BYTES, Keys, Names, bodies_of, member_of, packed, starts_of, unpacked
+from chatring.stores.redis.scripts import Script, Scripts
+from chatring.stores.redis.server import Call, RedisServer, Scan, Times
+from chatring.stores.session import Change, Found, Limits, Row, Session
+
+_T = TypeVar("_T")
+
+# The most tokens that a sum may be: scores and Lua's numbers are doubles, exact to 2**53.
+_MOST_TOKENS = 2**52
+# More than any sum, and exact in Lua.
+_FAR = 2**53
+# Rows that are read at once: a script puts all its answer into memory before the server sends it.
+_ROWS_AT_ONCE = 5_000
+# Reads of a session in parts, each interrupted by a change, before it is read at once.
+_TRIES = 3
+# Sessions whose times are asked for at once.
+_TIMES_AT_ONCE = 500
+_FIELDS = len(Session._fields)
+_SUMS = [Session._fields.index(name) for name in ("head_tokens", "base", "lead_total", "total", "reach")]
+_EPOCH, _POLICY = Session._fields.index("epoch"), Session._fields.index("policy")
+
+
+class _Part(NamedTuple):
+    """What `rows.lua` answers."""
+
+    session: Session
+    forgotten: int
+    head: bytes
+    start: int
+    position: int
+    rows: bytes
+
+
+class RedisBackend(Backend):
+    """Redis or Valkey.
+
+    Args:
+        server: the connections.
+        prefix: what all keys begin with.
+        ttl: seconds after which a session that was not changed is gone; None: never.
+        scripts: of another version of the layout than this one's.
+
+    Raises:
+        TypeError, ValueError: for a prefix that cannot be one, and a `ttl` that is not a number above 0.
+    """
+
+    def __init__(
+        self, server: RedisServer, *, prefix: str = "chatring", ttl: float | None = None, scripts: Scripts | None = None
+    ) -> None:
+        if ttl is not None and (
+            not isinstance(ttl, (int, float)) or isinstance(ttl, bool) or not 0.001 <= ttl < _FAR / 1000
+        ):
+            raise ValueError(f"ttl must be a number of seconds above 0, got {ttl!r}")
+        self._server = server
+        self._names = Names(prefix)
+        self._lifetime = "" if ttl is None else str(round(ttl * 1000))
+        self._scripts = Scripts() if scripts is None else scripts
+        self.url = server.url
+        self.turns = server.turns
+
+    def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
+        """See `Backend`."""
+        if turn is None:
+            return run(steps, self._server.lend)
+        with self.turns.of(turn, deadline, self.url):
+            return run(steps, self._server.lend)
+
+    async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
+        """See `Backend`."""
+        if turn is None:
+            return await arun(steps, self._server.alend)
+        async with self.turns.aof(turn, deadline, self.url):
+            return await arun(steps, self._server.alend)
+
+    def turn_of(self, key: str) -> str:
+        """See `Backend`."""
+        return key
+
+    def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
+        """See `Backend`. There is no lock."""
+        answer = yield from self._call(key, self._scripts.read)
+        return None if answer is None else self._session(key, answer[0])
+
+    def unlock(self) -> Steps[None]:
+        """See `Backend`."""
+        return
+        yield
+
+    def rows(self, key: str, session: Session, start: int, stop: int) -> Steps[list[tuple[int, Row]]]:
+        """See `Backend`."""
+        found: list[tuple[int, Row]] = []
+        if start >= stop:
+            return found
+        now = session
+        for part in (yield from self._parts(key, start, stop)):
+            now = part.session
+            try:
+                if part.start < 0:
+                    head = [*enumerate(unpacked(part.head), -now.head)]
+                    if len(head) != now.head:
+                        raise self._foreign(key)
+                    found += [row for row in head if start <= row[0] < stop]
+                for position, row in enumerate(unpacked(part.rows), part.position):
+                    is_forgotten = position < part.forgotten
+                    found.append((position, row._replace(before=None, question=None) if is_forgotten else row))
+            except ValueError as error:
+                raise self._foreign(key) from error
+        if len(found) != stop - start and now.epoch == session.epoch:
+            if (yield from self.read(key)) is not None:
+                raise self._foreign(key)
+        return found
+
+    def newest(self, key: str, count: int | None) -> Steps[list[str]]:
+        """See `Backend`."""
+        bodies: list[str] = []
+        for part in (yield from self._parts(key, count=_FAR if count is None else min(count, _FAR))):
+            if part.start < 0:
+                bodies += bodies_of(part.head)[part.start :]
+            bodies += bodies_of(part.rows)
+        return bodies
+
+    def write(self, key: str, session: Session | None, change: Change) -> Steps[bool]:
+        """See `Backend`."""
+        new = change.session
+        if any(abs(new[at] or 0) > _MOST_TOKENS for at in _SUMS):  # type: ignore[operator]
+            raise StoreError(f"a session must have at most 2**52 tokens ({_MOST_TOKENS:,}) here; nothing was stored")
+        rows, head = packed(change.rows), b"".join(packed(change.head or []))
+        if (size := sum(map(len, rows)) + len(head)) > MOST_BYTES:
+            raise ValueError(
+                f"messages must have at most {MOST_BYTES:,} bytes at once, got {size:,}; append them in parts"
+            )
+        starts = starts_of(change.rows, new.end - len(change.rows))
+        if change.head:
+            starts += starts_of(change.head, -len(change.head))
+        answer = yield from self._call(
+            key,
+            self._scripts.write,
+            "" if session is None else json.dumps(session),
+            0 if session is None else 1 + session.end - session.first,
+            json.dumps(new),
+            secrets.token_hex(8),
+            round(time.time() * 1000),
+            self._lifetime,
+            len(starts),
+            head,
+            "" if session is not None and change.only_appends(session) else _plan(session, change),
+            *starts,
+            *rows,
+        )
+        return answer == 1
+
+    def window(self, key: str, limits: Limits, falls_to_last: bool) -> Steps[Found | None]:
+        """See `Backend`."""
+        room, includes_head, least, blocks = limits
+        pairs = [max(-_FAR, min(number, _FAR)) for pair in zip(least, blocks, strict=True) for number in pair]
+        answer = yield from self._call(
+            key, self._scripts.window, min(room, _FAR), int(includes_head), int(falls_to_last), json.dumps(pairs)
+        )
+        if answer is None:
+            return None
+        session = self._session(key, answer[0])
+        if not answer[1]:
+            return Found(session, 0, None, -1, 0, [])
+        start, tokens = int(answer[1]), int(answer[3])
+        question = int(answer[2]) if answer[2] else None
+        try:
+            bodies = bodies_of(answer[4])
+        except UnicodeDecodeError as error:
+            raise self._foreign(key) from error
+        head = session.head if includes_head else max(-start, 0)
+        if len(bodies) != head + (question is not None) + session.end - max(start, session.first):
+            raise self._foreign(key)
+        return Found(session, start, question, tokens, head, bodies)
+
+    def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
+        """See `Backend`. Also of layout 1."""
+        before = "" if unused_since is None else round(unused_since * 1000)
+        try:
+            (existed,) = yield from self._call(key, self._scripts.delete, before)
+        except SchemaVersionError as error:
+            if unused_since is not None:
+                raise
+            _, existed = yield Call(self._scripts.delete_layout_1, self._names.of_layout_1(key), ())
+            if not existed:
+                raise error from None
+        return bool(existed)
+
+    def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
+        """See `Backend`. The server looks at all its keys, of whatever kind, in time that grows with their number.
+
+        A set of the sessions would be quicker, but not true: in a cluster no change can be made to it and to a session in
+        one step, and a writer may be killed between two.
+        """
+        names = yield Scan(self._names.pattern(prefix))
+        keys = sorted(self._names.session_of(name) for name in names)  # as UTF-8 sorts them
+        if after is not None:
+            keys = [key for key in keys if key > after]
+        return keys if limit is None else keys[:limit]
+
+    def updated_at(self, key: str) -> Steps[float | None]:
+        """See `Backend`."""
+        answer = yield from self._call(key, self._scripts.read)
+        return None if answer is None else int(answer[1]) / 1000
+
+    def unused(self, before: float, limit: int) -> Steps[list[str]]:
+        """See `Backend`."""
+        names = yield Scan(self._names.pattern(""))
+        names, unused = sorted(names), []
+        for at in range(0, len(names), _TIMES_AT_ONCE):
+            some = names[at : at + _TIMES_AT_ONCE]
+            times = yield Times(some)
+            unused += [
+                self._names.session_of(name)
+                for name, changed in zip(some, times)
+                if changed and int(changed) < before * 1000
+            ]
+            if len(unused) >= limit:
+                break
+        return unused[:limit]
+
+    def close(self) -> None:
+        """See `Backend`."""
+        self._server.close()
+
+    async def aclose(self) -> None:
+        """See `Backend`."""
+        await self._server.aclose()
+
+    def _call(self, key: str, script: Script, *arguments: Any) -> Steps[Any]:
+        """Return what a script answers: all behind `ok`, None if there is no such session, or a number."""
+        while True:
+            answer = yield Call(script, self._names.of(key), arguments)
+            if not isinstance(answer, list):
+                return answer
+            match answer:
+                case [b"ok", *rest]:
+                    return rest
+                case [b"none"]:
+                    return None
+                case [b"changed"]:
+                    return answer
+                case [b"version", bytes() as version] if int(version) in self._scripts.upgrades:
+                    yield Call(self._scripts.upgrade, self._names.of(key), ())
+                    continue
+                case [b"version", bytes() as version]:
+                    raise self._other_version(key, int(version))
+            raise self._foreign(key)
+
+    def _parts(self, key: str, start: int = 0, stop: int = 0, count: int | None = None) -> Steps[list[_Part]]:
+        """Read rows, all of them from one state of a session but for what is appended meanwhile."""
+        for attempt in range(_TRIES + 1):
+            most = _ROWS_AT_ONCE if attempt < _TRIES else _FAR
+            parts: list[_Part] = []
+            epoch: Any = ""
+            begin, last, number = start, stop, "" if count is None else count
+            while True:
+                answer = yield from self._call(key, self._scripts.rows, epoch, begin, last, number, most)
+                if answer == [b"changed"] or (answer is None and parts):
+                    break
+                if answer is None:
+                    return []
+                session = self._session(key, answer[0])
+                part = _Part(session, int(answer[1] or 0), answer[2], int(answer[3]), int(answer[4]), answer[5])
+                if parts:
+                    part = part._replace(start=0)
+                parts.append(part)
+                if count is not None and epoch == "":
+                    last = session.end
+                begin, epoch, number = max(part.position, session.first) + most, session.epoch, ""
+                if begin >= min(last, session.end):
+                    return parts
+        return parts
+
+    def _session(self, key: str, numbers: bytes) -> Session:
+        try:
+            session = Session._make(json.loads(numbers))
+        except (TypeError, ValueError) as error:
+            raise self._foreign(key) from error
+        return session
+
+    def _foreign(self, key: str) -> ForeignDataError:
+        return ForeignDataError(
+            f"session {key!r} at {self.url} was not written by chatring, or the server evicted a part of it "
+            "(maxmemory-policy must be noeviction); delete its keys to begin it anew"
+        )
+
+    def _other_version(self, key: str, version: int) -> SchemaVersionError:
+        if version < self._scripts.version:
+            return SchemaVersionError(
+                f"session {key!r} at {self.url} was written by chatring's unreleased layout {version}, which this one "
+                f"cannot read; delete({key!r}) removes it"
+            )
+        return SchemaVersionError(
+            f"session {key!r} at {self.url} has layout {version}, this chatring knows layout {self._scripts.version}; "
+            "use the chatring that wrote it, or a newer one"
+        )
+
+
+def _plan(session: Session | None, change: Change) -> str:
+    """Return what there is to do besides appending, as `write.lua` takes it."""
+    new = change.session
+    plan: dict[str, Any] = {"grows": True, "settled": [], "has_head": change.head is not None}
+    if session is not None:
+        plan["grows"] = new.length > session.length
+        if change.keep < session.end:
+            plan["cut"], plan["kept"] = change.keep, max(change.keep - session.first, 0)
+        if new.first > session.first:
+            plan["first"], plan["trims"] = new.first, new.first - session.first
+        if change.forgets:
+            plan["forgets"] = change.keep
+        for position, before in change.settled:
+            plan["settled"].append([position - change.keep, str(before), member_of(position, None)])
+    return json.dumps(plan)
