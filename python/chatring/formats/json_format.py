@@ -36,8 +36,8 @@ class JsonFormat:
         if isinstance(message, Mapping):
             return dict(message)
         raise TypeError(
-            f"a store keeps messages that are JSON, such as dicts; got {type(message).__name__}: convert it, or open the
-            " "store with a format that can"
+            f"a store keeps messages that are JSON, such as dicts; got {type(message).__name__}: convert it, or open "
+            "the store with a format that can"
         )
 
     def dump(self, message: Any) -> str:

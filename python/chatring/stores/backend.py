@@ -46,8 +46,7 @@ class Backend(ABC):
 
     @abstractmethod
     def turn_of(self, key: str) -> str:
-        """Return what writers of this process to session `key` wait for each other by: the session, or the whole
-        file."""
+        """Return what writers of one process take turns by: the session, or the whole file."""
 
     @abstractmethod
     def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
@@ -96,13 +95,14 @@ class Backend(ABC):
 
     @abstractmethod
     def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
-        """Remove a session; with a time, in seconds since 1970, only if it was not changed since. Return whether it
-        was."""
+        """Remove a session, and return whether it was.
+
+        With a time, in seconds since 1970, only if it was not changed since.
+        """
 
     @abstractmethod
     def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
-        """Return the keys that begin with `prefix` and come behind `after`, in the order of their UTF-8, at most
-        `limit`."""
+        """Return at most `limit` keys that begin with `prefix` and come behind `after`, in the order of their UTF-8."""
 
     @abstractmethod
     def updated_at(self, key: str) -> Steps[float | None]:

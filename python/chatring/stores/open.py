@@ -41,6 +41,6 @@ def open_store(url: str, **options: Any) -> Store[Any]:
 
             return RedisStore(url, **options)
     raise ValueError(
-        f"{without_secrets(url)!r} is not a store's URL; one begins with sqlite://, postgresql://, redis:// or
-        memory://"
+        f"{without_secrets(url)!r} is not a store's URL; one begins with sqlite://, postgresql://, redis:// or "
+        "memory://"
     )

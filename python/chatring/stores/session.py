@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 
 class Session(NamedTuple):
-    """Where a session ends, and what stands at its beginning: the numbers of `Ending` in `src/core/append.rs`, and
-    more.
+    """Where a session ends, and what stands at its beginning.
 
-    Positions are counted from the first message ever put. Sums concern the messages behind the head. Only the core
-    knows what to make of them; a backend stores them, and compares them with what a window may have.
+    The numbers of `Ending` in `src/core/append.rs`, and more. Positions are counted from the first message ever put.
+    Sums concern the messages behind the head. Only the core knows what to make of them; a backend stores them, and
+    compares them with what a window may have.
     """
 
     head: int  # leading system messages

@@ -318,8 +318,10 @@ class Sessions:
         measured: Measured,
         before: tuple[list[Row], list[Row]] | None = None,
     ) -> Steps[Change]:
-        """Return the change that appends messages. `before` is the head, and rows at the end, of a session not stored
-        yet."""
+        """Return the change that appends messages.
+
+        `before` is the head, and rows at the end, of a session that is not stored yet.
+        """
         numbers = session or self._new_session()
         bodies, batch = measured
         earlier = None

@@ -1,5 +1,4 @@
-"""`Store`: sessions of messages in a database, of which a window is read without the rest. Every public method is
-here."""
+"""`Store`: sessions of messages in a database, of which a window is read without the rest. All public methods."""
 
 from __future__ import annotations
 
