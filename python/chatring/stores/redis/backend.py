@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import secrets
 import time
-from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeVar
 
 from chatring.stores.backend import Backend
 from chatring.stores.errors import ForeignDataError, SchemaVersionError, StoreError
 from chatring.stores.operation import Steps, arun, run
-from chatring.stores.redis.layout import MOST_BYTES, Keys, Names, bodies_of, member_of, packed, starts_of, unpacked
+from chatring.stores.redis.layout import MOST_BYTES, Names, bodies_of, member_of, packed, starts_of, unpacked
 from chatring.stores.redis.scripts import Script, Scripts
 from chatring.stores.redis.server import Call, RedisServer, Scan, Times
 from chatring.stores.session import Change, Found, Limits, Row, Session
@@ -28,9 +27,6 @@ _ROWS_AT_ONCE = 5_000
 _TRIES = 3
 # Sessions whose times are asked for at once.
 _TIMES_AT_ONCE = 500
-_FIELDS = len(Session._fields)
-_SUMS = [Session._fields.index(name) for name in ("head_tokens", "base", "lead_total", "total", "reach")]
-_EPOCH, _POLICY = Session._fields.index("epoch"), Session._fields.index("policy")
 
 
 class _Part(NamedTuple):
@@ -118,9 +114,8 @@ class RedisBackend(Backend):
                     found.append((position, row._replace(before=None, question=None) if is_forgotten else row))
             except ValueError as error:
                 raise self._foreign(key) from error
-        if len(found) != stop - start and now.epoch == session.epoch:
-            if (yield from self.read(key)) is not None:
-                raise self._foreign(key)
+        if len(found) != stop - start and now.epoch == session.epoch and (yield from self.read(key)) is not None:
+            raise self._foreign(key)
         return found
 
     def newest(self, key: str, count: int | None) -> Steps[list[str]]:
@@ -135,7 +130,7 @@ class RedisBackend(Backend):
     def write(self, key: str, session: Session | None, change: Change) -> Steps[bool]:
         """See `Backend`."""
         new = change.session
-        if any(abs(new[at] or 0) > _MOST_TOKENS for at in _SUMS):  # type: ignore[operator]
+        if max(map(abs, (new.head_tokens, new.base, new.total, new.reach or 0))) > _MOST_TOKENS:
             raise StoreError(f"a session must have at most 2**52 tokens ({_MOST_TOKENS:,}) here; nothing was stored")
         rows, head = packed(change.rows), b"".join(packed(change.head or []))
         if (size := sum(map(len, rows)) + len(head)) > MOST_BYTES:
@@ -145,7 +140,7 @@ class RedisBackend(Backend):
         starts = starts_of(change.rows, new.end - len(change.rows))
         if change.head:
             starts += starts_of(change.head, -len(change.head))
-        answer = yield from self._call(
+        answer: int = yield from self._call(
             key,
             self._scripts.write,
             "" if session is None else json.dumps(session),
@@ -201,8 +196,8 @@ class RedisBackend(Backend):
     def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
         """See `Backend`. The server looks at all its keys, of whatever kind, in time that grows with their number.
 
-        A set of the sessions would be quicker, but not true: in a cluster no change can be made to it and to a session in
-        one step, and a writer may be killed between two.
+        A set of the sessions would be quicker, but not true: in a cluster no change can be made to it and to a session
+        in one step, and a writer may be killed between two.
         """
         names = yield Scan(self._names.pattern(prefix))
         keys = sorted(self._names.session_of(name) for name in names)  # as UTF-8 sorts them
@@ -224,7 +219,7 @@ class RedisBackend(Backend):
             times = yield Times(some)
             unused += [
                 self._names.session_of(name)
-                for name, changed in zip(some, times)
+                for name, changed in zip(some, times, strict=True)
                 if changed and int(changed) < before * 1000
             ]
             if len(unused) >= limit:

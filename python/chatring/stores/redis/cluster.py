@@ -51,7 +51,7 @@ class Cluster(sync_redis.RedisCluster):
             node = self.nodes_manager.nodes_cache.setdefault(node_name, made)
         return node
 
-    def keys_like(self, pattern: str, at_once: int) -> set[bytes]:
+    def keys_like(self, pattern: bytes, at_once: int) -> set[bytes]:
         """Return the keys of all servers that match. Each looks at so many at once."""
         keys: set[bytes] = set()
         for _ in range(2):
@@ -84,7 +84,7 @@ class AsyncCluster(async_redis.RedisCluster):
             node = self.nodes_manager.nodes_cache.setdefault(node_name, made)
         return node
 
-    async def keys_like(self, pattern: str, at_once: int) -> set[bytes]:
+    async def keys_like(self, pattern: bytes, at_once: int) -> set[bytes]:
         """As in `Cluster`."""
         await self.initialize()
         keys: set[bytes] = set()

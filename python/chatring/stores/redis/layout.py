@@ -31,8 +31,8 @@ class Keys(NamedTuple):
 class Names:
     """The names of keys.
 
-    A cluster places a key by what is between its first `{` and the first `}` after it, if that is not empty. So the only
-    character of a session's key that must not stand there is `}`.
+    A cluster places a key by what is between its first `{` and the first `}` after it, if that is not empty. So the
+    only character of a session's key that must not stand there is `}`.
 
     Args:
         prefix: what all keys begin with.
@@ -47,7 +47,8 @@ class Names:
             raise TypeError(f"prefix must be a str, got {type(prefix).__name__}")
         if re.search("[{}\0\ud800-\udfff]", prefix) or len(prefix.encode()) > _LONGEST_PREFIX:
             raise ValueError(
-                f"prefix must have at most {_LONGEST_PREFIX} bytes of UTF-8, no brace and no NUL character, got {prefix!r}"
+                f"prefix must have at most {_LONGEST_PREFIX} bytes of UTF-8, no brace and no NUL character, "
+                f"got {prefix!r}"
             )
         self._front = f"{prefix}:{{"
 
@@ -108,7 +109,7 @@ def unpacked(rows: bytes) -> list[Row]:
     if parts.pop() or len(parts) % 2:
         raise ValueError("rows end in the middle")
     unpacked = []
-    for body, facts in zip(parts[::2], parts[1::2]):
+    for body, facts in zip(parts[::2], parts[1::2], strict=True):
         kind, tokens, before, question = facts.split(" ")
         unpacked.append(Row(int(kind), int(tokens), _number(before), _number(question), body))
     return unpacked

@@ -88,8 +88,8 @@ class RedisServer:
     """A server, or a cluster of them, at the URL of a store, or behind clients that others made.
 
     A change is sent once: its answer may be lost after it was made. So redis-py must not retry. Its pools see most
-    connections that were lost since their last use before they send anything; those of an async client of a cluster do not.
-    What only reads is sent once more on a new connection.
+    connections that were lost since their last use before they send anything; those of an async client of a cluster do
+    not. What only reads is sent once more on a new connection.
 
     Args:
         url: of the server. Only to be shown, if there is a client.
@@ -202,7 +202,7 @@ class RedisServer:
         self._clients.pop(os.getpid(), None)
 
     def renew(self) -> None:
-        """Begin anew in a forked process: clients that it inherited are the parent's, which may have held their locks."""
+        """Begin anew in a forked process: inherited clients are the parent's, which may have held their locks."""
         _inherited.append((self._clients, self._async_clients))
         self._clients, self._async_clients = {}, {}
         self.turns.renew()
@@ -368,13 +368,10 @@ def _encoded(key: bytes | str) -> bytes:
 
 
 def _defaults(timeout: float | None, pool_size: int | None) -> dict[str, Any]:
-    """Return the options of redis-py that are set in any case, and those that hold if the URL does not say otherwise."""
+    """Return the options of redis-py that are given besides the URL; None for those that are not."""
     if pool_size is not None and (not isinstance(pool_size, int) or isinstance(pool_size, bool) or pool_size < 1):
         raise ValueError(f"pool_size must be a number of connections of at least 1, got {pool_size!r}")
-    return {
-        "timeout": timeout,
-        "max_connections": pool_size,
-    }
+    return {"timeout": timeout, "max_connections": pool_size}
 
 
 def _parsed(

@@ -15,8 +15,9 @@ _M = TypeVar("_M")
 class RedisStore(Store[_M]):
     """Sessions in Redis or Valkey, each change and each window one script that the server runs as one step.
 
-    A change is never sent twice: a connection that broke while it was under way is a `StoreUnavailableError`. The server
-    must not evict keys (`maxmemory-policy noeviction`); a session of which a part is gone is a `ForeignDataError`.
+    A change is never sent twice: a connection that broke while it was under way is a `StoreUnavailableError`. The
+    server must not evict keys (`maxmemory-policy noeviction`); a session of which a part is gone is a
+    `ForeignDataError`.
 
     Args:
         url: `redis://user:password@host:6379/0`, `rediss://...` with TLS, the same with `valkey` and `valkeys`, or
@@ -24,17 +25,17 @@ class RedisStore(Store[_M]):
             `socket_timeout` (seconds), `max_connections` and `timeout` (see below); but `protocol` is always 2. With a
             client it is only shown, and may be None.
         client: of redis-py, for the sync methods; used as it is, and never closed here: one of a cluster, of Sentinel
-            (`Sentinel.master_for`), or with a `credential_provider`. If it tries again what was not answered, a change may
-            be made twice, unless it is the session's last.
+            (`Sentinel.master_for`), or with a `credential_provider`. If it sends again what was not answered, it finds
+            its change made, unless another writer has changed the session meanwhile: then an append is there twice.
         async_client: as `client`, of redis.asyncio, for the async methods.
         password: a function that is asked for the password of each new connection, for those that change.
         prefix: what all keys begin with: `prefix:{session}:...`. Two prefixes are two stores.
-        ttl: seconds after which a session that was not changed is gone. None: it stays, or expires when all of its keys
-            are made to from outside; a change then lets them expire together, at the latest of their times.
-        pool_size: connections at most, for each process and event loop. 50 by default, or the URL's `max_connections`. A
-            cluster's client has so many for each server.
-        timeout: how long a call waits for other writers, for a connection, and for the server's answer, in seconds. 10 by
-            default, or the URL's `timeout`; `socket_timeout` is about the answer alone.
+        ttl: seconds after which a session that was not changed is gone. None: it stays. If somebody lets its keys
+            expire, a change lets them expire together, at the latest of their times.
+        pool_size: connections at most, for each process and event loop. 50 by default, or the URL's `max_connections`.
+            A cluster's client has so many for each server.
+        timeout: how long a call waits for other writers, for a connection, and for the server's answer, in seconds. 10
+            by default, or the URL's `timeout`; `socket_timeout` is about the answer alone.
         options: of `Store`: counter, measure, start_on, format, counter_name, measure_name.
 
     Raises:

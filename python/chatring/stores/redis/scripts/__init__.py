@@ -13,8 +13,8 @@ VERSION = 2
 """Of the layout: raised by every change of it. A store refuses sessions of a higher version than its own."""
 
 UPGRADES: Mapping[int, str] = {}
-"""By layout: the commands, in Lua, that make a session of it one of the next. They run at its first use. Layout 1 was never
-released, and has no step."""
+"""By layout: the commands, in Lua, that make a session of it one of the next. They run at its first use. Layout 1 was
+never released, and has no step."""
 
 
 class Script:
