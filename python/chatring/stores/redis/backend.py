@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import time
 from typing import Any, NamedTuple, TypeVar
@@ -25,6 +26,8 @@ _FAR = 2**53
 _ROWS_AT_ONCE = 5_000
 # Reads of a session in parts, each interrupted by a change, before it is read at once.
 _TRIES = 3
+# Milliseconds for which a writer that others were quicker than has a session for itself.
+_CLAIMED = 3_000
 # Sessions whose times are asked for at once.
 _TIMES_AT_ONCE = 500
 
@@ -64,6 +67,7 @@ class RedisBackend(Backend):
         self._names = Names(prefix)
         self._lifetime = "" if ttl is None else str(round(ttl * 1000))
         self._scripts = Scripts() if scripts is None else scripts
+        self._id = secrets.token_hex(8)
         self.url = server.url
         self.turns = server.turns
 
@@ -86,12 +90,15 @@ class RedisBackend(Backend):
         return key
 
     def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
-        """See `Backend`. There is no lock."""
-        answer = yield from self._call(key, self._scripts.read)
+        """See `Backend`. Other writers wait for `_CLAIMED` at most."""
+        if lock:
+            answer = yield from self._call(key, self._scripts.claim, self._writer(), _CLAIMED)
+        else:
+            answer = yield from self._call(key, self._scripts.read)
         return None if answer is None else self._session(key, answer[0])
 
     def unlock(self) -> Steps[None]:
-        """See `Backend`."""
+        """See `Backend`. Others go on when the time is over."""
         return
         yield
 
@@ -150,6 +157,7 @@ class RedisBackend(Backend):
             round(time.time() * 1000),
             self._lifetime,
             len(starts),
+            self._writer(),
             head,
             "" if session is not None and change.only_appends(session) else _plan(session, change),
             *starts,
@@ -278,6 +286,10 @@ class RedisBackend(Backend):
                 if begin >= min(last, session.end):
                     return parts
         return parts
+
+    def _writer(self) -> str:
+        # In a process, writers to a session wait for each other.
+        return f"{self._id}.{os.getpid()}"
 
     def _session(self, key: str, numbers: bytes) -> Session:
         try:

@@ -47,6 +47,7 @@ class Scripts:
         shared = f"local VERSION = '{version}'\n{_text('shared')}"
         steps = "".join(f"UPGRADES['{number}'] = function()\n{step}\nend\n" for number, step in upgrades.items())
         self.read = Script("read", shared, changes=False)
+        self.claim = Script("claim", shared, changes=True)
         self.rows = Script("rows", shared, changes=False)
         self.window = Script("window", shared, changes=False)
         self.write = Script("write", shared, changes=True)

@@ -4,7 +4,8 @@
 --
 -- * `session`, a hash: `version`; `session`, JSON of the numbers and the name of `Session`; `starts`, how many members
 --   that key has; `head`, the rows of the leading system messages; `forgotten`, the position before which no window may
---   begin any more, whatever the rows say; `change`, which is another one after each; `updated_at`, milliseconds since 1970.
+--   begin any more, whatever the rows say; `change`, which is another one after each; `updated_at`, milliseconds since 1970;
+--   `claim`, until when another writer than this must wait, by the server's clock.
 -- * `messages`, a list: an empty element, then a row for each message from the position `first` on: its body, and behind
 --   a NUL its kind, its tokens, `before` and question (empty for none), and another NUL.
 -- * `starts`, a sorted set: the `before` of each message with which a window may begin, as the score of its position (in
@@ -53,4 +54,15 @@ local function numbers_of(session, length)
   local is_json, numbers = pcall(cjson.decode, session)
   if not is_json or type(numbers) ~= 'table' or #numbers ~= 18 then return nil, false end
   return numbers, type(numbers[8]) == 'number' and type(numbers[4]) == 'number' and length == numbers[8] - numbers[4] + 1
+end
+
+local function milliseconds()
+  local seconds, microseconds = unpack(redis.call('TIME'))
+  return seconds * 1000 + math.floor(microseconds / 1000)
+end
+
+-- Returns the writer that others must wait for, nil if there is none.
+local function holder_of(claim)
+  local till, holder = string.match(claim or '', '^(%d+) (%S+)$')
+  return till and tonumber(till) > milliseconds() and holder or nil
 end

@@ -2,29 +2,31 @@
 --
 -- ARGV: the session as its writer knew it, as JSON (empty: there is none), and the length of the list; the session
 -- afterwards; what tells this change from others; the time; in how many milliseconds the session expires (empty: when it
--- did before); how many of the last arguments are starts; the head's rows; JSON of what else there is to do (empty: nothing);
+-- did before); how many of the last arguments are starts; what `claim.lua` knows the writer by; the head's rows; JSON of what else there is to do (empty: nothing);
 -- then the starts, score and member, and the rows.
 
-local expected, expected_length, session, change, now, lifetime, starts_count, head, plan = unpack(ARGV, 1, 9)
-local FIRST = 10
+local expected, expected_length, session, change, now, lifetime, starts_count, writer, head, plan = unpack(ARGV, 1, 10)
+local FIRST = 11
 -- Milliseconds that the clock of Redis 7.0 may go on between one command of a script and the next; newer ones stop it.
 local CLOCK = 5
 
-local problem, found, length, starts = open('change', 'forgotten')
+local problem, found, length, starts = open('change', 'forgotten', 'claim')
 if problem then return problem end
 -- A client that sends again what was not answered has made this change already.
 if found and found[4] == change then return 1 end
 if (found and found[2] or '') ~= expected then return 0 end
+local claim = found and found[6]
+if claim and (holder_of(claim) or writer) ~= writer then return 0 end
 if length ~= tonumber(expected_length) then return {'foreign'} end
 
 -- The user must be allowed the change as a whole. Redis 6 cannot tell.
 if redis.acl_check_cmd then
   local commands = {
     {'HSET', SESSION, 'version', ''}, {'RPUSH', MESSAGES, ''}, {'ZADD', STARTS, '0', ''}, {'PEXPIRE', SESSION, '1'},
-    {'LTRIM', MESSAGES, '0', '0'}, {'LINDEX', MESSAGES, '0'}, {'LSET', MESSAGES, '0', ''},
+    {'HDEL', SESSION, 'claim'}, {'LTRIM', MESSAGES, '0', '0'}, {'LINDEX', MESSAGES, '0'}, {'LSET', MESSAGES, '0', ''},
     {'ZRANGE', STARTS, '0', '0'}, {'ZREMRANGEBYRANK', STARTS, '0', '0'},
   }
-  for number = 1, plan == '' and 4 or #commands do
+  for number = 1, plan == '' and not claim and 4 or #commands do
     if not redis.acl_check_cmd(unpack(commands[number])) then
       local name, key = unpack(commands[number])
       return redis.error_reply('NOPERM this user may not call ' .. name .. ' on ' .. key)
@@ -111,6 +113,7 @@ for from = FIRST, rows_from - 1, CHUNK do
 end
 set('starts', starts)
 redis.call('HSET', SESSION, unpack(fields))
+if claim then redis.call('HDEL', SESSION, 'claim') end
 
 -- All keys expire at the same time, one right after the other. Not in 0 milliseconds, which removes a key.
 local longest, differ = tonumber(lifetime), true
