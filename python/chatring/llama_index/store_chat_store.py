@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import weakref
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
@@ -15,18 +15,15 @@ from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_ser
 from typing_extensions import Self
 
 from chatring._core import TokenCounter
-from chatring.llama_index.message_record import messages_of, records_of, to_messages, to_record
-from chatring.llama_index.ring_chat_store import _checked
+from chatring.llama_index.message_format import MessageFormat
 from chatring.llama_index.tokenizer import counter_of
 from chatring.stores.errors import CounterMismatchError
-
-if TYPE_CHECKING:
-    from chatring.stores.redis import RedisStore
-    from chatring.stores.sql import SQLStore
+from chatring.stores.store import Store
+from chatring.window import Window
 
 # The stores that are open here, by class, URL without secrets and counter. One that is loaded is found again with its
 # password, its counter and its connections, none of which is saved.
-_OPEN: weakref.WeakValueDictionary[tuple[type, str, str], SQLStore | RedisStore] = weakref.WeakValueDictionary()
+_OPEN: weakref.WeakValueDictionary[tuple[type, str, str], Store[ChatMessage]] = weakref.WeakValueDictionary()
 
 
 class StoreChatStore(BaseChatStore):
@@ -44,7 +41,7 @@ class StoreChatStore(BaseChatStore):
     # Beside the fields in `__dict__`, where functools.cached_property would put it too: pydantic's private attributes
     # take half a microsecond to read.
     if TYPE_CHECKING:
-        _store: SQLStore | RedisStore
+        _store: Store[ChatMessage]
 
     _extra: ClassVar[str]
 
@@ -78,51 +75,54 @@ class StoreChatStore(BaseChatStore):
             )
 
     def _open(self, url: str, counter: Any, counter_name: str | None) -> None:
+        counter = counter_of(counter)
         try:
-            store = self._opened(url, counter_of(counter), counter_name)
+            store = self._store_class()(
+                url, counter=counter, measure="text", format=MessageFormat(), counter_name=counter_name
+            )
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f"{type(self).__name__} needs {error.name}: pip install 'chatring[{self._extra}]'", name=error.name
             ) from error
-        self._fill(store)
+        self._fill(store, counter.name if counter_name is None else counter_name)
 
     @classmethod
     @abstractmethod
-    def _opened(cls, url: str, counter: TokenCounter, counter_name: str | None) -> SQLStore | RedisStore:
-        """Return the store at a URL."""
+    def _store_class(cls) -> Callable[..., Store[ChatMessage]]:
+        """Return the class of the store, whose driver may not be installed."""
 
-    def _fill(self, store: SQLStore | RedisStore) -> None:
-        super().__init__(url=store.url, counter_name=store.counter_name)  # type: ignore[call-arg]
+    def _fill(self, store: Store[ChatMessage], counter_name: str) -> None:
+        super().__init__(url=store.url, counter_name=counter_name)  # type: ignore[call-arg]
         self.__dict__["_store"] = store
         _OPEN[type(self), self.url, self.counter_name] = store
 
     @property
-    def store(self) -> SQLStore | RedisStore:
-        """The store of records itself: `recount`, `close`, `length` and what else is not LlamaIndex's."""
+    def store(self) -> Store[ChatMessage]:
+        """The store itself: `recount`, `close`, `length` and what else is not LlamaIndex's."""
         return self._store
 
-    def window(self, key: str, token_limit: int, initial_token_count: int = 0) -> list[ChatMessage]:
+    def window(self, key: str, token_limit: int, initial_token_count: int = 0) -> Window[ChatMessage]:
         """Return the last messages that fit the token limit, oldest first; nothing else is read.
 
         Raises:
             ValueError: if `token_limit` is below 1 or `initial_token_count` exceeds it.
             CounterMismatchError: if the session was counted with another counter.
-            ForeignDataError: if a record is no `ChatMessage`.
+            ForeignDataError: if what is stored is not a `ChatMessage`.
             StoreError: if the store fails.
         """
-        return to_messages(self._store.window(key, token_limit, initial_token_count), key)
+        return self._store.window(key, token_limit, initial_token_count)
 
     def token_count(self, key: str) -> int:
         """Return the tokens of a session, as windows count them; 0 if there is none."""
         return self._store.token_count(key)
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Put messages in the place of all of a session: all or no change."""
-        self._store.replace(key, list(map(to_record, _checked(messages))))
+        """Replace all messages of a session: all or no change."""
+        self._store.replace(key, messages)
 
     def get_messages(self, key: str) -> list[ChatMessage]:
         """Return all messages of a session; empty if there is no such session."""
-        return to_messages(self._store.all(key), key)
+        return self._store.all(key)
 
     def add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
         """Add a message to a session: at its end, or before index `idx` as `list.insert` does.
@@ -130,23 +130,22 @@ class StoreChatStore(BaseChatStore):
         An `idx` writes the whole session anew, and what another writer adds meanwhile is lost.
 
         Raises:
-            TypeError: if it is no `ChatMessage`.
+            TypeError: if it is not a `ChatMessage`.
             ValueError: if something in it has no JSON form, or it could not be read back; nothing is stored.
         """
         if idx is None:
             self.add_messages(key, [message])
         else:
-            record = to_record(*_checked([message]))
-            records = self._store.all(key)
-            records.insert(idx, record)
-            self._store.replace(key, records)
+            messages = self._store.all(key)
+            messages.insert(idx, message)
+            self._store.replace(key, messages)
 
     def add_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Add messages to the end of a session, in one step: all of them or none.
 
         Raises: as `add_message`.
         """
-        self._store.append(key, list(map(to_record, _checked(messages))))
+        self._store.append(key, messages)
 
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
         """Remove a session; return its messages as they were just before, None if there is no such session."""
@@ -158,15 +157,14 @@ class StoreChatStore(BaseChatStore):
 
         Raises:
             IndexError: for a negative index before the first message.
-            ForeignDataError: if it is no `ChatMessage`; it is removed all the same.
+            ForeignDataError: if it is not a `ChatMessage`; it is removed all the same.
         """
         try:
-            record = self._store.pop(key, idx)
+            return self._store.pop(key, idx)
         except IndexError:
-            if idx >= 0 or key not in self._store.keys():  # noqa: SIM118
+            if idx >= 0 or not self._store.exists(key):
                 return None
             raise
-        return to_messages([record], key)[0]
 
     def delete_last_message(self, key: str) -> ChatMessage | None:
         """Remove the newest message of a session; return it, None if there is no such session.
@@ -177,12 +175,12 @@ class StoreChatStore(BaseChatStore):
         return self.delete_message(key, -1)
 
     def get_keys(self) -> list[str]:
-        """Return the keys of all sessions, in no particular order."""
+        """Return the keys of all sessions, in the order of their UTF-8."""
         return self._store.keys()
 
-    async def awindow(self, key: str, token_limit: int, initial_token_count: int = 0) -> list[ChatMessage]:
+    async def awindow(self, key: str, token_limit: int, initial_token_count: int = 0) -> Window[ChatMessage]:
         """As `window`."""
-        return await messages_of(await self._store.awindow(key, token_limit, initial_token_count), key)
+        return await self._store.awindow(key, token_limit, initial_token_count)
 
     async def atoken_count(self, key: str) -> int:
         """As `token_count`."""
@@ -190,25 +188,24 @@ class StoreChatStore(BaseChatStore):
 
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """As `set_messages`."""
-        await self._store.areplace(key, await records_of(_checked(messages)))
+        await self._store.areplace(key, messages)
 
     async def aget_messages(self, key: str) -> list[ChatMessage]:
         """As `get_messages`."""
-        return await messages_of(await self._store.aall(key), key)
+        return await self._store.aall(key)
 
     async def async_add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
         """As `add_message`."""
         if idx is None:
             await self.async_add_messages(key, [message])
         else:
-            [record] = await records_of(_checked([message]))
-            records = await self._store.aall(key)
-            records.insert(idx, record)
-            await self._store.areplace(key, records)
+            messages = await self._store.aall(key)
+            messages.insert(idx, message)
+            await self._store.areplace(key, messages)
 
     async def async_add_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """As `add_messages`."""
-        await self._store.aappend(key, await records_of(_checked(messages)))
+        await self._store.aappend(key, messages)
 
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
         """As `delete_messages`."""
@@ -218,12 +215,11 @@ class StoreChatStore(BaseChatStore):
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
         """As `delete_message`."""
         try:
-            record = await self._store.apop(key, idx)
+            return await self._store.apop(key, idx)
         except IndexError:
-            if idx >= 0 or key not in await self._store.akeys():
+            if idx >= 0 or not await self._store.aexists(key):
                 return None
             raise
-        return (await messages_of([record], key))[0]
 
     async def adelete_last_message(self, key: str) -> ChatMessage | None:
         """As `delete_last_message`."""
@@ -287,7 +283,7 @@ class StoreChatStore(BaseChatStore):
     def _reopen(self, url: str, counter_name: str, counter: Any = None) -> None:
         store = _OPEN.get((type(self), url, counter_name)) if counter is None else None
         if store is not None:
-            self._fill(store)
+            self._fill(store, counter_name)
             return
         name = type(self).__name__
         if "***" in url:
@@ -323,19 +319,19 @@ class SQLChatStore(StoreChatStore):
 
     Raises:
         ValueError: if the URL is not one of these, or a counter that needs a name has none.
-        ModuleNotFoundError: without the extra `sql`.
+        ModuleNotFoundError: for PostgreSQL, without the extra `postgresql`.
     """
 
-    _extra = "sql"
+    _extra = "postgresql"
 
     def __init__(self, url: str, *, counter: Any = "cl100k_base", counter_name: str | None = None) -> None:
         self._open(url, counter, counter_name)
 
     @classmethod
-    def _opened(cls, url: str, counter: TokenCounter, counter_name: str | None) -> SQLStore:
+    def _store_class(cls) -> Callable[..., Store[ChatMessage]]:
         from chatring.stores.sql import SQLStore
 
-        return SQLStore(url, counter=counter, counter_name=counter_name)
+        return SQLStore
 
     @classmethod
     def class_name(cls) -> str:
@@ -391,10 +387,10 @@ class RedisChatStore(StoreChatStore):
         self._open(redis_url, counter, counter_name)
 
     @classmethod
-    def _opened(cls, url: str, counter: TokenCounter, counter_name: str | None) -> RedisStore:
+    def _store_class(cls) -> Callable[..., Store[ChatMessage]]:
         from chatring.stores.redis import RedisStore
 
-        return RedisStore(url, counter=counter, counter_name=counter_name)
+        return RedisStore
 
     @classmethod
     def class_name(cls) -> str:
