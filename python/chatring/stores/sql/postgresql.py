@@ -18,9 +18,9 @@ from psycopg.rows import tuple_row
 from psycopg.sql import Identifier
 from psycopg.types.numeric import Int8BinaryDumper
 
-from chatring.stores.errors import StoreError, StoreTimeoutError
+from chatring.stores.errors import SchemaVersionError, StoreError, StoreTimeoutError
 from chatring.stores.operation import Steps, arun, run
-from chatring.stores.session import Limits
+from chatring.stores.session import Limits, Row
 from chatring.stores.sql import schema
 from chatring.stores.sql.backend import SQLBackend
 from chatring.stores.sql.errors import store_error
@@ -39,9 +39,15 @@ _LARGEST_ROOM = 2**60
 # SQLSTATEs after which a connection is as good as before: another writer was faster, or took too long.
 _HARMLESS = ("40001", "40P01", "55P03", "57014")
 # Statements that may wait for another writer outside of a transaction; they take `patience`, in milliseconds.
-_WAITING = ("append", "delete")
+_WAITING = ("append", "append_one", "delete")
 _LINES = re.compile(r"\s*\n\s*")
 
+# Errors that are thrown into what was to run.
+_EXPECTED = (
+    psycopg.errors.SerializationFailure,
+    psycopg.errors.UndefinedColumn,
+    psycopg.errors.UndefinedTable,
+)
 # A text and its values; without values it may be several statements.
 _Call = tuple[str, Any]
 # Of the processes that this one was forked from.
@@ -98,7 +104,7 @@ class PostgreSQLBackend(SQLBackend):
         self._given, self._given_async = pool, async_pool
         self.has_given_pool = pool is not None or async_pool is not None
         self._process = os.getpid()
-        # By process: a connection that a fork inherited is the parent's, which goes on using it; it is never closed here.
+        # By process: a connection that a fork inherited is the parent's, which goes on using it. The child closes none.
         self._pools: dict[int, Pool[Any]] = {}
         # A connection belongs to the loop that opened it. With what closes the pool when the loop ends.
         self._loops: dict[asyncio.AbstractEventLoop, tuple[Pool[Any], AsyncGenerator[None, None]]] = {}
@@ -147,6 +153,14 @@ class PostgreSQLBackend(SQLBackend):
             "least": [min(least, _LARGEST_ROOM) for least in limits.least],
             "blocks": [min(block, _LARGEST_ROOM) for block in limits.blocks],
         }
+
+    def _append(self, numbers: dict[str, Any], part: list[tuple[int, Row]]) -> Steps[bool]:
+        if len(part) > 1:
+            return (yield from super()._append(numbers, part))
+        ((seq, row),) = part
+        values = {"seq": seq, "kind": row.kind, "tokens": row.tokens, "before": row.before, "asks": row.question}
+        added: int = yield Statement("append_one", {**numbers, **values, "body": row.body})
+        return added > 0
 
     def _prepare(self, connection: Any) -> Steps[None]:
         """Look for the tables, and for a pooler.
@@ -358,11 +372,23 @@ class _Lent:
         except psycopg.errors.SerializationFailure:
             if self.is_in_transaction:
                 raise
+        except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as error:
+            yield from self._explain(error)
+            raise
         # Again, without the strict isolation that is somebody's default.
         yield self._begin(), None
         answer = yield text, values
         yield "COMMIT", None
         return answer
+
+    def _explain(self, error: Exception) -> Generator[_Call, Any, None]:
+        """Raise SchemaVersionError if the tables are newer than when they were first looked at."""
+        yield "ROLLBACK", None
+        rows = yield self._backend._texts["version"], None
+        try:
+            schema.check_version(self._backend.url, rows)
+        except SchemaVersionError as newer:
+            raise newer from error
 
     def _begin(self) -> str:
         begin, patience = self._backend._texts["begin"], self._backend._patience(self._deadline)
@@ -420,7 +446,7 @@ class _Connection(_Lent):
         cursor = self._cursor(values)
         try:
             cursor.execute(text, values, prepare=self._is_prepared(values))
-        except psycopg.errors.SerializationFailure as error:
+        except _EXPECTED as error:
             return error
         return cursor.fetchall() if _has_rows(cursor) else cursor.rowcount
 
@@ -453,7 +479,7 @@ class _AsyncConnection(_Lent):
         cursor = self._cursor(values)
         try:
             await cursor.execute(text, values, prepare=self._is_prepared(values))
-        except psycopg.errors.SerializationFailure as error:
+        except _EXPECTED as error:
             return error
         return (await cursor.fetchall()) if _has_rows(cursor) else cursor.rowcount
 

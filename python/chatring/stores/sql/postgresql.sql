@@ -114,6 +114,21 @@ SELECT saved.id, added.*
 FROM saved, unnest(:seqs::bigint[], :kinds::smallint[], :tokens::bigint[], :befores::bigint[], :questions::bigint[],
                    :bodies::text[]) AS added;
 
+-- name: append_one
+-- `append` of one message: arrays of one take psycopg longer than all the rest.
+WITH saved AS (
+    UPDATE chatring_session
+    SET head = :head, head_tokens = :head_tokens, behind = :behind, first = :first, base = :base, lead = :lead,
+        lead_total = :lead_total, "end" = :end, total = :total, last = :last, question = :question,
+        question_tokens = :question_tokens, reach = :reach, word = :word, is_closed = :is_closed, has_runs = :has_runs,
+        policy = :policy, updated_at = :now
+    WHERE key = :key AND epoch = :known_epoch AND "end" = :known_end
+        AND (:patience::text IS NULL OR set_config('lock_timeout', :patience::text, true) IS NOT NULL)
+    RETURNING id
+)
+INSERT INTO chatring_message (session_id, seq, kind, tokens, before, question, body)
+SELECT saved.id, :seq, :kind, :tokens, :before::bigint, :asks::bigint, :body FROM saved;
+
 -- name: add_many
 INSERT INTO chatring_message (session_id, seq, kind, tokens, before, question, body)
 SELECT :id, added.*
@@ -132,7 +147,9 @@ ORDER BY key COLLATE "C" LIMIT :count;
 
 -- name: window
 -- `room` is what head and window may have; what is left out is a multiple of the largest of `blocks` whose least allowance
--- is there. The first row is the session and what was found; the others are the bodies.
+-- is there. The first row is the session and what was found; the others are the bodies. They are read by single values, in
+-- the order of the primary key: of a join PostgreSQL does not know that there is one session, and sorts. What is used more
+-- than once is MATERIALIZED, or it would be computed as often.
 WITH
 session AS (SELECT * FROM chatring_session WHERE key = :key),
 asked AS (
@@ -140,7 +157,7 @@ asked AS (
            CASE WHEN :with_head::boolean THEN 0 ELSE head_tokens END AS outside
     FROM session
 ),
-cut AS (
+cut AS MATERIALIZED (
     SELECT asked.*, total + outside - (:room::bigint - inside) AS excess,
            (SELECT max(one.block) FROM unnest(:least::bigint[], :blocks::bigint[]) AS one (least, block)
             WHERE one.least <= :room::bigint - inside) AS block
@@ -149,7 +166,7 @@ cut AS (
 bound AS (
     SELECT cut.*, inside <= :room::bigint AND excess <= 0 AS has_all, (excess + block - 1) / block * block - outside AS least FROM cut
 ),
-found AS (
+found AS MATERIALIZED (
     SELECT bound.*, CASE
         WHEN inside > :room::bigint THEN NULL
         WHEN has_all THEN CASE WHEN head > 0 AND NOT :with_head::boolean THEN -head ELSE lead END
@@ -166,7 +183,7 @@ found AS (
     END AS start
     FROM bound
 ),
-opened AS (
+opened AS MATERIALIZED (
     SELECT found.*, message.before AS start_before, message.tokens AS start_tokens,
            CASE WHEN has_all THEN NULL ELSE message.question END AS asks
     FROM found LEFT JOIN chatring_message AS message ON message.session_id = found.id AND message.seq = found.start

@@ -72,7 +72,15 @@ def prepare(url: str, texts: Mapping[str, str], execute: Execute) -> None:
 def _version(url: str) -> Steps[int | None]:
     if not (yield Statement("has_tables")):
         return None
-    rows = yield Statement("version")
+    return check_version(url, (yield Statement("version")))
+
+
+def check_version(url: str, rows: list[tuple[Any, ...]]) -> int:
+    """Return the version that a database says it has.
+
+    Raises:
+        ForeignDataError, SchemaVersionError: as `made`.
+    """
     version = rows[0][0] if len(rows) == 1 else None
     if not isinstance(version, int) or version < 1:
         raise ForeignDataError(f"{url} has a table chatring_schema that was not written by chatring")
