@@ -12,15 +12,15 @@ import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from chatring.stores import Record, open_store
+from chatring.stores import open_store
 
 file, port = sys.argv[1] if len(sys.argv) > 1 else "chat.db", int(sys.argv[2]) if len(sys.argv) > 2 else 8000
 store = open_store(f"sqlite:///{file}")
 
 
-def answer(window: list[Record]) -> str:
-    """Answer in the place of an LLM."""
-    return f"I see {len(window)} messages. The first is: {window[0].text}"
+def answer(window: list[dict[str, str]]) -> str:
+    """Answer instead of an LLM, which would be given the same list."""
+    return f"I see {len(window)} messages. The first is: {window[0]['content']}"
 
 
 class Session(BaseHTTPRequestHandler):
@@ -29,8 +29,8 @@ class Session(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         """Take a user's message, and send back the answer."""
         text = self.rfile.read(int(self.headers["Content-Length"])).decode()
-        store.append(self.path, [Record("user", text)])
-        reply = Record("assistant", answer(store.window(self.path, token_limit=60)))
+        store.append(self.path, [{"role": "user", "content": text}])
+        reply = {"role": "assistant", "content": answer(store.window(self.path, token_limit=80))}
         store.append(self.path, [reply])
         self.send([reply])
 
@@ -38,9 +38,9 @@ class Session(BaseHTTPRequestHandler):
         """Send the whole history."""
         self.send(store.all(self.path))
 
-    def send(self, records: list[Record]) -> None:
+    def send(self, messages: list[dict[str, str]]) -> None:
         """Send messages, one a line."""
-        body = "".join(f"{record.role}: {record.text}\n" for record in records).encode()
+        body = "".join(f"{message['role']}: {message['content']}\n" for message in messages).encode()
         self.send_response(HTTPStatus.OK)
         self.send_header("Content-Type", "text/plain; charset=utf-8")
         self.send_header("Content-Length", str(len(body)))

@@ -1,6 +1,9 @@
 """The examples of the README and of the documents run as they stand there."""
 
 import re
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,29 @@ def test_the_first_block_returns_what_it_says() -> None:
     ring = names["ring"]
     assert isinstance(ring, MessageRing)
     assert [message["role"] for message in ring.get()] == ["system", "user", "assistant", "tool", "assistant"]
+
+
+DRIVE = """
+import os, signal, sys
+sys.modules.update(dict.fromkeys(("sqlalchemy", "psycopg", "redis")))  # nothing but the standard library
+def ask_llm(window):
+    return f"I was sent {len(window)}."
+{block}
+print(handle("ada", sys.argv[1]), len(store.all("ada")), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_the_server_of_the_readme_remembers_when_it_was_killed(tmp_path: Path) -> None:
+    (block,) = [block for block in BLOCKS if "sqlite:///" in block]
+    program = DRIVE.replace("{block}", block)
+    printed = []
+    for question in ("Where is my order?", "And when does it come?"):
+        command = [sys.executable, "-c", program, question]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        printed.append(done.stdout.strip())
+    assert printed == ["I was sent 1. 2", "I was sent 3. 4"]
 
 
 def test_files_that_the_documents_link_to_exist() -> None:
