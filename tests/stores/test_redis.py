@@ -13,19 +13,22 @@ from typing import Any
 import pytest
 import redis
 from chatring import MessageRing
-from chatring.stores import ForeignDataError, Record, StoreError, redis_server
-from chatring.stores import redis_layout as layout
-from chatring.stores import redis_scripts as scripts
-from chatring.stores.redis import RedisStore
+from chatring.stores import ForeignDataError, Record, StoreError, StoreTimeoutError
+from chatring.stores.redis import RedisStore, backend, server
+from chatring.stores.redis.layout import Names
+from chatring.stores.redis.scripts import Script, Scripts
 from redis.crc import key_slot
 from threads import run_numbered
 
 from stores.servers import PASSWORD, ValkeyServer
 
 # Each may not break out of the tag, nor have the keys of another.
-SESSIONS = ["", "%", "%25", "%7D", "}", "{", "{}", "}{", "a}:session", "*", "a", "{a}", "ä\n", "%257D", "a:records"]
+SESSIONS = ["", "%", "%25", "%7D", "}", "{", "{}", "}{", "a}:session", "*", "a", "{a}", "ä\n", "%257D", "a:messages"]
 
 HELLO, OPEN = Record("user", "Hello"), Record("tool", "\n")
+# Where texts are joined, what is appended may depend on what is there.
+JOINED: dict[str, Any] = {"measure": "text", "counter": "cl100k_base"}
+keys_of = Names("chatring").of
 
 
 @pytest.fixture
@@ -35,14 +38,21 @@ def client(valkey_server: ValkeyServer) -> Iterator[redis.Redis]:
 
 
 @pytest.fixture
-def store(valkey_url: str) -> Iterator[RedisStore]:
+def store(valkey_url: str) -> Iterator[RedisStore[Any]]:
     store = RedisStore(valkey_url)
     yield store
     store.close()
 
 
+@pytest.fixture
+def joined(valkey_url: str) -> Iterator[RedisStore[Any]]:
+    store: RedisStore[Any] = RedisStore(valkey_url, **JOINED)
+    yield store
+    store.close()
+
+
 @pytest.fixture(params=["sync", "async"])
-def call(request: pytest.FixtureRequest, store: RedisStore) -> Iterator[Callable[..., Any]]:
+def call(request: pytest.FixtureRequest, store: RedisStore[Any]) -> Iterator[Callable[..., Any]]:
     """Call a method of the store by the name of the sync one."""
     if request.param == "sync":
         yield lambda method, *arguments: getattr(store, method)(*arguments)
@@ -62,23 +72,34 @@ def commands(client: redis.Redis) -> dict[str, int]:
 
 def test_append_and_window_are_one_command_each(client: redis.Redis, call: Callable[..., Any]) -> None:
     call("append", "ada", [HELLO])
-    call("window", "ada", 10)
+    for method, *arguments in (("window", 10), ("all",), ("length",)):  # which the server has the scripts of then
+        call(method, "ada", *arguments)
     for method, arguments, count in (
         ("append", ("ada", [HELLO]), 1),
         ("append", ("ada", [HELLO] * 100), 1),
-        ("append", ("new", [HELLO]), 1),
-        ("append", ("another", [Record("tool", "What may start a history only as its first")]), 2),
+        ("append", ("new", [HELLO]), 2),  # it might have been there
         ("append", ("ada", [Record("user", "open \n")]), 1),
-        ("append", ("ada", [Record("user", "\n")]), 2),
+        ("append", ("ada", [OPEN]), 1),
         ("window", ("ada", 1), 1),
         ("window", ("ada", 100), 1),
-        ("append", ("ada", [HELLO]), 2),
-        ("window", ("ada", 100), 1),
         ("window", ("none", 100), 1),
+        ("all", ("ada",), 1),
+        ("last", ("ada", 5), 1),
+        ("length", ("ada",), 1),
     ):
         client.config_resetstat()
         call(method, *arguments)
         assert commands(client) == {"evalsha": count}, (method, arguments)
+
+
+def test_an_append_is_few_commands_of_the_server(client: redis.Redis, store: RedisStore[Any]) -> None:
+    store.append("ada", [HELLO])
+    client.config_resetstat()
+    store.append("ada", [HELLO])
+    statistics: Any = client.info("commandstats")
+    counts = {name.removeprefix("cmdstat_"): entry["calls"] for name, entry in statistics.items()}
+    counts.pop("config|resetstat", None)
+    assert counts == {"evalsha": 1, "hmget": 1, "llen": 1, "zcard": 1, "pttl": 3, "rpush": 1, "zadd": 1, "hset": 1}
 
 
 def test_a_server_that_forgot_the_scripts_is_sent_them_again(client: redis.Redis, call: Callable[..., Any]) -> None:
@@ -102,7 +123,7 @@ def test_the_keys_of_a_session_are_in_one_slot_and_nobody_elses(client: redis.Re
         call("append", session, [Record("user", f"I am {session}")])
     assert sorted(call("keys")) == sorted(SESSIONS)
     assert all(call("all", session) == [Record("user", f"I am {session}")] for session in SESSIONS)
-    keys = [layout.keys_of(session) for session in SESSIONS]
+    keys = [keys_of(session) for session in SESSIONS]
     assert len({key for of_session in keys for key in of_session}) == 3 * len(SESSIONS)
     for of_session in keys:
         assert len({key_slot(key) for key in of_session}) == 1
@@ -112,7 +133,9 @@ def test_the_keys_of_a_session_are_in_one_slot_and_nobody_elses(client: redis.Re
 
 
 @pytest.mark.parametrize("key", [b"chatring:{%7d}:session", b"chatring:{%}x}:session", b"chatring:{\xff}:session"])
-def test_a_key_that_no_session_has_is_not_taken_for_one(client: redis.Redis, store: RedisStore, key: bytes) -> None:
+def test_a_key_that_no_session_has_is_not_taken_for_one(
+    client: redis.Redis, store: RedisStore[Any], key: bytes
+) -> None:
     client.set(key, b"")
     with pytest.raises(ForeignDataError, match="was not written by chatring"):
         store.keys()
@@ -124,7 +147,8 @@ def test_many_keys_of_others_do_not_hide_a_session(client: redis.Redis, call: Ca
     assert call("keys") == ["ada"]
 
 
-def test_a_hundred_thousand_records_at_once(store: RedisStore) -> None:
+def test_a_hundred_thousand_messages_at_once(joined: RedisStore[Any]) -> None:
+    store = joined
     records = [Record(("user", "assistant", "tool")[number % 3], f"Message {number}.") for number in range(100_000)]
     store.append("ada", records)
     ring: MessageRing[Record] = MessageRing(counter="cl100k_base", measure="text")
@@ -140,12 +164,14 @@ def test_a_hundred_thousand_records_at_once(store: RedisStore) -> None:
     assert store.all("ada") == ring.get_all()
 
 
-def test_what_the_server_would_not_take_is_refused_at_once(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "MOST_BYTES", 1_000)
+def test_what_the_server_would_not_take_is_refused_at_once(
+    store: RedisStore[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(backend, "MOST_BYTES", 1_000)
     store.append("ada", [HELLO])
     for method in (store.append, store.replace):
         with pytest.raises(
-            ValueError, match=r"^records must have at most 1,000 bytes at once, got 1,213; append them in parts$"
+            ValueError, match=r"^messages must have at most 1,000 bytes at once, got 1,\d+; append them in parts$"
         ):
             method("ada", [Record("user", "x" * 1_200)])
     assert store.all("ada") == [HELLO]
@@ -153,7 +179,9 @@ def test_what_the_server_would_not_take_is_refused_at_once(store: RedisStore, mo
 
 def test_sums_that_are_not_exact_as_doubles_are_refused(valkey_url: str) -> None:
     """No text has more than 2**40 tokens, but a session of some thousand such texts has more than a double can tell."""
-    store = RedisStore(valkey_url, counter=lambda text: range(int(text or 0)), counter_name="what the text says")
+    store: RedisStore[Any] = RedisStore(
+        valkey_url, measure=lambda message: int(message.text), measure_name="what the text says", start_on=None
+    )
     message = r"^a session must have at most 2\*\*52 tokens \(4,503,599,627,370,496\) here; nothing was stored$"
     huge, small = Record("user", f"{2**40}"), Record("user", f"{2**40 - 1}")
     store.append("ada", [huge] * 3_000)
@@ -174,13 +202,15 @@ def test_sums_that_are_not_exact_as_doubles_are_refused(valkey_url: str) -> None
     store.close()
 
 
-def test_writers_of_open_ends_and_removers_keep_order_and_sums(store: RedisStore) -> None:
+def test_writers_of_open_ends_and_removers_keep_order_and_sums(valkey_url: str, joined: RedisStore[Any]) -> None:
     """Every append and pop depends on the session's end, which others change at the same time."""
+    stores = [joined, *(RedisStore[Any](valkey_url, **JOINED) for _ in range(2))]
     texts = ["open \n", "", " ", "closed", "\n\nword"]
     popped: list[Record] = []
 
     def write(writer: int) -> None:
         choose = random.Random(writer)
+        store = stores[writer % 3]
         for number in range(40):
             store.append(
                 "ada", [Record(choose.choice(["user", "tool"]), choose.choice(texts), b"%d %d" % (writer, number))]
@@ -189,6 +219,7 @@ def test_writers_of_open_ends_and_removers_keep_order_and_sums(store: RedisStore
                 popped.append(store.pop("ada", choose.choice([-1, 0, -3])))
 
     run_numbered(write, 6)
+    store = joined
     records = store.all("ada")
     everything = [record.payload for record in records + popped]
     assert sorted(everything, key=repr) == sorted(
@@ -226,6 +257,8 @@ def fork(work: Callable[[], bool]) -> int:
 @pytest.mark.parametrize(
     ("history", "change"),
     [
+        ([HELLO, HELLO, HELLO], ("trim", 1)),
+        ([HELLO], ("set_head", [Record("system", "Be brief.")])),
         ([HELLO, OPEN, HELLO], ("append", [HELLO])),
         ([HELLO, OPEN], ("append", [HELLO])),
         ([OPEN], ("append", [HELLO])),  # which makes the first start
@@ -251,7 +284,7 @@ def test_keys_that_somebody_lets_expire_do_so_together(
 ) -> None:
     """The latest time of those there are is that of all."""
     call("replace", "ada", history)
-    keys = layout.keys_of("ada")
+    keys = keys_of("ada")
     for key, expiry in zip(keys, seconds, strict=True):
         if expiry is not None:
             client.expire(key, expiry)
@@ -278,7 +311,7 @@ def test_keys_that_somebody_lets_expire_do_so_together(
 def test_an_idle_connection_that_was_closed_is_replaced(
     client: redis.Redis, valkey_url: str, connect: Callable[[str], Any]
 ) -> None:
-    for parameter in ("protocol=2", "protocol=3"):
+    for parameter in ("protocol=2", "protocol=3", "max_connections=1"):
         call = connect(f"{valkey_url}?{parameter}")
         call("replace", "ada", [HELLO])
         client.client_kill_filter(_type="normal", skipme=True)
@@ -286,7 +319,7 @@ def test_an_idle_connection_that_was_closed_is_replaced(
         assert call("all", "ada") == [HELLO, HELLO]
 
 
-def test_a_child_process_has_connections_of_its_own(store: RedisStore) -> None:
+def test_a_child_process_has_connections_of_its_own(store: RedisStore[Any]) -> None:
     def work() -> bool:
         for number in range(50):
             store.append("child", [Record("user", f"child {number}")])
@@ -301,8 +334,10 @@ def test_a_child_process_has_connections_of_its_own(store: RedisStore) -> None:
         assert store.all(session) == [Record("user", f"{session} {number}") for number in range(50)]
 
 
-def test_a_process_may_fork_while_another_thread_connects(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    make, is_making, go_on = redis_server._pooled, threading.Event(), threading.Event()
+def test_a_process_may_fork_while_another_thread_connects(
+    store: RedisStore[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, is_making, go_on = server._pooled, threading.Event(), threading.Event()
 
     def slowly(*arguments: Any) -> Any:
         is_making.set()
@@ -314,7 +349,7 @@ def test_a_process_may_fork_while_another_thread_connects(store: RedisStore, mon
         store.append("ada", [HELLO])
         return store.all("ada") == [HELLO]
 
-    monkeypatch.setattr(redis_server, "_pooled", slowly)
+    monkeypatch.setattr(server, "_pooled", slowly)
     thread = threading.Thread(target=store.keys)
     thread.start()
     is_making.wait()
@@ -326,7 +361,7 @@ def test_a_process_may_fork_while_another_thread_connects(store: RedisStore, mon
     assert store.all("ada") == [HELLO]
 
 
-def test_each_event_loop_has_connections_of_its_own(store: RedisStore) -> None:
+def test_each_event_loop_has_connections_of_its_own(store: RedisStore[Any]) -> None:
     async def use(close: bool) -> int:
         await asyncio.gather(*(store.aappend("ada", [HELLO]) for _ in range(100)))
         if close:
@@ -342,7 +377,7 @@ def test_each_event_loop_has_connections_of_its_own(store: RedisStore) -> None:
     assert store.length("ada") == 400
 
 
-def test_a_cancelled_call_leaves_no_answer_for_the_next_one(store: RedisStore) -> None:
+def test_a_cancelled_call_leaves_no_answer_for_the_next_one(store: RedisStore[Any]) -> None:
     records = [Record("user", f"Message {number} {'x' * 1_000}") for number in range(500)]
 
     async def use() -> None:
@@ -387,13 +422,12 @@ def test_a_password_that_reaches_into_the_rest_of_the_url_is_refused(url: str) -
         RedisStore(url)
 
 
-def test_valkey_is_a_scheme(valkey_url: str, store: RedisStore) -> None:
+def test_valkey_is_a_scheme(valkey_url: str, store: RedisStore[Any]) -> None:
     store.append("ada", [HELLO])
-    valkey = RedisStore(valkey_url.replace("redis://", "valkey://"))
+    valkey: RedisStore[Any] = RedisStore(valkey_url.replace("redis://", "valkey://"))
     assert valkey.all("ada") == [HELLO]
-    assert repr(valkey) == f"RedisStore({valkey_url.replace('redis://', 'valkey://').replace(PASSWORD, '***')!r}, " + (
-        "counter='cl100k_base')"
-    )
+    shown = valkey_url.replace("redis://", "valkey://").replace(PASSWORD, "***")
+    assert repr(valkey) == f"RedisStore({shown!r}, 'o200k_base, message, user')"
     valkey.close()
     RedisStore("valkeys://localhost").close()
 
@@ -408,6 +442,6 @@ def test_parameters_of_redis_py(valkey_url: str, parameter: str) -> None:
 
 
 def test_every_script_is_known_by_what_it_is() -> None:
-    found = [script for script in vars(scripts).values() if isinstance(script, scripts.Script)]
-    assert len({script.sha for script in found}) == len(found) == 6
-    assert [script.changes for script in (scripts.WINDOW, scripts.READ)] == [False, False]
+    found = {name: script for name, script in vars(Scripts()).items() if isinstance(script, Script)}
+    assert len({script.sha for script in found.values()}) == len(found) == 8
+    assert {name for name, script in found.items() if not script.changes} == {"window", "read", "rows"}

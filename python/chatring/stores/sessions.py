@@ -287,14 +287,23 @@ class Sessions:
         """
         begun = time.monotonic()
         session = self._known.pop(key, None)
+        is_remembered = session is not None
         for attempt in itertools.count():
             is_locked = attempt >= _TRIES
             if session is None or attempt:
                 session = yield from self._backend.read(key, lock=is_locked)
             if session is not None and not any_policy:
                 self._check_policy(key, session)
-            change, result = yield from plan(session)
+            try:
+                change, result = yield from plan(session)
+            except (IndexError, ValueError):
+                # Perhaps of a session that others have changed, of which some rows are gone.
+                if session is None or is_locked or (yield from self._backend.read(key)) == session:
+                    raise
+                continue
             if change is None:
+                if is_remembered and not attempt:
+                    continue
                 if is_locked:
                     yield from self._backend.unlock()
                 return result
