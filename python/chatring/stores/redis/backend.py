@@ -40,6 +40,7 @@ class _Part(NamedTuple):
     head: bytes
     start: int
     position: int
+    length: int
     rows: bytes
 
 
@@ -128,10 +129,14 @@ class RedisBackend(Backend):
     def newest(self, key: str, count: int | None) -> Steps[list[str]]:
         """See `Backend`."""
         bodies: list[str] = []
-        for part in (yield from self._parts(key, count=_FAR if count is None else min(count, _FAR))):
-            if part.start < 0:
-                bodies += bodies_of(part.head)[part.start :]
-            bodies += bodies_of(part.rows)
+        parts = yield from self._parts(key, count=_FAR if count is None else min(count, _FAR))
+        try:
+            for part in parts:
+                if part.start < 0:
+                    bodies += bodies_of(part.head, part.session.head)[part.start :]
+                bodies += bodies_of(part.rows, part.length)
+        except ValueError as error:
+            raise self._foreign(key) from error
         return bodies
 
     def write(self, key: str, session: Session | None, change: Change) -> Steps[bool]:
@@ -179,13 +184,11 @@ class RedisBackend(Backend):
             return Found(session, 0, None, -1, 0, [])
         start, tokens = int(answer[1]), int(answer[3])
         question = int(answer[2]) if answer[2] else None
-        try:
-            bodies = bodies_of(answer[4])
-        except UnicodeDecodeError as error:
-            raise self._foreign(key) from error
         head = session.head if includes_head else max(-start, 0)
-        if len(bodies) != head + (question is not None) + session.end - max(start, session.first):
-            raise self._foreign(key)
+        try:
+            bodies = bodies_of(answer[4], head + (question is not None) + session.end - max(start, session.first))
+        except ValueError as error:
+            raise self._foreign(key) from error
         return Found(session, start, question, tokens, head, bodies)
 
     def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
@@ -276,13 +279,15 @@ class RedisBackend(Backend):
                 if answer is None:
                     return []
                 session = self._session(key, answer[0])
-                part = _Part(session, int(answer[1] or 0), answer[2], int(answer[3]), int(answer[4]), answer[5])
-                if parts:
-                    part = part._replace(start=0)
-                parts.append(part)
-                if count is not None and epoch == "":
-                    last = session.end
-                begin, epoch, number = max(part.position, session.first) + most, session.epoch, ""
+                if number != "":
+                    last, number = session.end, ""
+                position = int(answer[4])
+                until = max(position, min(last, session.end, position + most))
+                head_from = 0 if parts else int(answer[3])
+                parts.append(
+                    _Part(session, int(answer[1] or 0), answer[2], head_from, position, until - position, answer[5])
+                )
+                begin, epoch = until, session.epoch
                 if begin >= min(last, session.end):
                     return parts
         return parts

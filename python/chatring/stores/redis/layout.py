@@ -94,9 +94,16 @@ def packed(rows: Iterable[Row]) -> list[bytes]:
     ]
 
 
-def bodies_of(rows: bytes) -> list[str]:
-    """Return the bodies of rows that follow each other."""
-    return rows.decode("utf-8", "surrogatepass").split("\0")[:-1:2]
+def bodies_of(rows: bytes, count: int) -> list[str]:
+    """Return the bodies of `count` rows that follow each other.
+
+    Raises:
+        ValueError: if they were not packed here, as far as can be seen at a glance.
+    """
+    parts = rows.decode("utf-8", "surrogatepass").split("\0")
+    if len(parts) != 2 * count + 1 or parts[-1]:
+        raise ValueError("these are other rows")
+    return parts[:-1:2]
 
 
 def unpacked(rows: bytes) -> list[Row]:

@@ -1,8 +1,11 @@
 -- Removes a session, and answers with whether there was one. ARGV: only if it was last changed before this time (empty: in
 -- any case).
 
-local problem, found = open('updated_at')
+local problem, found, length = open('updated_at')
 if problem then return problem end
-if not found or (ARGV[1] ~= '' and tonumber(found[4]) >= tonumber(ARGV[1])) then return {'ok', 0} end
+if not found then return {'ok', 0} end
+local _, is_whole = numbers_of(found[2], length)
+if not is_whole then return {'foreign'} end
+if ARGV[1] ~= '' and tonumber(found[4]) >= tonumber(ARGV[1]) then return {'ok', 0} end
 redis.call('DEL', SESSION, MESSAGES, STARTS)
 return {'ok', 1}

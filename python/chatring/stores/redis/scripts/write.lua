@@ -23,10 +23,10 @@ if length ~= tonumber(expected_length) then return {'foreign'} end
 if redis.acl_check_cmd then
   local commands = {
     {'HSET', SESSION, 'version', ''}, {'RPUSH', MESSAGES, ''}, {'ZADD', STARTS, '0', ''}, {'PEXPIRE', SESSION, '1'},
-    {'HDEL', SESSION, 'claim'}, {'LTRIM', MESSAGES, '0', '0'}, {'LINDEX', MESSAGES, '0'}, {'LSET', MESSAGES, '0', ''},
+    {'LTRIM', MESSAGES, '0', '0'}, {'LINDEX', MESSAGES, '0'}, {'LSET', MESSAGES, '0', ''},
     {'ZRANGE', STARTS, '0', '0'}, {'ZREMRANGEBYRANK', STARTS, '0', '0'},
   }
-  for number = 1, plan == '' and not claim and 4 or #commands do
+  for number = 1, plan == '' and 4 or #commands do
     if not redis.acl_check_cmd(unpack(commands[number])) then
       local name, key = unpack(commands[number])
       return redis.error_reply('NOPERM this user may not call ' .. name .. ' on ' .. key)
@@ -112,8 +112,8 @@ for from = FIRST, rows_from - 1, CHUNK do
   starts = starts + redis.call('ZADD', STARTS, unpack(ARGV, from, math.min(from + CHUNK - 1, rows_from - 1)))
 end
 set('starts', starts)
+if claim and claim ~= '' then set('claim', '') end
 redis.call('HSET', SESSION, unpack(fields))
-if claim then redis.call('HDEL', SESSION, 'claim') end
 
 -- All keys expire at the same time, one right after the other. Not in 0 milliseconds, which removes a key.
 local longest, differ = tonumber(lifetime), true
