@@ -1,64 +1,69 @@
 """What every store does, with its sync and with its async methods: the same tests for all of them."""
 
 import asyncio
+import json
 import random
+import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
-from chatring import MessageRing, TokenCounter
-from chatring.stores import CounterMismatchError, MemoryStore, Record, Store, StoreError, open_store
+from chatring import MessageRing, TokenCounter, Window
+from chatring.stores import CounterMismatchError, Record, Store, StoreError, StoreTimeoutError, open_store
+from profiles import FAST
 from threads import run_numbered
 
+from stores.histories import (
+    POLICIES,
+    Awaited,
+    assert_is,
+    assistant,
+    call,
+    conversation,
+    error_of,
+    limits_of,
+    result,
+    results,
+    ring_of,
+    system,
+    user,
+)
 from stores.servers import PASSWORD
+
+RECORDED = Path(__file__).parents[3] / "shared" / "data" / "recorded-requests.jsonl"
 
 TEXTS = {
     "nul": "\0 between \0",
     "megabyte": "a megabyte \U0001f600\n" * 65_536,
     "lone surrogates": "\ud800 \udfff\ud83d",
-    "surrogates for one character": "\ud83d\ude00",
     "quotes": "'\"`''\\'\\\"$$ $1 ?",
     "placeholders": "%s %(key)s :key ?1 {0} {key} %%",
     "sql": "'); DROP TABLE chatring_message; --",
     "lua": "]]..redis.call('FLUSHALL')..[[",
-    "json": '{"role": "user", "text": null}',
-    "looks like bytes": "\\x00\\xff",
+    "json": '{"role": "user", "content": null}',
+    "looks like bytes": "\\x00\\xff \\u0000",
     "looks like a number": "0012",
     "null": "null",
     "scripts": "世界 👩‍👩‍👧‍👦 e\u0301 \ufeff\u200b",
     "line ends": "\r\n\r\n\u2028\x85\n",
 }
-# No text of PostgreSQL may have a NUL, and no UTF-8 a surrogate: such a key or role is refused everywhere.
-NAMES = {name: text for name, text in TEXTS.items() if name not in ("nul", "megabyte") and "surrogates" not in name}
-
-
-def user(text: str) -> Record:
-    return Record("user", text)
-
-
-class Awaited:
-    """The async methods of a store, by the names of the sync ones."""
-
-    def __init__(self, store: Store, run: Callable[[Any], Any]) -> None:
-        self._store = store
-        self._run = run
-
-    def __getattr__(self, name: str) -> Any:
-        method = getattr(self._store, f"a{name}")
-        return lambda *arguments: self._run(method(*arguments))
+# No text of PostgreSQL may have a NUL, and no UTF-8 a surrogate: such a key is refused everywhere.
+NAMES = [text for name, text in TEXTS.items() if name not in ("nul", "megabyte") and "surrogates" not in name]
 
 
 @pytest.fixture(params=["sync", "async"])
 def opened(request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
     """Open stores that are closed after the test."""
     loop = asyncio.new_event_loop()
-    stores: list[Store] = []
+    stores: list[Store[Any]] = []
 
-    def open_one(url: str, **arguments: Any) -> Any:
-        store = open_store(url, **arguments)
+    def open_one(url: str, **options: Any) -> Any:
+        store = open_store(url, **options)
         stores.append(store)
-        return store if request.param == "sync" else Awaited(store, loop.run_until_complete)
+        return store if request.param == "sync" else Awaited(store, loop)
 
     yield open_one
     for store in stores:
@@ -81,62 +86,656 @@ def durable_url(store_url: str) -> str:
     return store_url
 
 
-def ring_of(records: list[Record], counter: Any = "cl100k_base") -> MessageRing[Record]:
-    ring: MessageRing[Record] = MessageRing(counter=counter, measure="text")
-    ring.put_messages(records)
-    return ring
+# Sessions, and what reads them.
 
 
-def conversation(length: int, seed: int = 0) -> list[Record]:
-    """Turns of some words, with tool calls in between and here and there a text that is blank or ends in whitespace."""
-    source = random.Random(seed)
-    words = ("order", "the", "refund", " twice", "please\n", "世界", "", " ", "\n\n", "42", "it's")
-    roles = ("user", "assistant", "tool", "assistant", "system")
-    records = []
-    for index in range(length):
-        text = " ".join(source.choice(words) for _ in range(source.randrange(12)))
-        payload = None if source.random() < 0.5 else f"payload {index}".encode()
-        records.append(Record(source.choice(roles), text, payload))
-    return records
-
-
-def assert_is(store: Any, key: str, records: list[Record], counter: Any = "cl100k_base") -> None:
-    """Assert that a session is these records, and that its windows are those of a ring of them."""
-    ring = ring_of(records, counter)
-    assert store.all(key) == records
-    assert store.length(key) == len(records)
-    tokens = ring.token_count()
-    assert store.token_count(key) == tokens
-    limits = {1, 2, 5, 13, 34, tokens // 2, tokens - 1, tokens, tokens + 1, 2**63 - 1}
-    for limit in sorted(limit for limit in limits if limit > 0):
-        assert store.window(key, limit) == ring.get(token_limit=limit), limit
-
-
-def test_a_session_begins_with_its_first_record(store: Any) -> None:
+def test_a_session_begins_with_its_first_message(store: Any) -> None:
     assert store.all("ada") == []
     assert store.window("ada", 10) == []
+    assert store.last("ada", 3) == []
+    assert store.slice("ada", 0, 3) == []
     assert store.length("ada") == 0
     assert store.token_count("ada") == 0
+    assert store.exists("ada") is False
+    assert store.updated_at("ada") is None
     assert store.keys() == []
     assert store.delete("ada") is False
+    assert store.trim("ada", 5) == 0
     store.recount("ada")
     store.append("ada", [])
     assert store.keys() == []
-    store.append("ada", [Record("user", "Where is my order?", b"\x00\xff")])
+    store.append("ada", [user("Where is my order?")])
     assert store.keys() == ["ada"]
-    assert_is(store, "ada", [Record("user", "Where is my order?", b"\x00\xff")])
+    assert store.exists("ada") is True
+    assert_is(store, "ada", [user("Where is my order?")])
 
 
-def test_what_comes_back_are_records(store: Any) -> None:
+def test_what_comes_back(store: Any) -> None:
     store.append("ada", (user(text) for text in ("one", "two")))
-    for records in (store.all("ada"), store.window("ada", 100)):
-        assert type(records) is list
-        assert [type(record) for record in records] == [Record, Record]
-        assert [record.content for record in records] == ["one", "two"]
-    assert type(store.pop("ada")) is Record
+    for messages in (store.all("ada"), store.last("ada", 2), store.slice("ada", 0, 2)):
+        assert type(messages) is list
+        assert messages == [user("one"), user("two")]
+    window = store.window("ada", 100)
+    assert type(window) is Window
+    assert window == [user("one"), user("two")]
+    empty = store.window("nobody", 100)
+    assert type(empty) is Window
+    assert (empty, empty.tokens, empty.start, empty.question, empty.head) == ([], 0, 0, None, 0)
+    assert store.pop("ada") == user("two")
 
 
-def test_payloads_come_back_with_their_records(store: Any) -> None:
+def test_what_was_put_may_change_afterwards(store: Any) -> None:
+    message = {"role": "user", "content": [{"type": "text", "text": "one"}]}
+    messages = [message]
+    store.append("ada", messages)
+    message["content"][0]["text"] = "two"  # type: ignore[index]
+    messages.clear()
+    expected = [{"role": "user", "content": [{"type": "text", "text": "one"}]}]
+    assert store.all("ada") == expected
+    store.all("ada")[0]["content"].clear()
+    assert store.all("ada") == expected
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_windows_are_those_of_the_ring_however_messages_came(
+    store_url: str, opened: Callable[..., Any], policy: str
+) -> None:
+    options = POLICIES[policy]
+    store = opened(store_url, **options)
+    for seed in range(3):
+        key, messages = f"session {seed}", conversation(40, seed)
+        source = random.Random(seed)
+        done = 0
+        while done < len(messages):
+            more = source.choice((1, 1, 2, 7))
+            store.append(key, messages[done : done + more])
+            done += more
+        assert_is(store, key, messages, options)
+        store.replace(key, messages[5:20])
+        assert_is(store, key, messages[5:20], options)
+        for place in (0, 7, -1):
+            popped = messages[5:20]
+            expected = popped.pop(place)
+            assert store.pop(key, place) == expected
+            assert_is(store, key, popped, options, moved=True)
+            store.replace(key, messages[5:20])
+
+
+def test_a_window_has_the_question_of_its_first_step(store: Any) -> None:
+    messages = [
+        *(system("Be brief."), user("first"), assistant("first answer")),
+        *(user("question " * 5), call(), result("result " * 30), assistant("answer")),
+    ]
+    store.append("ada", messages)
+    window = store.window("ada", 30)
+    assert window == [messages[0], messages[3], messages[6]]
+    assert (window.head, window.question, window.start) == (1, 3, 6)
+    assert window.tokens == sum(MessageRing().count(message) for message in window)
+    without = store.window("ada", 30, include_system=False)
+    assert without == [messages[3], messages[6]]
+    assert (without.head, without.question, without.start) == (0, 3, 6)
+
+
+def test_a_cut_that_stays_for_a_while(store: Any) -> None:
+    messages = [message for number in range(60) for message in (user(f"number {number}"), assistant("fine"))]
+    cuts: set[int] = set()
+    moved = 0
+    for number in range(20, 120):
+        if number == 20:
+            store.append("ada", messages[:20])
+        else:
+            store.append("ada", messages[number - 1 : number])
+        start = store.window("ada", 100, retention_ratio=0.5).start
+        moved += start not in cuts
+        assert not cuts or start >= max(cuts)
+        cuts.add(start)
+    assert moved < 20
+
+
+def test_a_window_takes_its_initial_tokens_into_account(store: Any) -> None:
+    messages = conversation(30, seed=7)
+    store.append("ada", messages)
+    ring = ring_of(messages)
+    for initial in (-5, 0, 1, 10, 39, 60):
+        window = store.window("ada", 60, initial, include_system=False)
+        assert window == ring.window(token_limit=60, initial_token_count=initial, include_system=False)
+
+
+def test_a_window_may_have_more_tokens_than_the_greatest_limit(store: Any) -> None:
+    messages = conversation(30, seed=7)
+    store.append("ada", messages)
+    for initial in (-1, -5, -(2**63)):
+        window = store.window("ada", 2**63 - 1, initial)
+        assert window == ring_of(messages).window(token_limit=2**63 - 1, initial_token_count=initial)
+        assert len(window) > 20
+
+
+LIMITS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"token_limit": 0}, ValueError, "token_limit must be at least 1, got 0"),
+    (
+        {"token_limit": 2**63},
+        ValueError,
+        "token_limit must be between -2**63 and 2**63 - 1, got 9223372036854775808",
+    ),
+    ({"token_limit": True}, TypeError, "token_limit must be an integer, got True (bool)"),
+    ({"token_limit": 1.5}, TypeError, "token_limit must be an integer, got 1.5 (float)"),
+    ({"token_limit": "3"}, TypeError, "token_limit must be an integer, got '3' (str)"),
+    ({"token_limit": None}, TypeError, "token_limit must be an integer, got None (NoneType)"),
+    ({"initial_token_count": "3"}, TypeError, "initial_token_count must be an integer, got '3' (str)"),
+    ({"initial_token_count": None}, TypeError, "initial_token_count must be an integer, got None (NoneType)"),
+    (
+        {"initial_token_count": 11},
+        ValueError,
+        "initial token count exceeds token limit: 11 > 10; raise token_limit or shorten what comes before the history",
+    ),
+    ({"include_system": 1}, TypeError, "include_system must be a bool, got 1 (int)"),
+    ({"retention_ratio": 2}, ValueError, "retention_ratio must be between 0 and 1, got 2"),
+    ({"retention_ratio": -0.1}, ValueError, "retention_ratio must be between 0 and 1, got -0.1"),
+    ({"retention_ratio": float("nan")}, ValueError, "retention_ratio must be between 0 and 1, got nan"),
+    ({"retention_ratio": "x"}, TypeError, "retention_ratio must be a number between 0 and 1, got 'x' (str)"),
+]
+
+
+def test_a_window_refuses_what_is_no_limit(store: Any) -> None:
+    store.append("ada", [user("hello")])
+    for key in ("ada", "nobody"):
+        for arguments, kind, message in LIMITS:
+            assert error_of(lambda: store.window(key, **{"token_limit": 10, **arguments}), kind) == message  # noqa: B023
+
+
+def test_a_head_that_is_too_long(store: Any) -> None:
+    store.append("ada", [system("Be brief."), user("hello")])
+    message = (
+        "the 7 tokens of the system messages and the initial token count of 2 exceed token_limit 8; raise it, shorten "
+        "them or pass include_system=False"
+    )
+    assert error_of(lambda: store.window("ada", 8, 2)) == message
+    assert store.window("ada", 7) == [system("Be brief."), user("hello")]
+    assert store.window("ada", 5, include_system=False) == [user("hello")]
+
+
+LLAMA_INDEX = (
+    'measure="text" is LlamaIndex\'s rule: it goes with start_on=None, include_system=False and retention_ratio=1.0; '
+    'use measure="message"'
+)
+
+
+def test_options_that_do_not_go_with_texts(store_url: str, opened: Callable[..., Any]) -> None:
+    store = opened(store_url, measure="text")
+    store.append("ada", [system("Be brief."), user("hello")])
+    for call_ in (
+        lambda: store.window("ada", 10, include_system=True),
+        lambda: store.window("ada", 10, retention_ratio=0.5),
+        lambda: store.set_head("ada", [system("Be long.")]),
+        lambda: open_store(store_url, measure="text", start_on="user"),
+    ):
+        assert error_of(call_) == LLAMA_INDEX
+    assert store.window("ada", 10, include_system=False) == [system("Be brief."), user("hello")]
+    assert_is(store, "ada", [system("Be brief."), user("hello")], {"measure": "text"})
+
+
+def test_last(store: Any) -> None:
+    messages = [system("Be brief."), *conversation(10, seed=3)]
+    store.append("ada", messages)
+    for n in range(len(messages) + 2):
+        assert store.last("ada", n) == (messages[-n:] if n else [])
+    assert store.last("ada", 2**80) == messages
+    assert error_of(lambda: store.last("ada", -1)) == "n must be at least 0, got -1"
+    for n in ("1", 1.0, None):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            store.last("ada", n)
+
+
+def test_slice(store: Any) -> None:
+    messages = [system("Be brief."), system("Be kind."), *(user(str(number)) for number in range(6))]
+    store.append("ada", messages)
+    for start in range(10):
+        for stop in range(10):
+            assert store.slice("ada", start, stop) == messages[start:stop]
+    assert store.slice("ada", 0, 2**70) == messages
+    assert store.slice("ada", 2**70, 2**70 + 1) == []
+    for key in ("ada", "nobody"):
+        assert error_of(lambda: store.slice(key, -1, 3)) == "start must be at least 0, got -1"  # noqa: B023
+        assert error_of(lambda: store.slice(key, 0, -3)) == "stop must be at least 0, got -3"  # noqa: B023
+        for arguments in ((1.0, 2), (1, "2"), (None, 3)):
+            with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+                store.slice(key, *arguments)
+
+
+def test_what_has_left_the_window_is_summarised_once(store: Any) -> None:
+    messages = conversation(200, seed=5)
+    done, summarised = 0, []
+    for number in range(0, 200, 5):
+        store.append("ada", messages[number : number + 5])
+        window = store.window("ada", 100, include_system=False)
+        assert window.start >= done
+        summarised += store.slice("ada", done, window.start)
+        done = window.start
+    assert summarised == messages[:done]
+    assert done > 100
+
+
+def test_when_a_session_was_changed(store: Any) -> None:
+    before = time.time()
+    store.append("ada", [user("hello"), assistant("hi")])
+    first = store.updated_at("ada")
+    assert before - 0.01 <= first <= time.time() + 0.01
+    changes: list[Callable[[], object]] = [
+        lambda: store.append("ada", [user("one"), user("two")]),
+        lambda: store.pop("ada"),
+        lambda: store.set_head("ada", [system("Be brief.")]),
+        lambda: store.trim("ada", 2),
+        lambda: store.recount("ada"),
+        lambda: store.replace("ada", [user("one")]),
+    ]
+    last = first
+    for change in changes:
+        time.sleep(0.003)
+        change()
+        now = store.updated_at("ada")
+        assert now > last
+        last = now
+    store.window("ada", 10)
+    store.all("ada")
+    assert store.updated_at("ada") == last
+    store.delete("ada")
+    assert store.updated_at("ada") is None
+
+
+# Keys.
+
+
+def test_keys_come_in_order_and_in_pages(store: Any) -> None:
+    keys = [
+        "",
+        " ",
+        "A",
+        "a",
+        "a ",
+        "a!",
+        "a:b",
+        "ab",
+        "a\x7f",
+        "a\x80",
+        "b",
+        "é",
+        "\uffff",
+        "\U00010000",
+        "\U0010ffff",
+    ]
+    for key in reversed(keys):
+        store.append(key, [user(key)])
+    assert keys == sorted(keys, key=str.encode)
+    assert store.keys() == keys
+    for limit in (1, 2, 4, len(keys), 99):
+        pages: list[str] = []
+        after = None
+        while page := store.keys(after=after, limit=limit):
+            assert len(page) == min(limit, len(keys) - len(pages))
+            pages += page
+            after = page[-1]
+        assert pages == keys
+    for prefix in ("", "a", "a ", "A", "é", "\U00010000", "x", "%", "_", "*", "?", "[a]", "a\\"):
+        expected = [key for key in keys if key.startswith(prefix)]
+        assert store.keys(prefix) == expected, prefix
+        assert store.keys(prefix=prefix, limit=2) == expected[:2]
+        assert store.keys(prefix, after="a!") == [key for key in expected if key > "a!"]
+    assert store.keys(after="a\x81", limit=1) == ["b"]  # there need not be such a key
+
+
+def test_what_keys_refuses(store: Any) -> None:
+    assert error_of(lambda: store.keys(limit=0)) == "limit must be at least 1, got 0"
+    assert error_of(lambda: store.keys(limit=-5)) == "limit must be at least 1, got -5"
+    for named in ({"prefix": 5}, {"after": 5}):
+        assert error_of(lambda: store.keys(**named), TypeError) == "a session's key must be a str, got int"  # noqa: B023
+    assert error_of(lambda: store.keys("a\0")) == "a session's key has a NUL character: 'a\\x00'"
+    assert (
+        error_of(lambda: store.keys(after="\ud800")) == "a session's key has a surrogate without a partner: '\\ud800'"
+    )
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        store.keys(limit="3")
+
+
+def test_keys_are_data(store: Any) -> None:
+    names = [*NAMES, "*", "a*", "?", "[a]", "{a}", "{}", "a/b", "%", "_", "é", "e\u0301", "k" * 1024, "世" * 341]
+    for name in names:
+        store.append(name, [user(name), user("one")])
+    assert store.keys() == sorted(names)
+    for name in names:
+        assert_is(store, name, [user(name), user("one")])
+        assert store.pop(name) == user("one")
+        assert store.exists(name)
+        assert store.delete(name) is True
+        assert not store.exists(name)
+    assert store.keys() == []
+
+
+METHODS: dict[str, Callable[[Any, Any], Any]] = {
+    "append": lambda store, key: store.append(key, [user("hello")]),
+    "append two": lambda store, key: store.append(key, [user("hello"), user("again")]),
+    "append nothing": lambda store, key: store.append(key, []),
+    "window": lambda store, key: store.window(key, 10),
+    "all": lambda store, key: store.all(key),
+    "last": lambda store, key: store.last(key, 1),
+    "slice": lambda store, key: store.slice(key, 0, 1),
+    "replace": lambda store, key: store.replace(key, [user("hello")]),
+    "set_head": lambda store, key: store.set_head(key, [system("hello")]),
+    "trim": lambda store, key: store.trim(key, 1),
+    "delete": lambda store, key: store.delete(key),
+    "pop": lambda store, key: store.pop(key),
+    "exists": lambda store, key: store.exists(key),
+    "length": lambda store, key: store.length(key),
+    "token_count": lambda store, key: store.token_count(key),
+    "updated_at": lambda store, key: store.updated_at(key),
+    "recount": lambda store, key: store.recount(key),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_refuses_what_is_no_key(store: Any, method: str) -> None:
+    longest = "k" * 1022 + "é"
+    store.append(longest, [user("hello")])
+    refused: list[tuple[Any, type[Exception], str]] = [
+        (5, TypeError, "a session's key must be a str, got int"),
+        (None, TypeError, "a session's key must be a str, got NoneType"),
+        (b"ada", TypeError, "a session's key must be a str, got bytes"),
+        (
+            longest + "k",
+            ValueError,
+            f"a session's key must have at most 1024 bytes of UTF-8, got 1025: '{'k' * 40}'...",
+        ),
+        ("a\0b", ValueError, "a session's key has a NUL character: 'a\\x00b'"),
+        ("a\ud800", ValueError, "a session's key has a surrogate without a partner: 'a\\ud800'"),
+    ]
+    for key, kind, message in refused:
+        assert error_of(lambda: METHODS[method](store, key), kind) == message  # noqa: B023
+    assert store.keys() == [longest]
+    assert store.all(longest) == [user("hello")]
+
+
+# Changes.
+
+
+@pytest.mark.parametrize("policy", ["message, user", "message, any", "text"])
+def test_pop_removes_one_message(store_url: str, opened: Callable[..., Any], policy: str) -> None:
+    options = POLICIES[policy]
+    store = opened(store_url, **options)
+    for place in (0, 1, 6, 12, 18, 19):
+        messages = conversation(20, seed=place)
+        store.append(f"ada {place}", messages)
+        store.append(f"bob {place}", messages)
+        assert store.pop(f"ada {place}", place) == messages[place]
+        assert store.pop(f"bob {place}", place - 20) == messages[place]
+        expected = messages[:place] + messages[place + 1 :]
+        assert_is(store, f"ada {place}", expected, options, moved=True)
+        assert_is(store, f"bob {place}", expected, options, moved=True)
+        store.append(f"ada {place}", messages[:3])
+        assert_is(store, f"ada {place}", expected + messages[:3], options, moved=True)
+
+
+def test_pop_of_the_head_and_of_the_first_question(store: Any) -> None:
+    messages = [
+        system("one"),
+        system("two"),
+        call(),
+        result("early"),
+        user("first"),
+        assistant("fine"),
+        call(),
+        result("x"),
+    ]
+    for place in range(len(messages)):
+        store.replace("ada", messages)
+        assert store.pop("ada", place) == messages[place]
+        left = messages[:place] + messages[place + 1 :]
+        assert_is(store, "ada", left, moved=True)
+        for more in (user("more"), assistant("more")):
+            store.append("ada", [more])
+            left.append(more)
+            assert_is(store, "ada", left, moved=True)
+    # System messages lead once nothing is before them.
+    store.replace("ada", [user("hello"), system("Be brief."), user("again")])
+    assert store.pop("ada", 0) == user("hello")
+    assert store.window("ada", 100).head == 1
+    assert_is(store, "ada", [system("Be brief."), user("again")], moved=True)
+
+
+def test_pop_empties_a_session(store: Any) -> None:
+    messages = conversation(6)
+    store.append("ada", messages)
+    assert [store.pop("ada") for _ in messages] == messages[::-1]
+    assert_is(store, "ada", [], moved=True)
+    assert store.keys() == ["ada"]
+    store.append("ada", messages)
+    assert_is(store, "ada", messages, moved=True)
+
+
+def test_pop_refuses_an_index_that_is_not_there(store: Any) -> None:
+    store.append("ada", conversation(3))
+    for index in (3, -4, 2**70, -(2**70)):
+        message = f"index {index} is out of range for a session of 3 messages"
+        assert error_of(lambda: store.pop("ada", index), IndexError) == message  # noqa: B023
+    assert error_of(lambda: store.pop("bob"), IndexError) == "index -1 is out of range for a session of 0 messages"
+    for index in ("0", 1.0, None):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            store.pop("ada", index)
+    assert_is(store, "ada", conversation(3))
+    assert store.keys() == ["ada"]
+
+
+def test_replace_and_delete(store: Any) -> None:
+    messages = conversation(9)
+    store.replace("ada", messages)
+    store.append("bob", messages[:2])
+    assert_is(store, "ada", messages)
+    store.replace("ada", [])
+    assert_is(store, "ada", [])
+    assert store.keys() == ["ada", "bob"]
+    store.replace("ada", messages[::-1])
+    assert_is(store, "ada", messages[::-1])
+    assert store.delete("ada") is True
+    assert store.delete("ada") is False
+    assert store.keys() == ["bob"]
+    assert_is(store, "ada", [])
+    assert_is(store, "bob", messages[:2])
+    store.append("ada", messages)
+    assert_is(store, "ada", messages)
+
+
+def test_sessions_are_apart(store: Any) -> None:
+    sessions = {f"session {index}": conversation(index, seed=index) for index in range(1, 12)}
+    for key, messages in sessions.items():
+        store.append(key, messages)
+    for key in list(sessions)[::3]:
+        assert store.delete(key)
+        del sessions[key]
+    assert store.keys() == sorted(sessions)
+    for key, messages in sessions.items():
+        assert_is(store, key, messages)
+
+
+@pytest.mark.parametrize("start_on", ["user", None])
+def test_set_head(store_url: str, opened: Callable[..., Any], start_on: Any) -> None:
+    policy = {"start_on": start_on}
+    store = opened(store_url, **policy)
+    store.set_head("ada", [system("one")])  # a session begins
+    assert_is(store, "ada", [system("one")], policy)
+    rest = [user("hello"), call(), result("found"), assistant("fine"), system("later"), user("more")]
+    store.append("ada", rest)
+    positions = store.window("ada", 10**6).start, store.slice("ada", 1, 2)
+    for head in (
+        [system("two"), {"role": "developer", "content": "three"}],
+        [],
+        [system("four " * 20)],
+        [system("five")] * 9,
+    ):
+        store.set_head("ada", head)
+        assert_is(store, "ada", [*head, *rest], policy, moved=True)
+        assert store.window("ada", 10**6).head == len(head)
+        # Those behind the head have the positions that they had.
+        assert store.slice("ada", 1, 2) == positions[1] == [user("hello")]
+    store.append("ada", [user("end")])
+    assert_is(store, "ada", [*[system("five")] * 9, *rest, user("end")], policy, moved=True)
+
+
+def test_set_head_refuses_what_is_not_of_a_head(store: Any) -> None:
+    messages = [system("one"), user("hello")]
+    store.append("ada", messages)
+    for number, head in enumerate(([user("x")], [system("x"), assistant("y")], [system("x")] * 2 + [results("x")])):
+        message = f"the head has system and developer messages only; number {number} of those given is not one"
+        for key in ("ada", "nobody"):
+            assert error_of(lambda: store.set_head(key, head)) == message  # noqa: B023
+    assert_is(store, "ada", messages)
+    assert store.keys() == ["ada"]
+
+
+@pytest.mark.parametrize("policy", ["message, user", "message, any", "text", "callable measure"])
+def test_trim(store_url: str, opened: Callable[..., Any], policy: str) -> None:
+    """Windows are what they were, as far as their messages are left."""
+    options = POLICIES[policy]
+    store = opened(store_url, **options)
+    messages = [system("Be brief."), *conversation(60, seed=11)[2:]]
+    ring = ring_of(messages, options)
+    has_head = policy != "text"
+    for before in (0, 1, 2, 5, 20, 40, 57, 58, 10**12):
+        store.replace("ada", messages)
+        gone = store.trim("ada", before)
+        first = has_head + gone
+        assert first <= max(before, has_head)
+        assert store.length("ada") == len(messages) - gone
+        assert store.all("ada") == messages[:has_head] + messages[first:]
+        assert store.trim("ada", before) == 0
+        for limit in limits_of(ring):
+            try:
+                expected = ring.window(token_limit=limit)
+            except ValueError:
+                continue
+            window = store.window("ada", limit)
+            if expected.start >= first and (expected.question is None or expected.question >= first):
+                assert window == expected
+                assert (window.tokens, window.start, window.question) == (
+                    expected.tokens,
+                    expected.start,
+                    expected.question,
+                )
+            else:
+                assert window == messages[:has_head] + messages[first:] or policy == "text"
+        assert store.slice("ada", first, first + 3) == messages[first : first + 3]
+        if gone:
+            message = f"the message at position {first - 1} was trimmed; the oldest left is at {first}"
+            assert error_of(lambda: store.slice("ada", first - 1, first + 1), IndexError) == message  # noqa: B023
+            assert store.slice("ada", 0, has_head) == messages[:has_head]
+        store.append("ada", [user("end")])
+        assert store.last("ada", 1) == [user("end")]
+        assert store.slice("ada", len(messages), len(messages) + 1) == [user("end")]
+    assert error_of(lambda: store.trim("ada", -1)) == "before must be at least 0, got -1"
+    for before_ in ("1", 1.5, None):
+        with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+            store.trim("ada", before_)
+
+
+def test_what_follows_a_trim(store: Any) -> None:
+    messages = [
+        system("Be brief."),
+        *(one for n in range(30) for one in (user(f"{n}"), call(), result("r"), assistant("ok"))),
+    ]
+    store.append("ada", messages)
+    assert store.trim("ada", 50) == 48
+    left = [messages[0], *messages[49:]]
+    assert_is(store, "ada", left, moved=True, trimmed=True)
+    assert store.pop("ada", 5) == left.pop(5)
+    assert_is(store, "ada", left, moved=True, trimmed=True)
+    store.recount("ada")
+    assert_is(store, "ada", left, moved=True)
+    assert store.pop("ada", 0) == left.pop(0)
+    assert_is(store, "ada", left, moved=True)
+    store.set_head("ada", [system("Be kind.")])
+    left.insert(0, system("Be kind."))
+    assert store.pop("ada", 1) == left.pop(1)
+    assert_is(store, "ada", left, moved=True)
+    store.replace("ada", messages)
+    assert_is(store, "ada", messages)
+
+
+def test_prune(store: Any) -> None:
+    turns = [message for number in range(40) for message in (user(f"question {number}"), assistant("answer"))]
+    sessions = {"a": [system("Be brief."), *turns], "b": turns[:10], "c": [], "x": turns}
+    for key, messages in sessions.items():
+        store.replace(key, messages)
+    assert store.prune(unused_for=3600) == (0, 0, 0)
+    pruned = store.prune(max_messages=20, prefix="a")
+    assert (pruned.removed, pruned.trimmed, pruned.messages) == (0, 1, 60)
+    assert store.all("a") == [system("Be brief."), *turns[60:]]
+    assert store.length("x") == 80
+    pruned = store.prune(max_messages=20)
+    assert (pruned.removed, pruned.trimmed, pruned.messages) == (0, 1, 60)
+    tokens = sum(MessageRing().count(message) for message in turns[70:])
+    assert store.prune(max_tokens=tokens) == (0, 2, 20)
+    assert store.all("a") == [system("Be brief."), *turns[70:]]
+    assert store.all("x") == turns[70:]
+    assert store.all("b") == turns[:10]
+    store.append("a", [user("one"), assistant("two")])
+    assert store.prune(max_messages=9, max_tokens=10**6) == (0, 1, 2)
+
+
+def test_prune_removes_what_is_not_used(store: Any) -> None:
+    for key in ("old", "used"):
+        store.append(key, [user("hello")])
+    time.sleep(1.1)
+    store.append("used", [user("again")])
+    assert store.prune(unused_for=1, prefix="u") == (0, 0, 0)
+    assert store.prune(unused_for=1) == (1, 0, 0)
+    assert store.keys() == ["used"]
+
+
+def test_what_prune_refuses(store: Any) -> None:
+    message = "say what to prune: unused_for, max_messages or max_tokens"
+    assert error_of(store.prune) == message
+    for name, bound in (("unused_for", 0.5), ("max_messages", 0), ("max_tokens", -1), ("unused_for", float("nan"))):
+        assert error_of(lambda: store.prune(**{name: bound})) == f"{name} must be at least 1, got {bound}"  # noqa: B023
+
+
+def test_prune_leaves_sessions_of_another_policy(durable_url: str, opened: Callable[..., Any]) -> None:
+    first, second = opened(durable_url), opened(durable_url, counter="cl100k_base")
+    for store, key in ((first, "a"), (second, "b")):
+        store.append(key, [user(str(number)) for number in range(10)])
+    assert second.prune(max_messages=2) == (0, 1, 8)
+    assert first.length("a") == 10
+
+
+# What is stored.
+
+
+def test_texts_are_data(store: Any) -> None:
+    for name, text in TEXTS.items():
+        message = {"role": "user", "content": text, "name": text[:20], text[:30]: [text[:9], {text[:8]: None}]}
+        store.append(name, [user("before")])
+        store.append(name, [message])
+        store.append(name, [user("after"), message])
+        messages = [user("before"), message, user("after"), message]
+        assert store.all(name) == messages
+        assert store.window(name, 10**9) == messages
+        assert store.token_count(name) == ring_of(messages).token_count()
+        assert store.pop(name) == message
+        store.replace(name, [message])
+        assert store.all(name) == [message]
+
+
+def test_values_are_data(store: Any) -> None:
+    values = [None, True, False, 0, -1, 2**70, 1.5, -0.0, 1e300, 1e-300, 0.1, "", [], {}, [[]], {"": [{}]}, "\0"]
+    message = {"role": "assistant", "content": "x", "values": values, "deep": [[[[[{"a": {"b": [None]}}]]]]]}
+    store.append("ada", [message])
+    (back,) = store.all("ada")
+    assert back == message
+    assert list(map(type, back["values"])) == list(map(type, values))
+    assert list(back) == list(message)  # in order
+    assert str(back["values"][7]) == "-0.0"
+    store.append("ada", [{"role": "user", "content": ("a", "b")}]) if False else None
+    store.append("ada", [{"role": "user", "content": "x", "pair": (1, (2, 3))}])
+    assert store.last("ada", 1) == [{"role": "user", "content": "x", "pair": [1, [2, 3]]}]
+
+
+def test_records(store: Any) -> None:
     payloads = [None, b"", b"\x00", bytes(range(256)), b"x" * 2**20]
     records = [Record("user", "hello", payload) for payload in payloads]
     store.append("one by one", records[:1])
@@ -144,97 +743,138 @@ def test_payloads_come_back_with_their_records(store: Any) -> None:
         store.append("one by one", [record])
     store.append("together", records)
     assert store.all("one by one") == records
+    assert [type(record) for record in store.all("together")] == [Record] * len(records)
     assert store.window("together", 1000) == records
     assert [store.pop("together", 0) for _ in payloads] == records
+    mixed = [Record("system", "Be brief."), user("hello"), Record("assistant", "\ud800 \0", b"\0"), Record("\0", "x")]
+    store.append("mixed", mixed)
+    assert store.all("mixed") == mixed
+    assert store.window("mixed", 100).head == 1
+    assert [record.content for record in store.all("mixed")[::2]] == ["Be brief.", "\ud800 \0"]
 
 
-def test_windows_are_those_of_the_ring_however_records_came(store: Any) -> None:
-    for seed in range(4):
-        key, records = f"session {seed}", conversation(40, seed)
-        source = random.Random(seed)
-        done = 0
-        while done < len(records):
-            more = source.choice((1, 1, 2, 7))
-            store.append(key, records[done : done + more])
-            done += more
-        assert_is(store, key, records)
-        store.replace(key, records[5:20])
-        assert_is(store, key, records[5:20])
+class SDKMessage:
+    """As pydantic's models, which the SDKs of providers have."""
+
+    def __init__(self, **fields: Any) -> None:
+        self.fields = fields
+
+    def model_dump(self, *, mode: str, exclude_unset: bool) -> dict[str, Any]:
+        assert (mode, exclude_unset) == ("json", True)
+        return self.fields
 
 
-def test_pop_removes_one_record(store: Any) -> None:
-    for place in (0, 1, 6, 12, 18, 19):
-        records = conversation(20, seed=place)
-        store.append(f"ada {place}", records)
-        store.append(f"bob {place}", records)
-        assert store.pop(f"ada {place}", place) == records[place]
-        assert store.pop(f"bob {place}", place - 20) == records[place]
-        expected = records[:place] + records[place + 1 :]
-        assert_is(store, f"ada {place}", expected)
-        assert_is(store, f"bob {place}", expected)
-        store.append(f"ada {place}", records[:3])
-        assert_is(store, f"ada {place}", expected + records[:3])
+def test_objects_of_an_sdk_are_stored_as_dicts(store: Any) -> None:
+    reply = call("Let me see.")
+    store.append("ada", [user("hello"), SDKMessage(**reply)])
+    store.append("ada", [SDKMessage(**result("found"))])
+    assert_is(store, "ada", [user("hello"), reply, result("found")])
+    store.replace("ada", [SDKMessage(**reply)])
+    assert store.all("ada") == [reply]
+    store.set_head("ada", [SDKMessage(**system("Be brief."))])
+    assert store.all("ada") == [system("Be brief."), reply]
 
 
-def test_pop_empties_a_session(store: Any) -> None:
-    records = conversation(6)
-    store.append("ada", records)
-    assert [store.pop("ada") for _ in records] == records[::-1]
-    assert_is(store, "ada", [])
+def test_mappings_are_stored_as_dicts(store: Any) -> None:
+    from types import MappingProxyType
+
+    store.append("ada", [MappingProxyType(user("hello"))])
+    assert_is(store, "ada", [user("hello")])
+
+
+@pytest.mark.parametrize("opened", ["sync", "async"], indirect=True)
+def test_every_recorded_request_comes_back_equal(store_url: str, opened: Callable[..., Any]) -> None:
+    if not RECORDED.is_file():
+        pytest.skip(f"the recorded requests are not beside the repository: no {RECORDED}")
+    with RECORDED.open(encoding="utf-8") as lines:
+        requests = [json.loads(line) for line in lines][:: 10 if FAST else 1]
+    stores = {name: opened(store_url, format=name) for name in {request["format"] for request in requests}}
+    for number, request in enumerate(requests):
+        messages = [system(request["system"]), *request["messages"]] if request["system"] else request["messages"]
+        store = stores[request["format"]]
+        store.append(f"{number}", messages)
+        assert store.all(f"{number}") == messages
+        ring: MessageRing[Any] = MessageRing(format=request["format"])
+        ring.put_messages(messages)
+        tokens = ring.token_count()
+        assert store.token_count(f"{number}") == tokens
+        limit = tokens * 2 // 3
+        try:
+            expected = ring.window(token_limit=limit)
+        except ValueError:
+            continue
+        window = store.window(f"{number}", limit)
+        assert window == expected
+        assert (window.tokens, window.start) == (expected.tokens, expected.start)
+
+
+REFUSED: list[tuple[Any, type[Exception], str]] = [
+    ("hello", TypeError, "messages must be an iterable of messages, got one str"),
+    (b"hello", TypeError, "messages must be an iterable of messages, got one bytes"),
+    (user("hello"), TypeError, "messages must be an iterable of messages, got one dict"),
+    (Record("user", "hello"), TypeError, "messages must be an iterable of messages, got one Record"),
+    (5, TypeError, "'int' object is not iterable"),
+    *(
+        (
+            [user("fine"), odd, user("fine")],
+            TypeError,
+            f"a store keeps messages that are JSON, such as dicts; got {type(odd).__name__}: convert it, or open the "
+            "store with a format that can",
+        )
+        for odd in (5, "hello", ("user", "hello"), None, object())
+    ),
+    (
+        [user("fine"), {"role": "user"}],
+        TypeError,
+        "a message needs a role and a content (or tool_calls, blocks or parts), or the type of an item such as "
+        "function_call; this dict has the keys 'role'",
+    ),
+    ([user("fine"), {"role": 5, "content": "x"}], TypeError, "a message's role must be a string, got int"),
+    (
+        [user("fine"), {"role": "user", "content": "x", "y": {1}}, user("fine")],
+        TypeError,
+        "a message that is stored must be JSON: Object of type set is not JSON serializable",
+    ),
+    (
+        [user("fine"), {"role": "user", "content": "x", "y": b"y"}],
+        TypeError,
+        "a message that is stored must be JSON: Object of type bytes is not JSON serializable",
+    ),
+]
+
+
+def circular() -> Any:
+    message = user("x")
+    message["itself"] = message
+    return message
+
+
+def test_what_is_no_message_is_refused(store: Any) -> None:
+    store.append("ada", [user("before")])
+    refused = [*REFUSED, ([user("fine"), circular()], ValueError, "a message that is stored must be JSON: Circular ")]
+    for messages, error, text in refused:
+        for key in ("ada", "bob"):
+            for change in (store.append, store.replace, store.set_head):
+                with pytest.raises(error) as raised:
+                    change(key, messages)
+                assert str(raised.value).startswith(text)
+    assert_is(store, "ada", [user("before")])
     assert store.keys() == ["ada"]
-    store.append("ada", records)
-    assert_is(store, "ada", records)
 
 
-def test_pop_refuses_an_index_that_is_not_there(store: Any) -> None:
-    store.append("ada", conversation(3))
-    for index in (3, -4, 2**70, -(2**70)):
-        with pytest.raises(IndexError, match=rf"^index {index} is out of range for a session of 3 messages$"):
-            store.pop("ada", index)
-    with pytest.raises(IndexError, match=r"^index -1 is out of range for a session of 0 messages$"):
-        store.pop("bob")
-    assert_is(store, "ada", conversation(3))
-    assert store.keys() == ["ada"]
+def test_messages_may_come_from_an_iterator_that_fails(store: Any) -> None:
+    def failing() -> Iterator[Any]:
+        yield user("one")
+        raise LookupError("no more")
+
+    store.append("ada", [user("before")])
+    for method in (store.append, store.replace, store.set_head):
+        with pytest.raises(LookupError, match="no more"):
+            method("ada", failing())
+    assert_is(store, "ada", [user("before")])
 
 
-def test_pop_refuses_what_is_no_index(store: Any) -> None:
-    store.append("ada", conversation(3))
-    for index in ("0", 1.0, None):
-        with pytest.raises(TypeError):
-            store.pop("ada", index)
-    assert store.length("ada") == 3
-
-
-def test_replace_and_delete(store: Any) -> None:
-    records = conversation(9)
-    store.replace("ada", records)
-    store.append("bob", records[:2])
-    assert_is(store, "ada", records)
-    store.replace("ada", [])
-    assert_is(store, "ada", [])
-    assert sorted(store.keys()) == ["ada", "bob"]
-    store.replace("ada", records[::-1])
-    assert_is(store, "ada", records[::-1])
-    assert store.delete("ada") is True
-    assert store.delete("ada") is False
-    assert store.keys() == ["bob"]
-    assert_is(store, "ada", [])
-    assert_is(store, "bob", records[:2])
-    store.append("ada", records)
-    assert_is(store, "ada", records)
-
-
-def test_sessions_are_apart(store: Any) -> None:
-    sessions = {f"session {index}": conversation(index, seed=index) for index in range(1, 12)}
-    for key, records in sessions.items():
-        store.append(key, records)
-    for key in list(sessions)[::3]:
-        assert store.delete(key)
-        del sessions[key]
-    assert sorted(store.keys()) == sorted(sessions)
-    for key, records in sessions.items():
-        assert_is(store, key, records)
-
+# Blank texts, where texts are joined.
 
 BLANK = [
     [""],
@@ -250,355 +890,509 @@ BLANK = [
 
 
 @pytest.mark.parametrize("roles", [("user",), ("assistant",), ("user", "assistant"), ("assistant", "tool", "user")])
-def test_blank_texts(store: Any, roles: tuple[str, ...]) -> None:
+def test_blank_texts(store_url: str, opened: Callable[..., Any], roles: tuple[str, ...]) -> None:
+    policy = {"measure": "text"}
+    store = opened(store_url, **policy)
     for number, texts in enumerate(BLANK):
-        records = [Record(roles[index % len(roles)], text) for index, text in enumerate(texts)]
+        messages = [Record(roles[index % len(roles)], text) for index, text in enumerate(texts)]
         single, batch = f"one by one {number}", f"together {number}"
-        for record in records:
-            store.append(single, [record])
-        store.append(batch, records)
-        assert_is(store, single, records)
-        assert_is(store, batch, records)
-        for length in range(len(records) - 1, -1, -1):
+        for message in messages:
+            store.append(single, [message])
+        store.append(batch, messages)
+        assert_is(store, single, messages, policy)
+        assert_is(store, batch, messages, policy)
+        for length in range(len(messages) - 1, -1, -1):
             store.pop(single)
             store.pop(batch, 0)
-            assert_is(store, single, records[:length])
-            assert_is(store, batch, records[len(records) - length :])
+            assert_is(store, single, messages[:length], policy)
+            assert_is(store, batch, messages[len(messages) - length :], policy)
 
 
 def test_blank_texts_that_a_callable_counts_with_the_word_before(store_url: str, opened: Callable[..., Any]) -> None:
     def count(text: str) -> list[int]:
         return [0] * (sum(map(ord, text)) % 7)
 
-    store = opened(store_url, counter=count, counter_name="letters")
-    records = [user(text) for text in ("ab", "", "", " ", "", "c", "", "")]
-    for first in range(len(records)):
-        for second in range(first, len(records)):
+    policy = {"counter": count, "counter_name": "letters", "measure": "text"}
+    store = opened(store_url, **policy)
+    messages = [user(text) for text in ("ab", "", "", " ", "", "c", "", "")]
+    for first in range(0, len(messages), 2):
+        for second in range(first, len(messages), 3):
             key = f"{first} {second}"
-            for part in (records[:first], records[first:second], records[second:]):
+            for part in (messages[:first], messages[first:second], messages[second:]):
                 store.append(key, part)
-            assert_is(store, key, records, count)
-    for place in range(len(records)):
-        assert store.pop(f"0 {place}", place) == records[place]
-        assert_is(store, f"0 {place}", records[:place] + records[place + 1 :], count)
+            assert_is(store, key, messages, policy)
+    for place in range(len(messages)):
+        key = f"pop {place}"
+        store.append(key, messages)
+        assert store.pop(key, place) == messages[place]
+        assert_is(store, key, messages[:place] + messages[place + 1 :], policy)
 
 
-def test_a_window_takes_its_initial_tokens_into_account(store: Any) -> None:
-    records = conversation(30, seed=7)
-    store.append("ada", records)
-    ring = ring_of(records)
-    for initial in (-5, 0, 1, 10, 39, 40):
-        assert store.window("ada", 40, initial) == ring.get(token_limit=40, initial_token_count=initial)
+def test_many_blank_texts(store_url: str, opened: Callable[..., Any]) -> None:
+    policy = {"measure": "text"}
+    store = opened(store_url, **policy)
+    messages = [user("hello"), *[user("")] * 150, *[user("\n")] * 150, user("there"), *[user(" ")] * 80]
+    store.append("ada", messages)
+    assert_is(store, "ada", messages, policy)
+    store.append("ada", [user("end"), user("")])
+    assert_is(store, "ada", [*messages, user("end"), user("")], policy)
 
 
-def test_a_window_may_have_more_tokens_than_the_greatest_limit(store: Any) -> None:
-    for key, records in (("words", conversation(30, seed=7)), ("blank", [user(" "), user(""), user("\n")])):
-        store.append(key, records)
-        for initial in (-1, -5, -(2**63)):
-            assert store.window(key, 2**63 - 1, initial) == records
+def test_a_run_without_a_legal_start(store_url: str, opened: Callable[..., Any]) -> None:
+    messages = [user("go on"), *(result(f"result {index} of many") for index in range(300)), assistant("done")]
+    for name in ("message, user", "message, any", "text"):
+        store = opened(store_url, **POLICIES[name])
+        store.append(name, messages)
+        assert_is(store, name, messages, POLICIES[name])
 
 
-def test_a_window_refuses_what_is_no_limit(store: Any) -> None:
-    store.append("ada", conversation(3))
-    for key in ("ada", "nobody"):
-        with pytest.raises(ValueError, match=r"^token_limit must be at least 1, got 0$"):
-            store.window(key, 0)
-        with pytest.raises(ValueError, match=r"^initial token count exceeds token limit: 11 > 10; "):
-            store.window(key, 10, 11)
-        with pytest.raises(ValueError, match=r"^token_limit must be between -2\*\*63 and 2\*\*63 - 1, got "):
-            store.window(key, 2**63)
-        for limit in (True, 1.5, "3", None):
-            with pytest.raises(TypeError, match=r"^token_limit must be an integer, got "):
-                store.window(key, limit)
-            with pytest.raises(TypeError, match=r"^initial_token_count must be an integer, got "):
-                store.window(key, 10, limit)
+# Formats.
 
 
-def test_a_run_without_a_legal_start(store: Any) -> None:
-    records = [
-        user("go on"),
-        *(Record("tool", f"result {index} of many") for index in range(300)),
-        Record("assistant", "done"),
-    ]
-    store.append("ada", records)
-    assert_is(store, "ada", records)
-    assert store.window("ada", 100) == [Record("assistant", "done")]
+class Note(NamedTuple):
+    who: str
+    text: str
+    mark: object = None
 
 
-def test_texts_and_payloads_are_data(store: Any) -> None:
-    for name, text in TEXTS.items():
-        record = Record("user", text, text.encode("utf-8", "surrogatepass"))
-        store.append(name, [user("before")])
-        store.append(name, [record])
-        store.append(name, [user("after"), record])
-        records = [user("before"), record, user("after"), record]
-        assert store.all(name) == records
-        assert store.window(name, 10**9) == records
-        assert store.token_count(name) == ring_of(records).token_count()
-        assert store.pop(name) == record
-        store.replace(name, [record])
-        assert store.all(name) == [record]
+class Notes:
+    """A format of notes, with a mark that is not counted and need not be JSON."""
+
+    name = "notes"
+
+    def read(self, note: Any) -> Any:
+        if not isinstance(note, Note):
+            raise TypeError(f"a note, please; got {type(note).__name__}")
+        if note.mark == "unreadable":
+            raise ZeroDivisionError("cannot read")
+        return {"role": note.who, "content": note.text}
+
+    def dump(self, note: Note) -> Any:
+        if note.mark == "unwritable":
+            raise ZeroDivisionError("cannot dump")
+        if note.mark in ("nul", "bytes", "none", "surrogate"):
+            return {"nul": "a\0b", "bytes": b"x", "none": None, "surrogate": "a\ud800b"}[str(note.mark)]
+        return f"{note.who}|{note.text}|{note.mark}"
+
+    def load(self, body: str) -> Note:
+        who, text, mark = body.split("|")
+        if mark == "unloadable":
+            raise ZeroDivisionError("cannot load")
+        return Note(who, text, None if mark == "None" else mark)
 
 
-def test_keys_and_roles_are_data(store: Any) -> None:
-    for name in NAMES.values():
-        store.append(name, [Record(name, "one")])
-        store.append(name, [Record(name, "two"), Record(name, "three")])
-    assert sorted(store.keys()) == sorted(NAMES.values())
-    for name in NAMES.values():
-        assert_is(store, name, [Record(name, text) for text in ("one", "two", "three")])
-        assert store.pop(name) == Record(name, "three")
-        assert store.delete(name) is True
-    assert store.keys() == []
+def as_note(message: Any) -> Note:
+    return Note(message["role"], message["content"] if isinstance(message["content"], str) else "x")
 
 
-def test_keys_differ_if_they_are_not_equal(store: Any) -> None:
-    keys = ["", " ", "a", "A", "a ", " a", "é", "e\u0301", "*", "a*", "?", "[a]", "{a}", "{}", "a:b", "a/b", "%", "_"]
-    for key in keys:
-        store.append(key, [user(key)])
-    assert sorted(store.keys()) == sorted(keys)
-    for key in keys:
-        assert store.all(key) == [user(key)]
+def test_a_format_of_ones_own(store_url: str, opened: Callable[..., Any]) -> None:
+    store = opened(store_url, format=Notes())
+    notes = [Note("system", "Be brief."), *map(as_note, conversation(20, seed=2)[2:]), Note("user", "世界 \x7f", "m")]
+    store.append("ada", notes[:1])
+    store.append("ada", notes[1:])
+    assert store.all("ada") == notes
+    assert {type(note) for note in store.all("ada")} == {Note}
+    ring = ring_of([{"role": note.who, "content": note.text} for note in notes])
+    for limit in limits_of(ring):
+        if limit < 14:
+            continue  # the head does not fit
+        window, expected = store.window("ada", limit), ring.window(token_limit=limit)
+        assert [(note.who, note.text) for note in window] == [(one["role"], one["content"]) for one in expected]
+        assert (window.tokens, window.start, window.question, window.head) == (
+            expected.tokens,
+            expected.start,
+            expected.question,
+            expected.head,
+        )
+    assert store.last("ada", 1) == store.slice("ada", len(notes) - 1, 99) == [notes[-1]]
+    assert store.pop("ada", 5) == notes.pop(5)
+    store.set_head("ada", [Note("system", "Be kind.")])
+    notes = [Note("system", "Be kind."), *(note for note in notes if note != notes[0])]
+    store.recount("ada")
+    assert store.all("ada") == notes
+    assert (
+        error_of(lambda: store.append("ada", [Note("user", "x"), user("x")]), TypeError) == "a note, please; got dict"
+    )
 
 
-METHODS: dict[str, Callable[[Any, Any], Any]] = {
-    "append": lambda store, key: store.append(key, [user("hello")]),
-    "append two": lambda store, key: store.append(key, [user("hello"), user("again")]),
-    "append nothing": lambda store, key: store.append(key, []),
-    "window": lambda store, key: store.window(key, 10),
-    "all": lambda store, key: store.all(key),
-    "replace": lambda store, key: store.replace(key, [user("hello")]),
-    "delete": lambda store, key: store.delete(key),
-    "pop": lambda store, key: store.pop(key),
-    "length": lambda store, key: store.length(key),
-    "token_count": lambda store, key: store.token_count(key),
-    "recount": lambda store, key: store.recount(key),
-}
-
-
-def test_every_method_refuses_what_is_no_key(store: Any) -> None:
-    longest = "k" * 1022 + "é"
-    store.append(longest, [user("hello")])
-    for call in METHODS.values():
-        with pytest.raises(TypeError, match=r"^a session's key must be a str, got int$"):
-            call(store, 5)
-        with pytest.raises(ValueError, match=r"^a session's key must have at most 1024 bytes of UTF-8, got 1025: 'kkk"):
-            call(store, longest + "k")
-        with pytest.raises(ValueError, match=r"^a session's key has a NUL character: 'a\\x00b'$"):
-            call(store, "a\0b")
-        with pytest.raises(ValueError, match=r"^a session's key has a surrogate without a partner: 'a\\ud800'$"):
-            call(store, "a\ud800")
-    assert store.keys() == [longest]
-    assert store.all(longest) == [user("hello")]
-
-
-REFUSED: list[tuple[Any, type[Exception], str]] = [
-    ("hello", TypeError, "records must be an iterable of Record, got one str"),
-    (b"hello", TypeError, "records must be an iterable of Record, got one bytes"),
-    ({"role": "user"}, TypeError, "records must be an iterable of Record, got one dict"),
-    (user("hello"), TypeError, "records must be an iterable of Record, got one Record"),
-    (5, TypeError, "'int' object is not iterable"),
-    ([("user", "hello", None)], TypeError, "records[0] must be a Record, got tuple"),
-    ([user("hello"), Record("user", None)], TypeError, "records[1].text must be a str, got NoneType"),  # type: ignore[arg-type]
-    ([user("hello"), Record("user", b"x")], TypeError, "records[1].text must be a str, got bytes"),  # type: ignore[arg-type]
-    ([Record(None, "hello")], TypeError, "records[0].role must be a str, got NoneType"),  # type: ignore[arg-type]
-    ([Record("user", "hello", "x")], TypeError, "records[0].payload must be bytes or None, got str"),  # type: ignore[arg-type]
-    ([Record("u\0", "hello")], ValueError, "records[0].role has a NUL character: 'u\\x00'"),
-    ([Record("\udfff", "x")], ValueError, "records[0].role has a surrogate without a partner: '\\udfff'"),
-    (
-        [user("hello"), Record("r" * 129, "hello")],
-        ValueError,
-        f"records[1].role must have at most 128 bytes of UTF-8, got 129: '{'r' * 40}'...",
-    ),
-]
-
-
-def test_what_is_no_record_is_refused(store: Any) -> None:
-    store.append("ada", [user("before")])
-    for records, error, message in REFUSED:
+@pytest.mark.parametrize("policy", ["message, user", "text"])
+def test_a_format_that_fails(store_url: str, opened: Callable[..., Any], policy: str) -> None:
+    store = (
+        opened(store_url, format=Notes(), **POLICIES[policy]) if policy != "text" else opened(store_url, format=Notes())
+    )
+    fine = Note("user", "fine")
+    store.append("ada", [fine])
+    for mark, message in (("unreadable", "cannot read"), ("unwritable", "cannot dump")):
         for key in ("ada", "bob"):
             for change in (store.append, store.replace):
-                with pytest.raises(error) as raised:
-                    change(key, records)
-                assert str(raised.value) == message
-    assert_is(store, "ada", [user("before")])
+                with pytest.raises(ZeroDivisionError, match=message):
+                    change(key, [fine, Note("user", "x", mark), fine])
+    for mark, kind, message in (
+        ("nul", ValueError, "a format's dump must return a str without NUL characters and surrogates"),
+        ("surrogate", ValueError, "a format's dump must return a str without NUL characters and surrogates"),
+        ("bytes", TypeError, "a format's dump must return a str, got bytes"),
+        ("none", TypeError, "a format's dump must return a str, got NoneType"),
+    ):
+        for change in (store.append, store.replace):
+            refused = [fine, Note("user", "x", mark), fine]
+            assert error_of(lambda: change("ada", refused), kind) == message  # noqa: B023
+    assert store.all("ada") == [fine]
     assert store.keys() == ["ada"]
+    store.append("ada", [Note("user", "x", "unloadable"), fine])
+    for read in (METHODS["all"], lambda store, key: store.window(key, 100), lambda store, key: store.last(key, 2)):
+        with pytest.raises(ZeroDivisionError, match="cannot load"):
+            read(store, "ada")
+    assert store.last("ada", 1) == [fine]
+    store.append("ada", [fine])
+    assert store.length("ada") == 4
 
 
-def test_records_may_come_from_an_iterator_that_fails(store: Any) -> None:
-    def failing() -> Iterator[Record]:
-        yield user("one")
-        raise LookupError("no more")
+def test_a_format_has_a_name_in_the_policy(durable_url: str, opened: Callable[..., Any]) -> None:
+    notes, plain = opened(durable_url, format=Notes()), opened(durable_url)
+    assert notes.policy_name == "o200k_base, message, user, notes"
+    assert opened(durable_url, format="anthropic").policy_name == "o200k_base, message, user, anthropic"
+    notes.append("ada", [Note("user", "hello")])
+    with pytest.raises(
+        CounterMismatchError, match=r"counted with 'o200k_base, message, user, notes', this store counts"
+    ):
+        plain.window("ada", 10)
 
-    store.append("ada", [user("before")])
-    for method in (store.append, store.replace):
-        with pytest.raises(LookupError, match="no more"):
-            method("ada", failing())
-    assert_is(store, "ada", [user("before")])
+
+def test_what_is_no_format(store_url: str) -> None:
+    class Nameless(Notes):
+        name = ""
+
+    class Numbered(Notes):
+        name = 5  # type: ignore[assignment]
+
+    assert error_of(lambda: open_store(store_url, format=Nameless())) == "a format's name must not be empty"
+    assert (
+        error_of(lambda: open_store(store_url, format=Numbered()), TypeError)
+        == "a format's name must be a str, got int"
+    )
+    for odd in (5, object(), b"anthropic", Notes):
+        with pytest.raises(TypeError, match=r"^format must be None, a provider's name or a Format, "):
+            open_store(store_url, format=odd)
+    message = "unknown format 'x': choose one of openai-chat, openai-responses, anthropic, gemini, bedrock"
+    assert error_of(lambda: open_store(store_url, format="x")) == message
+    message = 'measure="text" reads a message\'s role and content and takes no format; use measure="message"'
+    assert error_of(lambda: open_store(store_url, format="anthropic", measure="text")) == message
 
 
-def test_a_callable_counts(store_url: str, opened: Callable[..., Any]) -> None:
-    store = opened(store_url, counter=str.split, counter_name="words")
-    records = conversation(25, seed=3)
-    for record in records[:10]:
-        store.append("ada", [record])
-    store.append("ada", records[10:])
-    assert_is(store, "ada", records, str.split)
-    assert store.pop("ada", 4) == records[4]
-    assert_is(store, "ada", records[:4] + records[5:], str.split)
+# Callables.
 
 
 def test_sums_of_many_digits(store_url: str, opened: Callable[..., Any]) -> None:
     def count(text: str) -> range:
         return range(2 ** (10 * len(text.strip())))
 
-    store = opened(store_url, counter=count, counter_name="many")
-    records = [user("x" * length) for length in (1, 1, 4, 2, 1, 4, 3, 1)]
-    for record in records[:2]:
-        store.append("ada", [record])
-    store.append("ada", records[2:])
-    store.append("bob", records)
-    store.append("bob", records[:1])
-    assert_is(store, "ada", records, count)
-    assert_is(store, "bob", [*records, records[0]], count)
-    assert store.window("ada", 2**41 - 1) == records[3:]
+    for measure in ("message", "text"):
+        policy = {"counter": count, "counter_name": "many", "measure": measure}
+        store = opened(store_url, **policy)
+        messages = [user("x" * length) for length in (1, 1, 4, 2, 1, 4, 3, 1)]
+        for message in messages[:2]:
+            store.append(f"ada {measure}", [message])
+        store.append(f"ada {measure}", messages[2:])
+        assert_is(store, f"ada {measure}", messages, policy)
 
 
-def test_an_error_of_the_counter_reaches_the_caller(durable_url: str, opened: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("measure", ["message", "text", "callable"])
+def test_an_error_of_a_callable_reaches_the_caller(store_url: str, opened: Callable[..., Any], measure: str) -> None:
     def count(text: str) -> list[str]:
         if "bad" in text:
             raise ZeroDivisionError(text)
         return text.split()
 
-    store = opened(durable_url, counter=count, counter_name="words")  # in memory it is a window that counts
-    records = [user("good"), user("also good")]
-    store.append("ada", records)
+    def tokens(message: Any) -> int:
+        return len(count(message["content"]))
+
+    policy: dict[str, Any] = {"counter": count, "counter_name": "words", "measure": measure}
+    if measure == "callable":
+        policy = {"measure": tokens, "measure_name": "words"}
+    store = opened(store_url, **policy)
+    messages = [user("good"), user("also good\n")]
+    store.append("ada", messages)
     for key in ("ada", "bob"):
         for refused in ([user("bad")], [user("fine"), user("bad"), user("fine")]):
             for change in (store.append, store.replace):
                 with pytest.raises(ZeroDivisionError, match="bad"):
                     change(key, refused)
-    assert_is(store, "ada", records, count)
+    assert_is(store, "ada", messages, policy)
     assert store.keys() == ["ada"]
     store.append("ada", [user("good again")])
-    assert_is(store, "ada", [*records, user("good again")], count)
+    assert_is(store, "ada", [*messages, user("good again")], policy)
 
 
-@pytest.mark.parametrize("counter", ["o200k_base", "gpt2"])
-def test_encodings(store_url: str, opened: Callable[..., Any], counter: str) -> None:
-    store = opened(store_url, counter=counter)
-    records = conversation(25, seed=5)
-    store.append("ada", records)
-    assert_is(store, "ada", records, counter)
+def test_what_a_callable_gives_is_checked(store_url: str, opened: Callable[..., Any]) -> None:
+    given: Any = None
+    counts = {"counter": lambda _: given, "counter_name": "odd"}
+    measures = {"measure": lambda _: given, "measure_name": "odd"}
+    for policy in (counts, {**counts, "measure": "text"}, measures):
+        store = opened(store_url, **policy)
+        for given in (None, "text", {"a": 1}, {1}, -1, 1.5, object(), [[1]]):
+            expected = error_of(lambda: ring_of([user("hello")], policy), Exception) if False else None  # noqa: B023
+            try:
+                ring_of([user("hello")], policy).token_count()
+            except (TypeError, ValueError) as error:
+                expected = error
+            else:
+                continue
+            with pytest.raises(type(expected)) as raised:
+                store.append("ada", [user("hello")])
+            assert str(raised.value) == str(expected)
+    assert store.keys() == []
 
 
-def test_a_counter_has_a_name(store_url: str) -> None:
-    assert open_store(store_url).counter_name == "cl100k_base"
-    assert open_store(store_url, counter=TokenCounter("o200k_base")).counter_name == "o200k_base"
-    assert open_store(store_url, counter="gpt2", counter_name="gpt2").counter_name == "gpt2"
-    words = open_store(store_url, counter=str.split, counter_name="words")
-    assert words.counter_name == "words"
-    assert words.counter == TokenCounter(str.split)
-    with pytest.raises(ValueError, match=r"needs a counter_name, by which its sessions are known again$"):
-        open_store(store_url, counter=str.split)
-    with pytest.raises(ValueError, match=r"^counter_name 'cl100k_base' is the name of an encoding, which counts other"):
-        open_store(store_url, counter=str.split, counter_name="cl100k_base")
-    with pytest.raises(ValueError, match=r"^counter_name is for callables; this counter is known as 'cl100k_base'$"):
-        open_store(store_url, counter_name="words")
-    with pytest.raises(ValueError, match="unknown encoding"):
+def test_a_counter_that_uses_its_store(store_url: str, opened: Callable[..., Any]) -> None:
+    """What it does is done before the change that it is called in."""
+    working: list[str] = []
+
+    def count(text: str) -> list[str]:
+        if text == "outer" and not working:
+            working.append(text)
+            inner.append("ada", [user("inner")])
+            inner.append("bob", [user("inner")])
+            seen.append(inner.all("ada"))
+            inner.window("ada", 10)
+            inner.pop("bob")
+        return text.split()
+
+    for measure in ("message", "text"):
+        seen: list[Any] = []
+        policy = {"counter": count, "counter_name": "words", "measure": measure}
+        store = opened(store_url, **policy)
+        inner: Any = store._store if isinstance(store, Awaited) else store
+        store.append("ada", [user("before\n")])
+        working.clear()
+        store.append("ada", [user("outer")])
+        assert seen == [[user("before\n"), user("inner")]]
+        working.append("done")
+        assert_is(store, "ada", [user("before\n"), user("inner"), user("outer")], policy)
+        assert store.all("bob") == []
+        for key in ("ada", "bob"):
+            store.delete(key)
+
+
+@pytest.mark.parametrize("opened", ["sync"], indirect=True)
+def test_a_counter_that_changes_its_session_whenever_it_is_asked(store_url: str, opened: Callable[..., Any]) -> None:
+    """Then the session is changed again and again, or held by the very call that asks: an error, and not for ever."""
+
+    def count(text: str) -> list[str]:
+        if text == "outer\n outer" or len(text) > 20:
+            store.append("ada", [user("x\n")])
+        return text.split()
+
+    policy = {"counter": count, "counter_name": "words", "measure": "text"}
+    store = opened(store_url, timeout=0.4, **policy)
+    store.append("ada", [user("outer\n")])
+    began = time.monotonic()
+    try:
+        store.append("ada", [user("outer")])
+    except (StoreTimeoutError, RecursionError):
+        pass
+    assert time.monotonic() - began < 30
+    store.append("bob", [user("x")])
+    assert store.all("bob") == [user("x")]
+
+
+# Policies.
+
+
+def test_a_policy_has_a_name(store_url: str) -> None:
+    def name(**options: Any) -> str:
+        return open_store(store_url, **options).policy_name
+
+    assert name() == "o200k_base, message, user"
+    assert name(counter=TokenCounter("cl100k_base")) == "cl100k_base, message, user"
+    assert name(start_on=None) == "o200k_base, message, any"
+    assert name(measure="text") == name(measure="text", start_on=None) == "o200k_base, text, any"
+    assert name(counter=str.split, counter_name="words") == "words, message, user"
+    assert name(measure=len, measure_name="keys") == "o200k_base, keys, user"
+    assert name(counter="gpt2", counter_name="gpt2", measure_name="message") == "gpt2, message, user"
+
+
+def test_options_that_are_refused(store_url: str) -> None:
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        (
+            {"counter": str.split},
+            ValueError,
+            "a callable counter needs a counter_name, by which its sessions are known again",
+        ),
+        (
+            {"measure": len},
+            ValueError,
+            "a callable measure needs a measure_name, by which its sessions are known again",
+        ),
+        ({"counter": str.split, "counter_name": ""}, ValueError, "counter_name must not be empty"),
+        *(
+            (
+                {"counter": str.split, "counter_name": known},
+                ValueError,
+                f"counter_name {known!r} is the name of another counter, which counts otherwise",
+            )
+            for known in ("cl100k_base", "message", "text")
+        ),
+        (
+            {"measure": len, "measure_name": "message"},
+            ValueError,
+            "measure_name 'message' is the name of another measure, which counts otherwise",
+        ),
+        ({"counter_name": "words"}, ValueError, "counter_name is for callables; this counter is known as 'o200k_base'"),
+        ({"measure_name": "words"}, ValueError, "measure_name is for callables; this measure is known as 'message'"),
+        (
+            {"measure": "x"},
+            ValueError,
+            'measure must be "message", "text" or a callable from a message to its tokens; got \'x\'',
+        ),
+        ({"start_on": "x"}, ValueError, "start_on must be \"user\" or None, got 'x'"),
+        *(
+            ({"timeout": timeout}, ValueError, f"timeout must be a number of seconds above 0, got {timeout!r}")
+            for timeout in (0, -1, True, "soon", float("nan"))
+        ),
+        (
+            {"counter": str.split, "counter_name": "a\0b"},
+            ValueError,
+            "counter_name has a NUL character: 'a\\x00b'",
+        ),
+        (
+            {"counter": str.split, "counter_name": "a\ud800"},
+            ValueError,
+            "counter_name has a surrogate without a partner: 'a\\ud800'",
+        ),
+        (
+            {"measure": len, "measure_name": "n" * 129},
+            ValueError,
+            f"measure_name must have at most 128 bytes of UTF-8, got 129: '{'n' * 40}'...",
+        ),
+        *(
+            (
+                {"counter": str.split, "counter_name": name},
+                TypeError,
+                f"counter_name must be a str, got {type(name).__name__}",
+            )
+            for name in (5, 0, b"words", ["words"])
+        ),
+    ]
+    for options, kind, message in cases:
+        assert error_of(lambda: open_store(store_url, **options), kind) == message  # noqa: B023
+    with pytest.raises(ValueError, match='unknown encoding "cl100k"'):
         open_store(store_url, counter="cl100k")
-    for name in ("", None):
-        with pytest.raises(ValueError, match="needs a counter_name"):
-            open_store(store_url, counter=str.split, counter_name=name)
-    for refused, message in (
-        ("a\0b", "counter_name has a NUL character: 'a\\x00b'"),
-        ("a\ud800", "counter_name has a surrogate without a partner: 'a\\ud800'"),
-        ("n" * 1025, f"counter_name must have at most 1024 bytes of UTF-8, got 1025: '{'n' * 40}'..."),
-    ):
-        with pytest.raises(ValueError) as raised:  # noqa: PT011
-            open_store(store_url, counter=str.split, counter_name=refused)
-        assert str(raised.value) == message
-    for other in (5, 0, b"words", ["words"]):
-        with pytest.raises(TypeError, match=rf"^counter_name must be a str, got {type(other).__name__}$"):
-            open_store(store_url, counter=str.split, counter_name=other)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        open_store(store_url, colour="red")
 
 
-def test_a_session_of_another_counter(durable_url: str, opened: Callable[..., Any]) -> None:
-    first, second = opened(durable_url), opened(durable_url, counter="o200k_base")
-    records = conversation(12)
-    first.append("ada", records)
+DIRECTIONS = [
+    ("message, user", "message, any"),
+    ("message, any", "message, user"),
+    ("message, user", "text"),
+    ("text", "message, user"),
+    ("message, any", "text"),
+    ("text", "message, any"),
+    ("message, user", "another encoding"),
+    ("callable counter", "a provider's format"),
+    ("text", "callable measure"),
+    ("callable measure", "callable counter of texts"),
+]
+
+
+@pytest.mark.parametrize(("ours", "theirs"), DIRECTIONS)
+def test_a_session_of_another_policy(durable_url: str, opened: Callable[..., Any], ours: str, theirs: str) -> None:
+    first, second = opened(durable_url, **POLICIES[ours]), opened(durable_url, **POLICIES[theirs])
+    messages = conversation(12, seed=1)
+    first.append("ada", messages)
     message = (
-        "session 'ada' was counted with 'cl100k_base', this store counts with 'o200k_base'; "
+        f"session 'ada' was counted with '{first.policy_name}', this store counts with '{second.policy_name}'; "
         "open it with that counter, or call recount('ada')"
     )
-    for name in ("append", "append two", "window", "pop", "token_count"):
+    needs_counts = ["append", "append two", "window", "pop", "trim", "token_count"]
+    for name in needs_counts + ["set_head"] * ("text" not in theirs):
         with pytest.raises(CounterMismatchError) as raised:
             METHODS[name](second, "ada")
         assert str(raised.value) == message, name
         assert isinstance(raised.value, StoreError)
         assert isinstance(raised.value, ValueError)
     # These do not need the counts.
-    assert second.all("ada") == records
-    assert second.length("ada") == len(records)
+    assert second.all("ada") == messages
+    assert second.last("ada", 2) == second.slice("ada", 10, 12) == messages[-2:]
+    assert second.length("ada") == len(messages)
+    assert second.exists("ada")
     assert second.keys() == ["ada"]
-    assert_is(first, "ada", records)
+    assert_is(first, "ada", messages, POLICIES[ours])
     second.recount("ada")
-    assert_is(second, "ada", records, "o200k_base")
+    assert_is(second, "ada", messages, POLICIES[theirs], moved=True)
     with pytest.raises(CounterMismatchError):
         first.append("ada", [user("hello")])
-    first.replace("ada", records[:4])
-    assert_is(first, "ada", records[:4])
-    assert second.delete("ada") is True
-    second.append("ada", records)
-    assert_is(second, "ada", records, "o200k_base")
+    second.append("ada", [assistant("and more"), user("more")])
+    assert_is(second, "ada", [*messages, assistant("and more"), user("more")], POLICIES[theirs], moved=True)
+    first.recount("ada")
+    assert_is(first, "ada", [*messages, assistant("and more"), user("more")], POLICIES[ours], moved=True)
+    second.replace("ada", messages[:4])
+    assert_is(second, "ada", messages[:4], POLICIES[theirs])
+    assert first.delete("ada") is True
+    second.append("ada", messages)
+    assert_is(second, "ada", messages, POLICIES[theirs])
 
 
-def test_an_empty_session_has_a_counter_too(durable_url: str, opened: Callable[..., Any]) -> None:
-    first, second = opened(durable_url), opened(durable_url, counter=str.split, counter_name="words")
+def test_an_empty_session_has_a_policy_too(durable_url: str, opened: Callable[..., Any]) -> None:
+    policy = POLICIES["callable counter"]
+    first, second = opened(durable_url), opened(durable_url, **policy)
     first.replace("ada", [])
-    for name in ("append", "window", "token_count"):
+    for name in ("append", "window", "token_count", "trim"):
         with pytest.raises(CounterMismatchError):
             METHODS[name](second, "ada")
     assert second.all("ada") == []
     assert second.length("ada") == 0
     second.recount("ada")
-    assert_is(second, "ada", [], str.split)
+    assert_is(second, "ada", [], policy)
     second.append("ada", [user("hello")])
-    assert_is(second, "ada", [user("hello")], str.split)
+    assert_is(second, "ada", [user("hello")], policy)
 
 
-def test_recount_counts_what_another_counter_counted(store_url: str, opened: Callable[..., Any]) -> None:
-    store = opened(store_url)
-    records = conversation(12)
-    store.append("ada", records)
+def test_recount_counts_what_has_changed_its_tokens(store_url: str, opened: Callable[..., Any]) -> None:
+    factor = 1
+    policy = {"counter": lambda text: factor * len(text.split()), "counter_name": "words"}
+    store = opened(store_url, **policy)
+    messages = conversation(12)
+    store.append("ada", messages)
+    factor = 3
     store.recount("ada")
-    assert_is(store, "ada", records)
-    store.append("ada", records)
-    assert_is(store, "ada", records + records)
+    assert_is(store, "ada", messages, policy)
+    store.append("ada", messages)
+    assert_is(store, "ada", messages + messages, policy)
+
+
+# Several stores, threads and tasks.
 
 
 def test_two_stores_see_each_others_changes(durable_url: str, opened: Callable[..., Any]) -> None:
     first, second = opened(durable_url), opened(durable_url)
-    records = conversation(30, seed=2)
-    for index, record in enumerate(records):
-        (first, second)[index % 2].append("ada", [record])
-    assert_is(first, "ada", records)
-    assert second.pop("ada", 7) == records[7]
-    assert_is(first, "ada", records[:7] + records[8:])
-    first.replace("ada", records[:5])
-    assert_is(second, "ada", records[:5])
+    messages = conversation(30, seed=2)
+    for index, message in enumerate(messages):
+        (first, second)[index % 2].append("ada", [message])
+    assert_is(first, "ada", messages)
+    assert second.pop("ada", 7) == messages[7]
+    assert_is(first, "ada", messages[:7] + messages[8:], moved=True)
+    first.append("ada", [user("one")])
+    second.set_head("ada", [system("Be kind.")])
+    first.append("ada", [user("two")])
+    assert second.trim("ada", 10) > 0
+    first.append("ada", [user("three")])
+    assert second.last("ada", 3) == [user("one"), user("two"), user("three")]
+    first.replace("ada", messages[:5])
+    assert_is(second, "ada", messages[:5])
     assert second.delete("ada") is True
-    assert first.keys() == []
+    first.append("ada", messages)
+    assert_is(second, "ada", messages)
 
 
 def test_sessions_outlive_the_store(durable_url: str, opened: Callable[..., Any]) -> None:
-    records = conversation(8)
+    messages = conversation(8)
     first = opened(durable_url)
-    first.append("ada", records)
+    first.append("ada", messages)
     first.close()
-    assert_is(first, "ada", records)
+    assert_is(first, "ada", messages)
     first.close()
-    assert_is(opened(durable_url), "ada", records)
+    assert_is(opened(durable_url), "ada", messages)
 
 
 def test_a_closed_store_opens_at_the_next_call(store: Any) -> None:
@@ -609,94 +1403,118 @@ def test_a_closed_store_opens_at_the_next_call(store: Any) -> None:
     store.close()
 
 
-@pytest.mark.parametrize("opened", ["sync"], indirect=True)
-def test_many_threads(store_url: str, opened: Callable[..., Any]) -> None:
-    writers, each = 8, 25
-    store = opened(store_url)
+def test_what_is_in_memory_is_gone_with_its_store() -> None:
+    store = open_store("memory://")
+    assert store.is_in_memory
+    store.append("ada", [user("hello")])
+    assert open_store("memory://").keys() == []
+    asyncio.run(store.aclose())
+    assert store.keys() == ["ada"]
+    store.close()
+    assert store.keys() == []
+    store.append("ada", [user("again")])
+    assert_is(store, "ada", [user("again")])
+    store.close()
+
+
+@pytest.mark.parametrize("measure", ["message", "text"])
+def test_many_threads(store_url: str, measure: str) -> None:
+    writers, each = 8, 20
+    policy = {"measure": measure}
+    store = open_store(store_url, **policy)
 
     def write(writer: int) -> None:
         for index in range(each):
-            store.append("ada", [Record("user" if index % 3 else "assistant", f"{writer} {index} ")])
+            store.append("ada", [(user if index % 3 else assistant)(f"{writer} {index} ")])
             store.append(f"own {writer}", [user(f"{index}")])
             if index % 10 == 9:
                 assert store.window("ada", 50)
 
     run_numbered(write, writers)
-    written = [tuple(map(int, record.text.split())) for record in store.all("ada")]
+    written = [tuple(map(int, message["content"].split())) for message in store.all("ada")]
     assert sorted(written) == [(writer, index) for writer in range(writers) for index in range(each)]
     for writer in range(writers):
         assert [index for by, index in written if by == writer] == list(range(each))
-        assert_is(store, f"own {writer}", [user(f"{index}") for index in range(each)])
-    assert_is(store, "ada", store.all("ada"))
+        assert_is(store, f"own {writer}", [user(f"{index}") for index in range(each)], policy)
+    assert_is(store, "ada", store.all("ada"), policy)
+    store.close()
 
 
-def test_many_tasks(store_url: str) -> None:
+@pytest.mark.parametrize("measure", ["message", "text"])
+def test_many_tasks(store_url: str, measure: str) -> None:
     writers, each = 8, 12
-    store = open_store(store_url)
+    policy = {"measure": measure}
+    store = open_store(store_url, **policy)
 
     async def write(writer: int) -> None:
         for index in range(each):
             await store.aappend("ada", [user(f"{writer} {index}\n")])
             await store.awindow("ada", 20)
 
-    async def write_all() -> list[Record]:
+    async def write_all() -> list[Any]:
         try:
             await asyncio.gather(*(write(writer) for writer in range(writers)))
             return await store.aall("ada")
         finally:
             await store.aclose()
 
-    records = asyncio.run(write_all())
-    written = [tuple(map(int, record.text.split())) for record in records]
+    messages = asyncio.run(write_all())
+    written = [tuple(map(int, message["content"].split())) for message in messages]
     assert sorted(written) == [(writer, index) for writer in range(writers) for index in range(each)]
     for writer in range(writers):
         assert [index for by, index in written if by == writer] == list(range(each))
-    assert_is(store, "ada", records)
+    assert_is(store, "ada", messages, policy)
     store.close()
 
 
-def test_threads_that_pop_and_replace(store_url: str) -> None:
+def test_threads_that_change_all_there_is_to_change(store_url: str) -> None:
     store = open_store(store_url)
-    store.append("ada", conversation(30))
-    popped: list[Record] = []
+    store.append("ada", [system("Be brief."), *conversation(30, seed=4)])
+    popped: list[Any] = []
 
     def work(number: int) -> None:
         for index in range(8):
             store.append("ada", [user(f"{number} {index}")])
-            popped.append(store.pop("ada", 0))
+            popped.append(store.pop("ada", 1))
             popped.append(store.pop("ada", -1))
-            store.append("ada", [Record("tool", f"{number} {index} \n"), user("")])
+            store.append("ada", [result(f"{number} {index} \n"), user("")])
+            store.set_head("ada", [system(f"Be number {number}.")])
+            if index % 4 == 3:
+                store.recount("ada")
 
     run_numbered(work, 4)
     assert len(popped) == 64
-    assert store.length("ada") == 30 + 32
-    assert_is(store, "ada", store.all("ada"))
+    assert store.length("ada") >= 30 + 32
+    assert_is(store, "ada", store.all("ada"), moved=True)
     store.close()
 
 
-def test_big_batches(store: Any) -> None:
-    records = conversation(5_000, seed=11)
-    store.append("ada", records)
-    store.append("ada", records[:1])
-    ring = ring_of([*records, records[0]])
-    assert store.token_count("ada") == ring.token_count()
-    for limit in (10, 100, 1_000, 10_000):
-        assert store.window("ada", limit) == ring.get(token_limit=limit)
-    assert store.pop("ada", 4_000) == records[4_000]
-    ring.delete(4_000)
-    for limit in (10, 1_000, 10_000):
-        assert store.window("ada", limit) == ring.get(token_limit=limit)
+def test_big_batches(store_url: str) -> None:
+    for name in ("message, user", "text"):
+        store = open_store(store_url, **POLICIES[name])
+        messages = conversation(5_000, seed=11)
+        store.append(name, messages)
+        store.append(name, messages[:1])
+        ring = ring_of([*messages, messages[0]], POLICIES[name])
+        assert store.token_count(name) == ring.token_count()
+        for limit in (100, 1_000, 10_000):
+            assert store.window(name, limit) == ring.window(token_limit=limit)
+        assert store.pop(name, 4_000) == messages[4_000]
+        ring.delete(4_000)
+        for limit in (100, 1_000, 10_000):
+            assert store.window(name, limit) == ring.window(token_limit=limit)
+        store.close()
 
 
 def test_a_store_shows_no_secret(store_url: str) -> None:
     store = open_store(store_url)
     shown = repr(store)
     assert PASSWORD not in shown
-    if not isinstance(store, MemoryStore):
-        url: str = store.url  # type: ignore[attr-defined]
-        assert PASSWORD not in url
-        assert url in shown
-        assert ("***" in url) == (PASSWORD in store_url)
+    assert PASSWORD not in store.url
+    assert f"({store.url!r}, 'o200k_base, message, user')" in shown
+    assert ("***" in store.url) == (PASSWORD in store_url)
+    assert store.is_in_memory == (store_url == "memory://")
+    assert bool(store) is True
 
 
 def test_what_is_no_store() -> None:
@@ -706,11 +1524,32 @@ def test_what_is_no_store() -> None:
         f"http://{secret}",
         "chat.db",
         "",
+        "memory:",
         "postgresql:",
         f"x?password={secret}",
     ):
-        with pytest.raises(
-            ValueError, match=r"is no store's URL; one begins with sqlite://, postgresql://, redis://"
-        ) as raised:
-            open_store(url)
-        assert secret not in str(raised.value) or url.startswith("http")
+        message = error_of(lambda: open_store(url))  # noqa: B023
+        assert message.endswith(
+            " is not a store's URL; one begins with sqlite://, postgresql://, redis:// or memory://"
+        )
+        assert secret not in message or url.startswith("http")
+    for odd in (None, 5, Path("chat.db"), b"sqlite://"):
+        assert error_of(lambda: open_store(odd), TypeError) == f"a store's URL must be a str, got {type(odd).__name__}"  # type: ignore[arg-type] # noqa: B023
+
+
+def test_a_store_needs_no_driver() -> None:
+    """`pip install chatring` alone opens SQLite's files and what is in memory."""
+    program = (
+        "import sys\n"
+        "for name in ('sqlalchemy', 'psycopg', 'psycopg_pool', 'redis', 'greenlet', 'numpy', 'pydantic'):\n"
+        "    sys.modules[name] = None\n"
+        "from chatring.stores import open_store\n"
+        "store = open_store('sqlite://')\n"
+        "store.append('ada', [{'role': 'user', 'content': 'one'}])\n"
+        "import asyncio\n"
+        "assert store.window('ada', 99) == asyncio.run(store.awindow('ada', 99)) == store.all('ada')\n"
+        "store.close()\n"
+    )
+    import subprocess
+
+    subprocess.run([sys.executable, "-c", program], check=True)
