@@ -661,7 +661,7 @@ class TestMemory:
         awaited(chat_store, run)
 
     def test_what_is_open_cannot_be_assigned(self, chat_store: StoreChatStore) -> None:
-        for name in ("url", "counter_name"):
+        for name in ("url", "counter_name", "options"):
             before = getattr(chat_store, name)
             with pytest.raises(ValueError, match=f"^{name} of a .*ChatStore is fixed when it is opened"):
                 setattr(chat_store, name, "other")
@@ -766,9 +766,7 @@ class TestSaved:
         chat_store.store.close()
         del chat_store
         gc.collect()
-        unknown = (
-            r"^the password of redis://:\*\*\*@\S+ was not saved: open a RedisChatStore of this URL first, or call "
-        )
+        unknown = r"^the password of redis://:\*\*\*@\S+ was not saved: open a RedisChatStore with it first, or call "
         for load in (lambda: RedisChatStore.from_dict(saved), lambda: pickle.loads(pickled)):
             with pytest.raises(ValueError, match=unknown):
                 load()
@@ -789,6 +787,44 @@ class TestSaved:
         assert again.counter_name == "words"
         again.store.close()
 
+    def test_options_are_saved(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path / 'chat.db'}"
+        chat_store = SQLChatStore(url, timeout=3, pool_size=2)
+        saved = chat_store.to_dict()
+        assert saved["options"] == {"timeout": 3, "pool_size": 2}
+        assert SQLChatStore(url).to_dict().keys() == {"url", "counter_name", "class_name"}
+        assert SQLChatStore.from_dict(saved).store is pickle.loads(pickle.dumps(chat_store)).store is chat_store.store
+        other = SQLChatStore.from_dict(saved, timeout=4)
+        assert (other.store.timeout, other.options) == (4, {"timeout": 4, "pool_size": 2})
+        for closed in (chat_store, other):
+            closed.store.close()
+        del chat_store
+        gc.collect()
+        assert SQLChatStore.from_dict(saved).store.timeout == 3
+        with pytest.raises(TypeError, match="ttl"):
+            SQLChatStore(url, ttl=3)
+
+    def test_stores_with_other_options_are_others(self, valkey_url: str) -> None:
+        ours, theirs = (RedisChatStore(valkey_url, prefix=prefix) for prefix in ("ours", "theirs"))
+        ours.add_messages(KEY, said("Hello."))
+        theirs.add_messages(KEY, said("Bye."))
+        for chat_store, text in ((ours, "Hello."), (theirs, "Bye.")):
+            assert contents(RedisChatStore.from_dict(chat_store.to_dict()).get_messages(KEY)) == [text]
+        assert RedisChatStore(valkey_url).get_keys() == []
+        for chat_store in (ours, theirs):
+            chat_store.store.close()
+
+    def test_options_that_are_objects_are_not_saved(self) -> None:
+        chat_store = SQLChatStore("postgresql://h/d", password=lambda: "secret")
+        saved = chat_store.to_dict()
+        assert saved["options"] == {"password": "***"}
+        assert SQLChatStore.from_dict(saved).store is chat_store.store
+        del chat_store
+        gc.collect()
+        with pytest.raises(ValueError, match=r"^password was not saved: open a SQLChatStore with it first, or call "):
+            SQLChatStore.from_dict(saved)
+        assert SQLChatStore.from_dict(saved, password=lambda: "secret").to_dict() == saved
+
     @slow
     def test_another_process_opens_the_same_file(self, sqlite_url: str) -> None:
         chat_store = SQLChatStore(sqlite_url, counter="o200k_base")
@@ -806,7 +842,10 @@ class TestSaved:
         assert done.stdout.split() == [b"o200k_base", b"Hello."]
 
     @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///file:a?mode=memory&uri=true"])
-    def test_what_is_in_memory_alone_cannot_be_saved(self, url: str) -> None:
+    def test_what_is_in_memory_alone_cannot_be_saved(
+        self, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
         chat_store = SQLChatStore(url)
         chat_store.add_messages(KEY, said("Hello."))
         for save in (chat_store.to_dict, lambda: pickle.dumps(chat_store)):
@@ -816,6 +855,7 @@ class TestSaved:
                 save()
             assert url in str(caught.value)
         assert copy.deepcopy(chat_store).get_messages(KEY) == said("Hello.")
+        assert not list(tmp_path.iterdir())
         chat_store.store.close()
 
     @pytest.mark.parametrize("data", [{}, {"url": "sqlite:///a.db"}, {"url": "sqlite:///a.db", "ttl": 3}])

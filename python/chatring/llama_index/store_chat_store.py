@@ -11,7 +11,7 @@ from urllib.parse import quote
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
-from pydantic import SerializationInfo, SerializerFunctionWrapHandler, model_serializer
+from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import Self
 
 from chatring._core import TokenCounter
@@ -21,9 +21,14 @@ from chatring.stores.errors import CounterMismatchError
 from chatring.stores.store import Store
 from chatring.window import Window
 
-# The stores that are open here, by class, URL without secrets and counter. One that is loaded is found again with its
-# password, its counter and its connections, none of which is saved.
-_OPEN: weakref.WeakValueDictionary[tuple[type, str, str], Store[ChatMessage]] = weakref.WeakValueDictionary()
+# The stores that are open here, by class and description. One that is loaded is found again with its password, its
+# counter and its connections, none of which is saved.
+_OPEN: weakref.WeakValueDictionary[tuple[Any, ...], Store[ChatMessage]] = weakref.WeakValueDictionary()
+
+_FIXED = ("url", "counter_name", "options")
+
+# Stands for what is not saved.
+_SECRET = "***"
 
 
 class StoreChatStore(BaseChatStore):
@@ -37,6 +42,7 @@ class StoreChatStore(BaseChatStore):
 
     url: str
     counter_name: str
+    options: dict[str, Any] = Field(default_factory=dict)
 
     # Beside the fields in `__dict__`, where functools.cached_property would put it too: pydantic's private attributes
     # take half a microsecond to read.
@@ -49,52 +55,52 @@ class StoreChatStore(BaseChatStore):
         """Assign a field, but not one that says what is open.
 
         Raises:
-            ValueError: for `url` and `counter_name`.
+            ValueError: for `url`, `counter_name` and `options`.
         """
-        self._refuse({name: value})
+        if name in _FIXED:
+            raise ValueError(f"{name} of a {type(self).__name__} is fixed when it is opened: open another")
         super().__setattr__(name, value)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a chat store of the same database, on the same connections.
 
         Args:
-            update: fields that differ in the copy; not `url` and `counter_name`.
+            update: fields that differ in the copy; not `url`, `counter_name` and `options`.
             deep: makes no difference.
 
         Raises:
-            ValueError: for another `url` or `counter_name`.
+            ValueError: if it updates one of these.
         """
-        self._refuse({name: value for name, value in (update or {}).items() if value != getattr(self, name, None)})
+        for name in _FIXED:
+            if update and update.get(name, getattr(self, name)) != getattr(self, name):
+                raise ValueError(f"{name} of a {type(self).__name__} is fixed when it is opened: open another")
         return super().model_copy(update=update, deep=deep)
 
-    def _refuse(self, changes: Mapping[str, Any]) -> None:
-        for name in changes.keys() & {"url", "counter_name"}:
-            raise ValueError(
-                f"{name} of a {type(self).__name__} is fixed when it is opened and cannot become {changes[name]!r}: "
-                f"open another, {type(self).__name__}(url, counter=..., counter_name=...)"
-            )
-
-    def _open(self, url: str, counter: Any, counter_name: str | None) -> None:
+    def _open(self, url: str | None, counter: Any, counter_name: str | None, options: Mapping[str, Any]) -> None:
         counter = counter_of(counter)
+        given = {"measure": "text", "format": MessageFormat(), "counter": counter, "counter_name": counter_name}
         try:
-            store = self._store_class()(
-                url, counter=counter, measure="text", format=MessageFormat(), counter_name=counter_name
-            )
+            store = self._store_class()(url, **given, **options)
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
                 f"{type(self).__name__} needs {error.name}: pip install 'chatring[{self._extra}]'", name=error.name
             ) from error
-        self._fill(store, counter.name if counter_name is None else counter_name)
+        saved = {
+            name: value if isinstance(value, (str, int, float)) and name != "password" else _SECRET
+            for name, value in options.items()
+            if value is not None
+        }
+        self._fill(store, url=store.url, counter_name=counter_name or counter.name, options=saved)
 
     @classmethod
     @abstractmethod
     def _store_class(cls) -> Callable[..., Store[ChatMessage]]:
         """Return the class of the store, whose driver may not be installed."""
 
-    def _fill(self, store: Store[ChatMessage], counter_name: str) -> None:
-        super().__init__(url=store.url, counter_name=counter_name)  # type: ignore[call-arg]
+    def _fill(self, store: Store[ChatMessage], **fields: Any) -> None:
+        super().__init__(**fields)
         self.__dict__["_store"] = store
-        _OPEN[type(self), self.url, self.counter_name] = store
+        _OPEN[_key(type(self), fields)] = store
 
     @property
     def store(self) -> Store[ChatMessage]:
@@ -245,67 +251,70 @@ class StoreChatStore(BaseChatStore):
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
         """Return the chat store that `to_dict` has described: of the same database. The argument is left alone.
 
-        A password and a counter of your own are not saved. They are known as long as a chat store of the same URL and
-        counter is open in this process; else give them again.
+        A password, a counter of your own and options that are objects are not saved. They are known as long as a chat
+        store of the same description is open in this process; else give them again.
 
         Args:
             data: what `to_dict` returned.
-            **kwargs: `url` and `counter`, in place of those that are saved.
+            **kwargs: `url`, `counter` and options, in place of those that are saved.
 
         Raises:
-            ValueError: if `data` is something else, the URL lacks its password, or the counter is none of
-                `TokenCounter.encodings()`.
+            ValueError: if `data` is something else, or something that was not saved is missing.
         """
-        described = {**data, **kwargs}
-        if unknown := described.keys() - {"url", "counter", "counter_name", "class_name"}:
-            raise ValueError(f"a {cls.__name__} is described by url and counter_name, not by {sorted(unknown)}")
-        if missing := {"url", "counter_name"} - described.keys():
-            raise ValueError(f"a {cls.__name__} is described by url and counter_name; {sorted(missing)} missing")
         chat_store = cls.__new__(cls)
-        chat_store._reopen(described["url"], described["counter_name"], described.get("counter"))
+        chat_store._reopen(data, kwargs)
         return chat_store
 
     @model_serializer(mode="wrap")
     def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
-        """Describe where the messages are."""
-        self._check_lasting()
-        return {**handler(self), "class_name": self.class_name()}
+        """Describe where the messages are.
+
+        Raises:
+            ValueError: if that is nowhere but in this object.
+        """
+        if self._store.is_in_memory:
+            raise ValueError(f"{self.url} is in this process's memory and cannot be saved: use a file")
+        fields = {name: value for name, value in handler(self).items() if name != "options" or value}
+        return {**fields, "class_name": self.class_name()}
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle where the messages are."""
-        self._check_lasting()
-        return {"url": self.url, "counter_name": self.counter_name}
+        return self.model_dump()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Open a chat store that was made without its constructor. Raises: as `from_dict`."""
-        self._reopen(state["url"], state["counter_name"])
+        self._reopen(state, {})
 
-    def _reopen(self, url: str, counter_name: str, counter: Any = None) -> None:
-        store = _OPEN.get((type(self), url, counter_name)) if counter is None else None
-        if store is not None:
-            self._fill(store, counter_name)
-            return
+    def _reopen(self, data: Mapping[str, Any], given: Mapping[str, Any]) -> None:
         name = type(self).__name__
-        if "***" in url:
+        fields = {field: value for field, value in data.items() if field != "class_name"}
+        if fields.keys() - {"options"} != {"url", "counter_name"}:
             raise ValueError(
-                f"the password of {url} was not saved: open a {name} of this URL first, or call "
-                f"{name}.from_dict(data, url=...) with all of it"
+                f"a {name} is described by url and counter_name, and maybe options, not by {sorted(fields)}"
             )
-        if counter is None and counter_name not in TokenCounter.encodings():
-            raise ValueError(
-                f"the counter {counter_name!r} was not saved: open a {name} with it first, or call "
-                f"{name}.from_dict(data, counter=...)"
-            )
-        self._open(url, counter_name if counter is None else counter, counter_name)
+        if not given and (store := _OPEN.get(_key(type(self), fields))) is not None:
+            self._fill(store, **fields)
+            return
+        counter_name = fields["counter_name"]
+        counter = counter_name if counter_name in TokenCounter.encodings() else _SECRET
+        options = {"url": fields["url"], "counter": counter, **fields.get("options", {}), **given}
+        for option, value in options.items():
+            if value == _SECRET or (option == "url" and _SECRET in value):
+                what = {"url": f"the password of {value}", "counter": f"the counter {counter_name!r}"}.get(
+                    option, option
+                )
+                raise ValueError(
+                    f"{what} was not saved: open a {name} with it first, or call {name}.from_dict(data, {option}=...)"
+                )
+        self._open(options.pop("url"), options.pop("counter"), counter_name, options)
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
         """Return a chat store of the same database, on the same connections."""
         return self.__copy__()
 
-    def _check_lasting(self) -> None:
-        """Refuse to save where messages are that are nowhere but in this object."""
-        if self._store.is_in_memory:
-            raise ValueError(f"{self.url} is in this process's memory and cannot be saved: use a file")
+
+def _key(cls: type, fields: Mapping[str, Any]) -> tuple[Any, ...]:
+    return cls, fields["url"], fields["counter_name"], frozenset(fields.get("options", {}).items())
 
 
 class SQLChatStore(StoreChatStore):
@@ -316,16 +325,19 @@ class SQLChatStore(StoreChatStore):
             `postgresql://user:password@host/database`, as in `chatring.stores.SQLStore`.
         counter: counts the texts: an encoding's name, or the tokenizer that the memory has.
         counter_name: what a counter that is no encoding is known by in the database.
+        **options: of `chatring.stores.SQLStore`: schema, pool_size, timeout, pool, async_pool, password.
 
     Raises:
-        ValueError: if the URL is not one of these, or a counter that needs a name has none.
+        TypeError, ValueError: if the URL is not one of these, there is no such option, or a counter needs a name.
         ModuleNotFoundError: for PostgreSQL, without the extra `postgresql`.
     """
 
     _extra = "postgresql"
 
-    def __init__(self, url: str, *, counter: Any = "cl100k_base", counter_name: str | None = None) -> None:
-        self._open(url, counter, counter_name)
+    def __init__(
+        self, url: str, *, counter: Any = "cl100k_base", counter_name: str | None = None, **options: Any
+    ) -> None:
+        self._open(url, counter, counter_name, options)
 
     @classmethod
     def _store_class(cls) -> Callable[..., Store[ChatMessage]]:
@@ -369,9 +381,10 @@ class RedisChatStore(StoreChatStore):
         redis_url: `redis://user:password@host:6379/0`, as in `chatring.stores.RedisStore`.
         counter: counts the texts: an encoding's name, or the tokenizer that the memory has.
         counter_name: what a counter that is no encoding is known by on the server.
+        **options: of `chatring.stores.RedisStore`: prefix, ttl, pool_size, timeout, client, async_client, password.
 
     Raises:
-        ValueError: if the URL is none of these, or a counter that needs a name has none.
+        TypeError, ValueError: if the URL is not one of these, there is no such option, or a counter needs a name.
         ModuleNotFoundError: without the extra `redis`.
     """
 
@@ -379,12 +392,13 @@ class RedisChatStore(StoreChatStore):
 
     def __init__(
         self,
-        redis_url: str = "redis://localhost:6379",
+        redis_url: str | None = "redis://localhost:6379",
         *,
         counter: Any = "cl100k_base",
         counter_name: str | None = None,
+        **options: Any,
     ) -> None:
-        self._open(redis_url, counter, counter_name)
+        self._open(redis_url, counter, counter_name, options)
 
     @classmethod
     def _store_class(cls) -> Callable[..., Store[ChatMessage]]:
