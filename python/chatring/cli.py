@@ -1,7 +1,7 @@
 """The commands: `chatring window` shows which messages fit a token limit, `chatring stats` where the tokens are.
 
 `chatring replay` shows what each model call of a recorded conversation would have been sent, and its cost.
-`chatring migrate` copies sessions into a store.
+`chatring migrate` copies sessions into a store; `sessions`, `prune` and `backup` look after one.
 """
 
 import contextlib
@@ -11,6 +11,7 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -28,12 +29,33 @@ from chatring.conversation import (
     concatenate,
     read_conversations,
 )
-from chatring.migration import CHATRING, LLAMA_INDEX, is_url, migrate, open_existing, open_source
+from chatring.migration import (
+    CHATRING,
+    FORMATS,
+    LAYOUTS,
+    StorePolicy,
+    back_up,
+    is_url,
+    list_sessions,
+    migrate,
+    open_existing,
+    open_source,
+    session_of,
+)
 from chatring.replay import Policy, Pricing, Recording, replay
 from chatring.replay_page import CURVE, page
 from chatring.replay_report import ReplayReport
-from chatring.report import MigrationReport, StatsReport, WindowReport, show_search, show_windows
-from chatring.stores import Store, StoreError, open_store
+from chatring.report import (
+    MigrationReport,
+    PruneReport,
+    SessionsReport,
+    StatsReport,
+    StoredMessages,
+    WindowReport,
+    show_search,
+    show_windows,
+)
+from chatring.stores import Store, StoreError
 from chatring.stores.redaction import without_secrets
 from chatring.terminal import amount, one_line
 
@@ -41,17 +63,17 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Measure: TypeAlias = Literal["message", "text"]
 _StartOn: TypeAlias = Literal["user", "none"]
 
-# What rings count with by default, and what stores do.
-_ENCODING_OF_FILES = "o200k_base"
-_ENCODING_OF_STORES = "cl100k_base"
+# What rings and stores count with by default.
+_ENCODING = "o200k_base"
 # Bytes of a file from which on progress is shown: smaller ones are done within a second.
 _LARGE_FILE = 16 * 1024 * 1024
 # By the package that is missing: what to install.
-_EXTRAS = {"sqlalchemy": "sql", "psycopg": "sql", "redis": "redis", "llama_index": "llama-index"}
+_EXTRAS = {"psycopg": "postgresql", "redis": "redis", "llama_index": "llama-index"}
 # The retention ratios that are replayed unless others are given.
 _RATIOS = (1.0, 0.7, 0.5)
 # Sessions that are named, of those that there are.
 _NAMED = 5
+_SECONDS_OF_A_DAY = 86_400
 
 
 class _Refusal(click.ClickException):
@@ -63,12 +85,20 @@ class _Refusal(click.ClickException):
         super().__init__(one_line(str(reason)))
 
 
+def _as_json(command: _Command) -> _Command:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
 def _counting(default: str) -> Callable[[_Command], _Command]:
     def add_options(command: _Command) -> _Command:
         for option in (
-            click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+            _as_json,
             click.option("--model", metavar="NAME", help="Count with the encoding of this model, such as gpt-4o."),
-            click.option("--encoding", metavar="NAME", help=f"Count with this encoding.  [default: {default}]"),
+            click.option(
+                *("--encoding", "--counter", "encoding"),
+                metavar="NAME",
+                help=f"Count with this encoding.  [default: {default}]",
+            ),
         ):
             command = option(command)
         return command
@@ -76,18 +106,31 @@ def _counting(default: str) -> Callable[[_Command], _Command]:
     return add_options
 
 
+def _start_on(command: _Command) -> _Command:
+    return click.option(
+        "--start-on",
+        type=click.Choice(["user", "none"]),
+        help="Begin with a user message, or a step behind its question; or with all but replies and results.  "
+        "[default: user]",
+    )(command)
+
+
 def _starts(command: _Command) -> _Command:
+    include_system = click.option(
+        "--include-system/--no-include-system",
+        default=None,
+        help="Whether the leading system messages are in every window.  [default: they are]",
+    )
+    return _start_on(include_system(command))
+
+
+def _measuring(command: _Command) -> _Command:
     for option in (
+        click.option("--format", "format_name", type=click.Choice(FORMATS), help="Whose messages they are."),
         click.option(
-            "--include-system/--no-include-system",
-            default=None,
-            help="Whether the leading system messages are in every window.  [default: they are]",
-        ),
-        click.option(
-            "--start-on",
-            type=click.Choice(["user", "none"]),
-            help="Begin with a user message, or a step behind its question; or with all but replies and results.  "
-            "[default: user]",
+            "--measure",
+            type=click.Choice(["message", "text"]),
+            help="Count all that is sent of a message, or the texts joined.  [default: message]",
         ),
     ):
         command = option(command)
@@ -96,11 +139,7 @@ def _starts(command: _Command) -> _Command:
 
 def _history(command: _Command) -> _Command:
     for option in (
-        click.option(
-            "--measure",
-            type=click.Choice(["message", "text"]),
-            help="Count all that is sent of a message, or the texts joined.  [default: message; of a store text]",
-        ),
+        _measuring,
         click.option("--skip-invalid", is_flag=True, help="Skip damaged lines, and say how many there were."),
         click.argument("session", required=False),
         click.argument("file", metavar="FILE|URL", type=click.Path(allow_dash=True)),
@@ -118,7 +157,8 @@ def chatring() -> None:
     requests and results of a batch, the log of an agent. It may be compressed by gzip. "-" reads standard input.
     Conversations are numbered from 1, messages have an index from 0.
 
-    A session of a store goes by the store's URL and the session's key: sqlite:///chat.db ada.
+    A session of a store goes by the store's URL and the session's key: sqlite:///chat.db ada. It is counted as the
+    program that wrote it has counted it, unless options say otherwise.
     """
     # A pipe may have an encoding that lacks a conversation's characters.
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -138,12 +178,13 @@ def chatring() -> None:
     help="When messages must go, go down to this share of the limit.  [default: 1.0]",
 )
 @_starts
-@_counting(f"{_ENCODING_OF_FILES}; of a store {_ENCODING_OF_STORES}")
+@_counting(_ENCODING)
 def window(
     file: str,
     session: str | None,
     skip_invalid: bool,
     measure: _Measure | None,
+    format_name: str | None,
     token_limit: int,
     initial_token_count: int,
     chosen: int | None,
@@ -161,27 +202,25 @@ def window(
     stays and its oldest steps go; no result loses its call. A file with several conversations gives one row for each,
     unless --conversation or --concatenate says otherwise.
 
-    With --measure text, and in a store, it begins with the first message, or one whose role is neither assistant nor
-    tool; if none of these fits, it is the last message alone.
+    With --measure text it begins with the first message, or one whose role is neither assistant nor tool; if none of
+    these fits, it is the last message alone.
 
-    --json prints one object for each row. Its messages are those of the file as they are; of a store's session they
-    have the role and the content, without what else is stored with them.
+    --json prints one object for each row. Its messages are those of the file or session as they are.
     """
-    counter, new = _policy(
-        *(file, measure, encoding, model),
-        start_on=start_on,
-        include_system=include_system,
-        retention_ratio=retention_ratio,
-    )
+    given = _given(encoding, model, measure, start_on, format_name)
     _check_limits(token_limit, initial_token_count)
     _refuse_both(chosen, as_one)
     if is_url(file):
         if chosen is not None or as_one:
             raise _Refusal("--conversation and --concatenate are for files; a store has sessions")
         _refuse_skipping(skip_invalid)
-        with _session(file, session, counter) as (store, key):
+        with _session(file, session, given, must_fit=True) as (policy, store, key):
             report = WindowReport.read(
-                store, key, new, token_limit=token_limit, initial_token_count=initial_token_count
+                *(store, key, StoredMessages(policy.codec()), policy.new_ring()),
+                token_limit=token_limit,
+                initial_token_count=initial_token_count,
+                include_system=policy.measure != "text" if include_system is None else include_system,
+                retention_ratio=1.0 if retention_ratio is None else retention_ratio,
             )
         if as_json:
             click.echo(json.dumps(report.record()))
@@ -190,6 +229,7 @@ def window(
             show_search(console, [report])
         return
     _refuse_session(session)
+    counter, new = _ring_of(given, include_system=include_system, retention_ratio=retention_ratio)
     with _progress(file) as progress:
         reading = _read(file, new, progress, skip_invalid=skip_invalid)
         histories = [concatenate(reading.conversations, new)] if as_one else reading.conversations
@@ -221,12 +261,15 @@ def window(
 
 @chatring.command()
 @_history
-@_counting(f"{_ENCODING_OF_FILES}; of a store {_ENCODING_OF_STORES}")
+@_start_on
+@_counting(_ENCODING)
 def stats(
     file: str,
     session: str | None,
     skip_invalid: bool,
     measure: _Measure | None,
+    format_name: str | None,
+    start_on: _StartOn | None,
     encoding: str | None,
     model: str | None,
     as_json: bool,
@@ -237,20 +280,22 @@ def stats(
     are their sum. With --measure text, a message's are those of its content alone, and a history's those of all
     contents joined by one space, which may differ from their sum. Several conversations are taken together.
     """
-    counter, new = _policy(file, measure, encoding, model)
+    given = _given(encoding, model, measure, start_on, format_name)
     if is_url(file):
         _refuse_skipping(skip_invalid)
-        with _session(file, session, counter) as (store, key):
+        with _session(file, session, given, must_fit=False) as (policy, store, key):
+            stored, new = StoredMessages(policy.codec()), policy.new_ring()
             conversation = new()
-            conversation.put_messages({"role": record.role, "content": record.text} for record in store.all(key))
-        reading = Reading([conversation])
+            conversation.put_messages(stored.readable(store.all(key)))
+        with _progress(file) as progress:
+            report = StatsReport.count([conversation], new, progress, stored)
     else:
         _refuse_session(session)
-    with _progress(file) as progress:
-        if not is_url(file):
+        _, new = _ring_of(given)
+        with _progress(file) as progress:
             reading = _read(file, new, progress, skip_invalid=skip_invalid)
-        report = StatsReport.count(reading.conversations, new, progress)
-    _tell_what_is_left_out(reading)
+            report = StatsReport.count(reading.conversations, new, progress)
+        _tell_what_is_left_out(reading)
     if as_json:
         click.echo(json.dumps(report.record()))
     else:
@@ -315,7 +360,7 @@ def stats(
     help="Write a page with charts to this file.",
 )
 @_starts
-@_counting(_ENCODING_OF_FILES)
+@_counting(_ENCODING)
 def replay_conversations(
     file: str,
     skip_invalid: bool,
@@ -355,7 +400,7 @@ def replay_conversations(
     if is_url(file):
         raise _Refusal("chatring replay is for files; a store's sessions can be written to one")
     _refuse_both(chosen, as_one)
-    _, new = _policy(file, None, encoding, model, start_on=start_on, include_system=include_system)
+    _, new = _ring_of(_given(encoding, model, None, start_on, None), include_system=include_system)
     if not (math.isfinite(cached_price) and math.isfinite(write_price)):
         raise _Refusal("a price must be a finite number")
     for token_limit in token_limits:
@@ -407,61 +452,72 @@ def replay_conversations(
 @chatring.command("migrate")
 @click.argument("source_location", metavar="FROM")
 @click.argument("target_url", metavar="TO")
-@click.option(
-    "--layout", type=click.Choice([CHATRING, LLAMA_INDEX]), help="Whose sessions FROM has.  [default: find out]"
-)
-@click.option("--table", metavar="NAME", help="The table of LlamaIndex's PostgresChatStore.  [default: the only one]")
+@click.option("--layout", type=click.Choice(list(LAYOUTS)), help="Whose sessions FROM has.  [default: find out]")
+@click.option("--table", metavar="NAME", help="The table of FROM, if others made it.  [default: the only one]")
 @click.option(
     "--overwrite",
     is_flag=True,
-    help="Replace sessions that TO has with other messages, and count anew those under another counter.",
+    help="Replace sessions that TO has with other messages, and count anew those that it has counted otherwise.",
 )
-@_counting(_ENCODING_OF_STORES)
+@_measuring
+@_start_on
+@_counting(f"{_ENCODING}; for LlamaIndex cl100k_base")
 def migrate_sessions(
     source_location: str,
     target_url: str,
     layout: str | None,
     table: str | None,
     overwrite: bool,
+    measure: _Measure | None,
+    format_name: str | None,
+    start_on: _StartOn | None,
     encoding: str | None,
     model: str | None,
     as_json: bool,
 ) -> None:
     """Copy all sessions of FROM into the store at the URL TO, and verify them.
 
-    FROM is a file that LlamaIndex's SimpleChatStore has persisted, or the URL of a store: ours, or the one of
-    LlamaIndex's RedisChatStore or PostgresChatStore. TO is sqlite:///chat.db, postgresql://... or redis://...
+    TO is sqlite:///chat.db, postgresql://... or redis://... FROM is the URL of such a store, or of a database in which
+    LlamaIndex's chat stores, the sessions of OpenAI Agents or LangChain's histories keep theirs; or a file: a chat
+    store or memory that LlamaIndex has written, or conversations as in `chatring window`. A conversation's key is its
+    own id or its number; the only one's is the file's name.
+
+    Sessions of LlamaIndex are stored as its drop-in reads them, those of a store as they are there, and others as
+    JSON. The options change that.
 
     What TO has already is not copied again, so a migration that was interrupted goes on when it is run again. FROM is
     left as it is.
     """
-    counter = _counter(encoding, model, _ENCODING_OF_STORES)
+    given = _given(encoding, model, measure, start_on, format_name)
     with contextlib.ExitStack() as opened, _refusals(), _resumable():
         if not is_url(target_url):
             raise _Refusal(
                 f"TO must be the URL of a store, such as sqlite:///chat.db; got {without_secrets(target_url)}"
             )
-        target = open_store(target_url, counter=counter)
+        target = StorePolicy().open(target_url)
         if target.is_in_memory:
             raise _Refusal(f"{without_secrets(target_url)} would be gone when the command ends")
-        opened.callback(target.close)
+        layouts = [layout] if layout else list(LAYOUTS)
         if source_location == target_url:  # one store has nothing to copy from itself
-            layout = layout or LLAMA_INDEX
-            if layout == CHATRING:
+            layouts = [other for other in layouts if other != CHATRING]
+            if not layouts:
                 raise _Refusal("FROM and TO are the same store")
-        source = open_source(source_location, layout=layout, table=table)
+        source = open_source(source_location, layouts=layouts, table=table)
         opened.callback(source.close)
-        lengths = source.lengths()
-        with _copying(sum(lengths.values())) as progress:
+        policy = source.policy.changed(given)
+        target = policy.open(target_url)
+        opened.callback(target.close)
+        keys = source.keys()
+        with _copying(len(keys)) as progress:
             task = progress.task_ids[0]
             migration = migrate(
                 source,
-                lengths,
+                keys,
                 target,
                 overwrite=overwrite,
-                advanced=lambda messages: progress.advance(task, messages),
+                advanced=lambda sessions: progress.update(task, completed=sessions),
             )
-        report = MigrationReport(source.name, without_secrets(target_url), counter, migration, source.left_out())
+        report = MigrationReport(source.name, without_secrets(target_url), policy, migration, source.left_out())
     if as_json:
         click.echo(json.dumps(report.record()))
     else:
@@ -472,37 +528,121 @@ def migrate_sessions(
         sys.exit(_Refusal.exit_code)
 
 
-def _policy(
-    file: str,
-    measure: _Measure | None,
+@chatring.command()
+@click.argument("url", metavar="URL")
+@click.option("--prefix", default="", metavar="TEXT", help="Only sessions whose key begins with this.")
+@click.option("--after", metavar="KEY", help="Only sessions behind this one.")
+@click.option("--limit", type=click.IntRange(1), default=100, show_default=True, metavar="N", help="At most so many.")
+@_as_json
+def sessions(url: str, prefix: str, after: str | None, limit: int, as_json: bool) -> None:
+    """List the sessions of the store at a URL by their keys, with messages, tokens and last change.
+
+    The tokens are those that the program which wrote a session has counted. --json prints one object for each session.
+    """
+    with _opened(url) as store:
+        listed = list(list_sessions(store, prefix, after, limit))
+        has_more = len(listed) == limit and bool(store.keys(prefix, listed[-1].key, 1))
+    report = SessionsReport(listed, has_more)
+    if as_json:
+        for record in report.records():
+            click.echo(json.dumps(record))
+    else:
+        report.show(_console())
+
+
+@chatring.command()
+@click.argument("url", metavar="URL")
+@click.option(
+    "--unused-for",
+    type=click.FloatRange(0, min_open=True),
+    metavar="DAYS",
+    help="Remove sessions that were not changed for so long.",
+)
+@click.option("--max-messages", type=click.IntRange(1), metavar="N", help="Trim sessions to so many messages.")
+@click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Trim sessions to so many tokens.")
+@click.option("--prefix", default="", metavar="TEXT", help="Only sessions whose key begins with this.")
+@_as_json
+def prune(
+    url: str,
+    unused_for: float | None,
+    max_messages: int | None,
+    max_tokens: int | None,
+    prefix: str,
+    as_json: bool,
+) -> None:
+    """Remove sessions of the store at a URL that are no longer used, and the oldest messages of those that are long.
+
+    Windows within the bounds stay what they were: the leading system messages stay, and what is left begins with a
+    whole turn. Programs may use the store meanwhile. A session whose counter only its own program has is not trimmed.
+    """
+    if unused_for is None and max_messages is None and max_tokens is None:
+        raise _Refusal("say what to prune: --unused-for, --max-messages or --max-tokens")
+    seconds = None if unused_for is None else max(unused_for * _SECONDS_OF_A_DAY, 1)
+    report = PruneReport()
+    with _opened(url) as store:
+        if seconds is not None:
+            report.add(store.prune(unused_for=seconds, prefix=prefix))
+        if max_messages is not None or max_tokens is not None:
+            # Each session as it was counted.
+            names = Counter(session.policy for key in store.keys(prefix) if (session := session_of(store, key)))
+            for name, count in names.items():
+                policy = StorePolicy.named(name)
+                if policy is None:
+                    report.untouched[name] = count
+                    continue
+                with contextlib.closing(policy.open(url)) as theirs:
+                    report.add(theirs.prune(max_messages=max_messages, max_tokens=max_tokens, prefix=prefix))
+    if as_json:
+        click.echo(json.dumps(report.record()))
+    else:
+        report.show(_console())
+
+
+@chatring.command()
+@click.argument("url", metavar="URL")
+@click.argument("file", type=click.Path())
+def backup(url: str, file: str) -> None:
+    """Copy the database of the SQLite store at a URL, as it is at one moment, to a new FILE.
+
+    Programs may use the store meanwhile. Copying the file itself would miss what is in the log beside it. FILE appears
+    when it is complete, and is never replaced. It is a store again: sqlite:///FILE.
+    """
+    with _refusals():
+        back_up(url, file)
+    click.echo(one_line(f"{without_secrets(url)} is in {file}, {os.path.getsize(file):,} bytes"))
+
+
+def _given(
     encoding: str | None,
     model: str | None,
-    *,
-    start_on: _StartOn | None = None,
-    include_system: bool | None = None,
-    retention_ratio: float | None = None,
-) -> tuple[TokenCounter, NewConversation]:
-    """Return what counts the history of a file or store, and what makes an empty one that has its measure and rule."""
-    rule: dict[str, Any] = {}
+    measure: _Measure | None,
+    start_on: _StartOn | None,
+    format_name: str | None,
+) -> dict[str, Any]:
+    """Return the options of a policy that are given, by their names in `StorePolicy`."""
+    given: dict[str, Any] = {}
+    if encoding is not None or model is not None:
+        given["counter"] = _counter(encoding, model).name
+    if measure is not None:
+        given["measure"] = measure
     if start_on is not None:
-        rule["start_on"] = None if start_on == "none" else start_on
-    if include_system is not None:
-        rule["include_system"] = include_system
-    if retention_ratio is not None:
-        rule["retention_ratio"] = retention_ratio
-    if not is_url(file):
-        counter = _counter(encoding, model, _ENCODING_OF_FILES)
-        new = partial(MessageRing, counter=counter, measure=measure or "message", **rule)
-        with _refusals():
-            new()
-        return counter, new
-    if measure == "message":
-        raise _Refusal("--measure message is for files; a store counts the text of its records: --measure text")
-    if rule:
-        given = ", ".join("--" + name.replace("_", "-") for name in rule)
-        raise _Refusal(f"{given}: only for files; a store's windows begin as its records say")
-    counter = _counter(encoding, model, _ENCODING_OF_STORES)
-    return counter, partial(MessageRing, counter=counter, measure="text")
+        given["start_on"] = None if start_on == "none" else start_on
+    if format_name is not None:
+        given["format"] = format_name
+    return given
+
+
+def _ring_of(
+    given: dict[str, Any], *, include_system: bool | None = None, retention_ratio: float | None = None
+) -> tuple[TokenCounter, NewConversation]:
+    """Return what counts the history of a file, and what makes an empty one."""
+    options = dict(given, include_system=include_system, retention_ratio=retention_ratio)
+    rule = {name: value for name, value in options.items() if value is not None or name == "start_on"}
+    counter = rule["counter"] = TokenCounter(rule.get("counter", _ENCODING))
+    new = partial(MessageRing, **rule)
+    with _refusals():
+        new()
+    return counter, new
 
 
 def _refuse_both(chosen: int | None, as_one: bool) -> None:
@@ -518,13 +658,15 @@ def _chosen(conversations: list[Conversation], chosen: int | None) -> list[tuple
     return numbered
 
 
-def _counter(encoding: str | None, model: str | None, default: str) -> TokenCounter:
+def _counter(encoding: str | None, model: str | None) -> TokenCounter:
     if encoding is not None and model is not None:
         raise _Refusal("--encoding and --model exclude each other")
     try:
-        if model is not None:
-            return TokenCounter.for_model(model)
-        return TokenCounter(default if encoding is None else encoding)
+        return (
+            TokenCounter.for_model(model)
+            if model is not None
+            else TokenCounter(_ENCODING if encoding is None else encoding)
+        )
     except ValueError as error:
         raise _Refusal(error) from error
 
@@ -586,14 +728,40 @@ def _resumable() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _session(url: str, session: str | None, counter: TokenCounter) -> Iterator[tuple[Store, str]]:
-    with _refusals(), contextlib.closing(open_existing(url, counter=counter)) as store:
-        keys = [] if session is not None and store.length(session) else sorted(store.keys())
-        if session is None or (keys and session not in keys):
-            named = ", ".join(map(repr, keys[:_NAMED])) + (", ..." if len(keys) > _NAMED else "")
-            reason = "which session?" if session is None else f"no session {session!r};"
-            raise _Refusal(f"{without_secrets(url)}: {reason} it has {len(keys):,}: {named}")
-        yield store, session
+def _opened(url: str) -> Iterator[Store[Any]]:
+    """Open a store that is there, with whatever policy."""
+    with _refusals():
+        if not is_url(url):
+            raise _Refusal(f"this needs the URL of a store, such as sqlite:///chat.db; got {without_secrets(url)}")
+        with contextlib.closing(open_existing(url)) as store:
+            yield store
+
+
+@contextlib.contextmanager
+def _session(
+    url: str, session: str | None, given: dict[str, Any], *, must_fit: bool
+) -> Iterator[tuple[StorePolicy, Store[Any], str]]:
+    """Open a store with the policy of a session, changed by the options given; it must fit where sums are read."""
+    with contextlib.ExitStack() as opened, _refusals():
+        with _opened(url) as store:
+            found = None if session is None else session_of(store, session)
+            if session is None or found is None:
+                keys = store.keys()
+                named = ", ".join(map(repr, keys[:_NAMED])) + (", ..." if len(keys) > _NAMED else "")
+                reason = "which session?" if session is None else f"no session {session!r};"
+                raise _Refusal(f"{without_secrets(url)}: {reason} it has {len(keys):,}: {named}")
+        own = StorePolicy.named(found.policy)
+        policy = (own or StorePolicy()).changed(given)
+        if own is None and (must_fit or not given):
+            raise _Refusal(
+                f"session {session!r} was counted by {found.policy!r}, which only the program that wrote it has"
+                + ("" if must_fit else "; say how to count it: --encoding NAME")
+            )
+        if own is not None and policy != own and (must_fit or policy.codec().name != own.codec().name):
+            raise _Refusal(
+                f"session {session!r} was counted by {own.name!r}: give {own.arguments}, or none of these options"
+            )
+        yield policy, opened.enter_context(contextlib.closing(policy.open(url))), session
 
 
 def _refuse_session(session: str | None) -> None:
@@ -606,19 +774,19 @@ def _refuse_skipping(skip_invalid: bool) -> None:
         raise _Refusal("--skip-invalid is for files; a store has no damaged lines")
 
 
-def _copying(messages: int) -> Progress:
+def _copying(sessions: int) -> Progress:
     """Return a bar on standard error, if that is a terminal."""
     progress = Progress(
         TextColumn("copying"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("messages"),
+        TextColumn("sessions"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         transient=True,
         disable=not sys.stderr.isatty(),
     )
-    progress.add_task("", total=messages)
+    progress.add_task("", total=sessions)
     return progress
 
 

@@ -1,9 +1,11 @@
-"""What the commands print about a history: its window, and where its tokens are; and about histories that moved."""
+"""What the commands print about a history: its window, and where its tokens are; and about the sessions of stores."""
 
+import json
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import Progress
@@ -13,9 +15,13 @@ from rich.text import Text
 from chatring._core import TokenCounter
 from chatring.conversation import Conversation, NewConversation
 from chatring.envelope import Message
-from chatring.migration import Migration
-from chatring.stores import Store
+from chatring.migration import Listed, Migration, StorePolicy
+from chatring.stores import Record, Store
+from chatring.stores.store import Pruned
 from chatring.terminal import amount, duration, headline, one_line, role_of
+
+if TYPE_CHECKING:
+    from chatring.formats import Format
 
 _LONGEST = 5
 _CHART_ROWS = 12
@@ -31,11 +37,22 @@ _ROLE_STYLES = {
 }
 
 
-def count_tokens(messages: Iterable[Message], new: NewConversation) -> int:
-    """Return the tokens of a new conversation of these messages."""
-    conversation = new()
-    conversation.put_messages(messages)
-    return conversation.token_count()
+class StoredMessages:
+    """The messages of a store's session, to count and to show."""
+
+    def __init__(self, codec: "Format[Any]") -> None:
+        self._codec = codec
+
+    def readable(self, messages: Iterable[Any]) -> list[Any]:
+        """Return messages as a ring counts them."""
+        return [self._codec.read(message) for message in messages]
+
+    def shown(self, message: Any) -> Message:
+        """Return a message as JSON."""
+        if isinstance(message, Record):
+            return {"role": message.role, "content": message.text}
+        value = message if isinstance(message, dict) else json.loads(self._codec.dump(message))
+        return value if isinstance(value, dict) else {"content": value}
 
 
 @dataclass(frozen=True)
@@ -43,7 +60,8 @@ class WindowReport:
     """The window of one history, and what finding it took.
 
     Its `conversation` is None where there is only one, its `session` unless it is in a store. `rule` has the options
-    that say where windows begin; `positions` are the messages' in the history.
+    that say where windows begin; `positions` are the messages' in the history, `message_tokens` those of each alone
+    if it is in a store.
     """
 
     conversation: int | None
@@ -64,6 +82,7 @@ class WindowReport:
     first_seconds: float
     again_seconds: float
     session: str | None = None
+    message_tokens: list[int] | None = None
 
     @classmethod
     def find(
@@ -115,7 +134,16 @@ class WindowReport:
 
     @classmethod
     def read(
-        cls, store: Store, session: str, new: NewConversation, *, token_limit: int, initial_token_count: int
+        cls,
+        store: Store[Any],
+        session: str,
+        stored: StoredMessages,
+        new: NewConversation,
+        *,
+        token_limit: int,
+        initial_token_count: int,
+        include_system: bool,
+        retention_ratio: float,
     ) -> "WindowReport":
         """Read the window of a session, and nothing else of it, and read it again.
 
@@ -123,33 +151,35 @@ class WindowReport:
             ValueError: if `token_limit` is below 1 or `initial_token_count` above it.
             StoreError: if the store fails.
         """
+        rule: dict[str, Any] = {"include_system": include_system, "retention_ratio": retention_ratio}
         begin = time.perf_counter()
-        records = store.window(session, token_limit, initial_token_count)
+        window = store.window(session, token_limit, initial_token_count, **rule)
         found = time.perf_counter()
-        store.window(session, token_limit, initial_token_count)
+        store.window(session, token_limit, initial_token_count, **rule)
         found_again = time.perf_counter()
-        messages: list[Message] = [{"role": record.role, "content": record.text} for record in records]
-        length = store.length(session)
-        start = length - len(messages)
+        carried = [] if window.question is None else [window.question]
+        head = range(window.head) if include_system else range(window.start - window.head, window.start)
+        rest = len(window) - len(head) - len(carried)
         return cls(
             conversation=None,
             new=new,
             counter=store.counter,
-            measure="text",
-            rule={"start_on": None, "include_system": False, "retention_ratio": 1.0},
+            measure=str(store.measure),
+            rule={"start_on": store.start_on, **rule},
             token_limit=token_limit,
             initial_token_count=initial_token_count,
-            messages=messages,
-            positions=list(range(start, length)),
-            head=0,
-            question=None,
-            start=start,
-            tokens=count_tokens(messages, new),
-            history_messages=length,
+            messages=[stored.shown(message) for message in window],
+            positions=[*head, *carried, *range(window.start, window.start + rest)],
+            head=window.head,
+            question=window.question,
+            start=window.start,
+            tokens=window.tokens,
+            history_messages=store.length(session),
             history_tokens=store.token_count(session),
             first_seconds=found - begin,
             again_seconds=found_again - found,
             session=session,
+            message_tokens=[new().count(message) for message in stored.readable(window)],
         )
 
     @property
@@ -189,11 +219,11 @@ class WindowReport:
             console.print(f"conversation {self.conversation:,}", style="bold")
         is_marked = self.head > 0 or self.question is not None
         table = new_table(">index", *[""] * is_marked, "role", ">tokens", "content")
-        count = self.new().count
+        tokens = self.message_tokens or [self.new().count(message) for message in self.messages]
         for row, (index, message) in enumerate(zip(self.positions, self.messages, strict=True)):
             mark = "head" if row < self.head else "question" if index == self.question else ""
             marks = [Text(mark, "bold")] * is_marked
-            table.add_row(f"{index:,}", *marks, _role(message), f"{count(message):,}", Text(headline(message)))
+            table.add_row(f"{index:,}", *marks, _role(message), f"{tokens[row]:,}", Text(headline(message)))
         console.print(table)
         console.print()
 
@@ -223,8 +253,7 @@ def show_search(console: Console, reports: Sequence[WindowReport], *, loading_se
     console.print(
         f"limit: {amount(first.token_limit, 'token')} of {first.counter.name}{spent}; measure: {first.measure}"
     )
-    if first.session is None:
-        console.print(_rule(first.rule))
+    console.print(_rule(first.rule))
     too_long = sum(report.exceeds_limit for report in reports)
     if too_long:
         where = "" if len(reports) == 1 else f"in {amount(too_long, 'conversation')} "
@@ -256,8 +285,14 @@ class StatsReport:
     growth: list[tuple[int, int]]
 
     @classmethod
-    def count(cls, conversations: Sequence[Conversation], new: NewConversation, progress: Progress) -> "StatsReport":
-        """Count every message of the conversations."""
+    def count(
+        cls,
+        conversations: Sequence[Conversation],
+        new: NewConversation,
+        progress: Progress,
+        stored: StoredMessages | None = None,
+    ) -> "StatsReport":
+        """Count every message of the conversations, of which `stored` shows those of a store."""
         history = [message for conversation in conversations for message in conversation]
         count = new().count
         tokens = [count(message) for message in progress.track(history, description="counting")]
@@ -268,7 +303,8 @@ class StatsReport:
         for end in progress.track(ends, description="adding up"):
             conversation.put_messages(history[len(conversation) : end])
             growth.append((end, conversation.token_count()))
-        return cls(conversation.counter, str(conversation.measure), conversations, history, tokens, growth)
+        shown = history if stored is None else [stored.shown(message) for message in history]
+        return cls(conversation.counter, str(conversation.measure), conversations, shown, tokens, growth)
 
     @property
     def history_tokens(self) -> int:
@@ -347,7 +383,7 @@ class MigrationReport:
 
     source: str
     target: str
-    counter: TokenCounter
+    policy: StorePolicy
     migration: Migration
     left_out: list[str]
 
@@ -356,7 +392,10 @@ class MigrationReport:
         return {
             "from": self.source,
             "to": self.target,
-            "encoding": self.counter.name,
+            "encoding": self.policy.counter,
+            "measure": self.policy.measure,
+            "start_on": self.policy.start_on,
+            "format": self.policy.format,
             **{name.replace(" ", "_"): dict(zip(_COUNTS, sums, strict=True)) for name, *sums in self._sums()},
             "not_copied": self.migration.failed,
             "left_out": self.left_out,
@@ -372,7 +411,7 @@ class MigrationReport:
         console.print(table)
         console.print()
         console.print(one_line(f"from: {self.source}"))
-        console.print(one_line(f"to: {self.target}, tokens of {self.counter.name}"))
+        console.print(one_line(f"to: {self.target}, counted by {self.policy.name}"))
         verified = amount(len(self.migration.copied) + len(self.migration.already_there), "session")
         console.print(f"verified: messages and tokens of {verified} are the same in both")
         if self.left_out:
@@ -382,6 +421,69 @@ class MigrationReport:
     def _sums(self) -> Iterable[tuple[Any, ...]]:
         for name, counts in (("copied", self.migration.copied), ("already there", self.migration.already_there)):
             yield name, len(counts), *(sum(column) for column in zip((0, 0), *counts.values(), strict=True))
+
+
+@dataclass(frozen=True)
+class SessionsReport:
+    """A page of a store's sessions."""
+
+    sessions: list[Listed]
+    has_more: bool
+
+    def records(self) -> Iterable[dict[str, Any]]:
+        """Return each as JSON's values."""
+        for session in self.sessions:
+            yield {**session._asdict(), "updated_at": _moment(session.updated_at)}
+
+    def show(self, console: Console) -> None:
+        """Print the sessions, one a line, and how to go on."""
+        table = new_table("session", ">messages", ">tokens", "last change", "content")
+        table.columns[-1].header = "counted by"
+        for key, messages, tokens, policy, updated_at in self.sessions:
+            shown = (one_line(key, characters=60), f"{messages:,}", f"{tokens:,}", _moment(updated_at) or "", policy)
+            table.add_row(*map(Text, shown))
+        console.print(table)
+        if self.has_more:
+            console.print(f"\nmore: --after {self.sessions[-1].key!r}")
+
+
+@dataclass
+class PruneReport:
+    """What was pruned; `untouched` has how many sessions were not trimmed, by the policy that only others have."""
+
+    removed: int = 0
+    trimmed: int = 0
+    messages: int = 0
+    untouched: dict[str, int] = field(default_factory=dict)
+
+    def add(self, pruned: Pruned) -> None:
+        """Add what one call has done."""
+        self.removed += pruned.removed
+        self.trimmed += pruned.trimmed
+        self.messages += pruned.messages
+
+    def record(self) -> dict[str, Any]:
+        """Return the report as JSON's values."""
+        return {
+            "removed_sessions": self.removed,
+            "trimmed_sessions": self.trimmed,
+            "trimmed_messages": self.messages,
+            "not_trimmed": self.untouched,
+        }
+
+    def show(self, console: Console) -> None:
+        """Print a line for each."""
+        console.print(f"removed: {amount(self.removed, 'session')}")
+        console.print(f"trimmed: {amount(self.trimmed, 'session')} by {amount(self.messages, 'message')}")
+        for policy, count in self.untouched.items():
+            console.print(one_line(f"not trimmed, as counted by {policy}: {amount(count, 'session')}"))
+
+
+def _moment(seconds: float | None) -> str | None:
+    """Return a time as of ISO 8601, in UTC."""
+    if seconds is None:
+        return None
+    return datetime.fromtimestamp(seconds, timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
 def _rule(rule: dict[str, Any]) -> str:

@@ -1,17 +1,34 @@
-"""Moving sessions into a store of ours, from another one or from what LlamaIndex's chat stores leave behind."""
+"""Moving sessions into a store of ours, from another one or from what others leave behind; and what is in a store."""
 
-from chatring.migration.location import is_url, open_existing, open_source
+from chatring.migration.existing import (
+    Listed,
+    back_up,
+    counts_of,
+    is_url,
+    list_sessions,
+    open_existing,
+    session_of,
+)
+from chatring.migration.location import open_source
 from chatring.migration.migration import Migration, migrate
-from chatring.migration.source import CHATRING, LLAMA_INDEX, Source, SourceError
+from chatring.migration.policy import FORMATS, StorePolicy
+from chatring.migration.source import CHATRING, LAYOUTS, Source, SourceError
 
 __all__ = [
     "CHATRING",
-    "LLAMA_INDEX",
+    "FORMATS",
+    "LAYOUTS",
+    "Listed",
     "Migration",
     "Source",
     "SourceError",
+    "StorePolicy",
+    "back_up",
+    "counts_of",
     "is_url",
+    "list_sessions",
     "migrate",
     "open_existing",
     "open_source",
+    "session_of",
 ]

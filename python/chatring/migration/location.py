@@ -1,102 +1,83 @@
-"""Finding the sessions at a location, whoever wrote them."""
+"""`open_source`: finding the sessions at a location, whoever wrote them."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from contextlib import ExitStack, closing
-from typing import Any
 
-from chatring.migration.database import engine_of, sql_errors
-from chatring.migration.layouts import ChatStoreFile, PostgresArrays, RedisLists
-from chatring.migration.source import CHATRING, LLAMA_INDEX, Source, SourceError, StoreSource
-from chatring.stores import Store, open_store
+from chatring.migration.database import Database
+from chatring.migration.existing import is_in_use, is_sql, is_url
+from chatring.migration.layouts.files import ConversationFile, open_llama_index_file
+from chatring.migration.layouts.lists import find_lists
+from chatring.migration.layouts.tables import find_tables
+from chatring.migration.source import CHATRING, CONVERSATIONS, LAYOUTS, LLAMA_INDEX, Source, SourceError
+from chatring.migration.store_source import StoreSource
+from chatring.stores import open_store
 from chatring.stores.redaction import without_secrets
 
 
-def is_url(location: str) -> bool:
-    """Whether a location is a store's URL, and not a file."""
-    return "://" in location
-
-
-def open_existing(url: str, **options: Any) -> Store:
-    """Return the store at a URL, which is one that outlives this process. Options are those of `open_store`.
-
-    Raises:
-        SourceError: if nobody has kept a session there.
-        ValueError, ModuleNotFoundError: as `open_store`.
-        StoreError: if the store fails.
-    """
-    store = open_store(url, **options)
-    with closing(store):  # It opens its connections again.
-        if not _is_in_use(store, url):
-            raise SourceError(f"{without_secrets(url)} has no sessions of chatring")
-    return store
-
-
-def open_source(location: str, *, layout: str | None = None, table: str | None = None) -> Source:
+def open_source(location: str, *, layouts: Collection[str] = tuple(LAYOUTS), table: str | None = None) -> Source:
     """Return the sessions at a location.
 
     Args:
-        location: a file that LlamaIndex's `SimpleChatStore`, or our `RingChatStore`, has persisted; or a URL of one of
-            our stores, or of what LlamaIndex's `RedisChatStore` or `PostgresChatStore` is in.
-        layout: `"chatring"` or `"llama-index"`; None finds out.
-        table: the one of a `PostgresChatStore`, as `name` or `schema.name`; None finds out.
+        location: a file, or the URL of a database: see `layouts`.
+        layouts: whose sessions to look for.
+        table: the one to read, as `name` or `schema.name`; None finds out.
 
     Raises:
-        SourceError: if there are no sessions, or some in both layouts or several tables; if an argument does not fit.
+        SourceError: if there are no sessions, or some in several layouts or tables; if an argument does not fit.
         ValueError, ModuleNotFoundError: as `open_store`.
         StoreError, OSError: if the store fails, or the file cannot be read.
     """
-    name, scheme = without_secrets(location), location.partition(":")[0]
-    if table is not None and (layout == CHATRING or not scheme.startswith("postgres")):
-        raise SourceError("only LlamaIndex's PostgresChatStore has a table to choose")
-    if not is_url(location):
-        if layout == CHATRING:
-            raise SourceError(f"{name} is a file: its layout is {LLAMA_INDEX}")
-        file = ChatStoreFile(location)
-        if not file.lengths():
-            raise SourceError(f"{name} has no sessions of LlamaIndex")
-        return file
+    if table is not None and not (is_url(location) and is_sql(location) and set(layouts) - {CHATRING}):
+        raise SourceError("only a database that others have made has a table to choose")
+    return _at_url(location, layouts, table) if is_url(location) else _in_file(location, layouts)
+
+
+def _in_file(path: str, layouts: Collection[str]) -> Source:
+    name = without_secrets(path)
+    if not set(layouts) & {LLAMA_INDEX, CONVERSATIONS}:
+        raise SourceError(f"{name} is a file: its layout is {LLAMA_INDEX} or {CONVERSATIONS}")
+    if not os.path.exists(path):
+        raise SourceError(f"{name}: no such file")
+    theirs = open_llama_index_file(path) if LLAMA_INDEX in layouts else None
+    if theirs is None and CONVERSATIONS in layouts:
+        return ConversationFile(path)
+    if theirs is None or not theirs.keys():
+        raise SourceError(f"{name} has no sessions of LlamaIndex")
+    return theirs
+
+
+def _at_url(url: str, layouts: Collection[str], table: str | None) -> Source:
+    name = without_secrets(url)
     found: list[Source] = []
     with ExitStack() as looking:  # What is returned opens its connections again.
-        store = open_store(location)
-        looking.callback(store.close)
-        if layout != LLAMA_INDEX and _is_in_use(store, location):
-            found.append(StoreSource(store, name))
-        if layout != CHATRING and (theirs := _theirs(location, table)) is not None:
-            looking.callback(theirs.close)
-            if theirs.lengths():
-                found.append(theirs)
+        with closing(open_store(url)) as store:
+            is_ours = is_in_use(store, url)
+        if is_ours and CHATRING in layouts:
+            found.append(StoreSource(url))
+        if is_sql(url):
+            database = Database(url)
+            looking.callback(database.close)
+            found += [theirs for theirs in find_tables(database, layouts, table) if theirs.keys()]
+        else:
+            found += find_lists(url, layouts)
+        for source in found:
+            looking.callback(source.close)
+    if table is not None:
+        found = [source for source in found if source.layout != CHATRING]
+    asked = [layout for layout in layouts if layout != CONVERSATIONS]
     if len(found) > 1:
+        names = [source.layout for source in found]
         raise SourceError(
-            f"{name} has sessions of chatring and of LlamaIndex: say which with --layout {CHATRING} or {LLAMA_INDEX}"
+            f"{name} has sessions of {_listed([LAYOUTS[layout] for layout in names], 'and')}: "
+            f"say which with --layout {_listed(names, 'or')}"
         )
     if not found:
-        of = {CHATRING: "of chatring", LLAMA_INDEX: "of LlamaIndex", None: "of chatring or LlamaIndex"}[layout]
-        raise SourceError(f"{name} has no sessions {of}")
+        raise SourceError(f"{name} has no sessions of {_listed([LAYOUTS[layout] for layout in asked], 'or')}")
     return found[0]
 
 
-def _theirs(url: str, table: str | None) -> Source | None:
-    if url.startswith("postgres"):
-        return PostgresArrays(url, table)
-    return RedisLists(url) if url.startswith(("redis", "valkey")) else None
-
-
-def _is_in_use(store: Store, url: str) -> bool:
-    """Whether a store of ours has been used at a URL. Nothing is changed there, as the store itself would."""
-    if store.is_in_memory:
-        raise SourceError(f"{without_secrets(url)} is a new store in this process: it has no sessions")
-    if url.startswith(("redis", "valkey")):
-        return bool(store.keys())
-    engine = engine_of(url)
-    path = engine.url.database
-    if engine.name == "sqlite" and not (path and (path.startswith("file:") or os.path.exists(path))):
-        raise SourceError(f"{without_secrets(url)}: no such file")
-    from sqlalchemy import inspect
-
-    try:
-        with sql_errors(url):
-            return bool(inspect(engine).has_table("chatring_session"))
-    finally:
-        engine.dispose()
+def _listed(names: list[str], conjunction: str) -> str:
+    return f" {conjunction} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

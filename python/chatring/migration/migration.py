@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from chatring._core import MessageRing, TokenCounter
+from chatring._core import MessageRing
+from chatring.migration.existing import counts_of, session_of
+from chatring.migration.policy import codec_named
 from chatring.migration.source import Source
-from chatring.stores import CounterMismatchError, Record, Store
+from chatring.stores import Store
 
-# Records that are appended at once, and about how many characters: servers have limits.
-_MOST_RECORDS = 2000
+if TYPE_CHECKING:
+    from chatring.formats import Format
+
+# Messages that are appended at once, and about how many characters: servers have limits.
+_MOST_MESSAGES = 2000
 _MOST_SIZE = 16 * 1024 * 1024
+
+_Put = Callable[[str, list[Any]], None]
 
 
 @dataclass
@@ -26,11 +34,11 @@ class Migration:
 
 def migrate(
     source: Source,
-    lengths: dict[str, int],
-    target: Store,
+    keys: list[str],
+    target: Store[Any],
     *,
     overwrite: bool = False,
-    advanced: Callable[[int], object] = lambda messages: None,
+    advanced: Callable[[float], object] = lambda sessions: None,
 ) -> Migration:
     """Copy sessions, and verify the numbers of their messages and tokens when all are copied.
 
@@ -39,89 +47,107 @@ def migrate(
 
     Args:
         source: what to copy.
-        lengths: what `source.lengths()` returned: the sessions to copy.
+        keys: what `source.keys()` returned: the sessions to copy.
         target: where to.
-        overwrite: whether to replace sessions that the target has with other messages, or under another counter.
+        overwrite: whether to replace sessions that the target has with other messages, or under another policy.
             Without it they are left alone, and are among those that failed.
-        advanced: called with a number of messages whenever so many more are done.
+        advanced: called with the number of sessions that are done, parts of one too, whenever it has grown.
 
     Raises:
         StoreError: if a store fails. What was copied stays.
     """
     done = Migration()
+    codec = _codec_of(target)
     present = set(target.keys())
-    for key, length in lengths.items():
-        left = length
+    for number, key in enumerate(keys):
         try:
-            records = source.records(key)
-            counts = len(records), _tokens(records, target.counter)
-            batches, put_first = _plan(key, records, target, key in present, overwrite)
+            messages = source.messages(key)
+            bodies, tokens = _dumped_and_counted(messages, codec, target)
+            batches, put_first = _plan(key, messages, bodies, target, codec, key in present, overwrite)
+            put, left = put_first, sum(map(len, batches))
             for batch in batches:
-                put_first(key, batch)
-                put_first = target.append
-                advanced(len(batch))
-                left -= len(batch)
-            (done.copied if batches else done.already_there)[key] = counts
-        except ValueError as error:
+                put(key, batch)
+                put, left = target.append, left - len(batch)
+                advanced(number + 1 - left / max(len(messages), 1))
+            (done.copied if batches else done.already_there)[key] = len(messages), tokens
+        except (TypeError, ValueError) as error:
             done.failed[key] = str(error)
-        advanced(left)
+        advanced(number + 1)
     _verify(done, target)
     return done
 
 
+def _dumped_and_counted(messages: list[Any], codec: Format[Any], target: Store[Any]) -> tuple[list[str], int]:
+    provider: dict[str, Any] = {"format": target.format} if isinstance(target.format, str) else {}
+    ring: MessageRing[Any] = MessageRing(
+        counter=target.counter, measure=target.measure, start_on=target.start_on, **provider
+    )
+    bodies: list[str] = []
+    try:
+        for message in messages:
+            ring.put(codec.read(message))
+            bodies.append(codec.dump(message))
+    except (TypeError, ValueError) as error:
+        # Not the words of a framework's format: they may show the message.
+        reason = error if not codec.name or isinstance(error, ValueError) else f"it is not of {codec.name}"
+        raise ValueError(f"message {len(bodies)}: {reason}") from error
+    return bodies, ring.token_count()
+
+
 def _plan(
-    key: str, records: list[Record], target: Store, is_present: bool, overwrite: bool
-) -> tuple[list[list[Record]], Callable[[str, list[Record]], None]]:
-    """Return the records to copy, in batches, and how the first batch gets there; the others are appended."""
+    key: str,
+    messages: list[Any],
+    bodies: list[str],
+    target: Store[Any],
+    codec: Format[Any],
+    is_present: bool,
+    overwrite: bool,
+) -> tuple[list[list[Any]], _Put]:
+    """Return the messages to copy, in batches, and how the first batch gets there; the others are appended."""
     if not is_present:
-        # A session without records cannot be begun by appending.
-        return _batches(records) or [[]], target.append if records else target.replace
-    kept = target.all(key)
-    if records[: len(kept)] != kept:
+        # A session without messages cannot be begun by appending.
+        return _batches(messages, bodies) or [[]], target.append if messages else target.replace
+    kept = [codec.dump(message) for message in target.all(key)]
+    if bodies[: len(kept)] != kept:
         if not overwrite:
             raise ValueError("the target has other messages under this key; --overwrite replaces them")
         # All at once: an interruption leaves what was there, or all that takes its place.
-        return [records], target.replace
-    missing = _batches(records[len(kept) :])
-    if not _has_other_counter(target, key):
+        return [messages], target.replace
+    missing = _batches(messages[len(kept) :], bodies[len(kept) :])
+    session = session_of(target, key)
+    if session is None or session.policy == target.policy_name:
         return missing, target.append
     if not overwrite:
-        raise ValueError("the target has counted this session with another counter; --overwrite counts it anew")
+        raise ValueError(
+            f"the target has counted this session by {session.policy!r}; --overwrite counts it by "
+            f"{target.policy_name!r}"
+        )
 
     # Its messages stay where they are: they may be the source's own, in a database of which there are two URLs.
-    def count_and_append(key: str, batch: list[Record]) -> None:
+    def count_and_append(key: str, batch: list[Any]) -> None:
         target.recount(key)
         target.append(key, batch)
 
     return missing or [[]], count_and_append
 
 
-def _batches(records: list[Record]) -> list[list[Record]]:
-    batches: list[list[Record]] = []
+def _batches(messages: list[Any], bodies: list[str]) -> list[list[Any]]:
+    batches: list[list[Any]] = []
     size = 0
-    for record in records:
-        record_size = len(record.text) + len(record.payload or b"")
-        if not batches or len(batches[-1]) == _MOST_RECORDS or size + record_size > _MOST_SIZE:
+    for message, body in zip(messages, bodies, strict=True):
+        if not batches or len(batches[-1]) == _MOST_MESSAGES or size + len(body) > _MOST_SIZE:
             batches.append([])
             size = 0
-        batches[-1].append(record)
-        size += record_size
+        batches[-1].append(message)
+        size += len(body)
     return batches
 
 
-def _has_other_counter(target: Store, key: str) -> bool:
-    try:
-        target.token_count(key)
-    except CounterMismatchError:
-        return True
-    return False
-
-
-def _verify(done: Migration, target: Store) -> None:
-    """Count again in the target, and take what differs for failed."""
+def _verify(done: Migration, target: Store[Any]) -> None:
+    """Look at the numbers in the target, and take what differs for failed."""
     for sessions in (done.copied, done.already_there):
         for key, expected in list(sessions.items()):
-            found = target.length(key), target.token_count(key)
+            found = counts_of(target, key) or (0, 0)
             if found != expected:
                 del sessions[key]
                 done.failed[key] = (
@@ -130,7 +156,5 @@ def _verify(done: Migration, target: Store) -> None:
                 )
 
 
-def _tokens(records: list[Record], counter: TokenCounter) -> int:
-    ring: MessageRing[Record] = MessageRing(counter=counter, measure="text")
-    ring.put_messages(records)
-    return ring.token_count()
+def _codec_of(store: Store[Any]) -> Format[Any]:
+    return codec_named(None) if store.format is None or isinstance(store.format, str) else store.format

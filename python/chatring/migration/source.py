@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
-from chatring.stores import Record, Store
+from chatring.migration.policy import StorePolicy
 
 CHATRING = "chatring"
 LLAMA_INDEX = "llama-index"
+OPENAI_AGENTS = "openai-agents"
+LANGCHAIN = "langchain"
+CONVERSATIONS = "conversations"
+# How they are called in a sentence.
+LAYOUTS = {
+    CHATRING: "chatring",
+    LLAMA_INDEX: "LlamaIndex",
+    OPENAI_AGENTS: "OpenAI Agents",
+    LANGCHAIN: "LangChain",
+    CONVERSATIONS: "conversations",
+}
+# What the drop-in for LlamaIndex's ChatMemoryBuffer opens its stores with.
+OF_LLAMA_INDEX = StorePolicy("cl100k_base", "text", None, "llama-index")
 
 
 class SourceError(ValueError):
@@ -15,49 +28,28 @@ class SourceError(ValueError):
 
 
 class Source(Protocol):
-    """Sessions to copy. `name` is where they are, without secrets; `layout` is whose form they are in."""
+    """Sessions to copy.
+
+    `name` is where they are, without secrets; `layout` is whose form they are in; `policy` is what a store of them is
+    opened with, unless somebody says otherwise.
+    """
 
     name: str
     layout: str
+    policy: StorePolicy
 
-    def lengths(self) -> dict[str, int]:
-        """Return the number of messages of each session, by key."""
+    def keys(self) -> list[str]:
+        """Return the keys of the sessions."""
 
-    def records(self, key: str) -> list[Record]:
-        """Return a session's messages as the records that our stores keep.
+    def messages(self, key: str) -> list[Any]:
+        """Return a session's messages, which a store with the policy's format takes.
 
         Raises:
-            ValueError: if one is no message.
+            ValueError: if one is not a message.
         """
 
     def left_out(self) -> list[str]:
-        """Return what stands among the sessions and is none; known once `lengths` has been asked."""
+        """Return what is among the sessions and is not one; known once `keys` has been asked."""
 
     def close(self) -> None:
         """Close connections."""
-
-
-class StoreSource:
-    """The sessions of one of our stores."""
-
-    layout = CHATRING
-
-    def __init__(self, store: Store, name: str) -> None:
-        self.name = name
-        self._store = store
-
-    def lengths(self) -> dict[str, int]:
-        """As in `Source`."""
-        return {key: self._store.length(key) for key in sorted(self._store.keys())}
-
-    def records(self, key: str) -> list[Record]:
-        """As in `Source`."""
-        return self._store.all(key)
-
-    def left_out(self) -> list[str]:
-        """As in `Source`."""
-        return []
-
-    def close(self) -> None:
-        """As in `Source`."""
-        self._store.close()

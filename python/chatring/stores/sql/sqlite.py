@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import math
 import os
+import secrets
 import sqlite3
 import threading
 import time
@@ -189,11 +191,24 @@ class SQLiteBackend(SQLBackend):
             await asyncio.to_thread(self.close)
 
     def backup(self, target: str) -> None:
-        """Copy the database, as it is at one moment, to a file that is not there yet, while others go on."""
-        with self._calls, self._lend(time.monotonic() + 10) as lent:
-            copy = sqlite3.connect(target)
-            with contextlib.closing(copy):
-                lent.driver.backup(copy)
+        """See `SQLStore`."""
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+        # Under the target's name there is never a part of a copy.
+        part = f"{target}.{secrets.token_hex(4)}.part"
+        try:
+            with self._calls, self._lend(time.monotonic() + 10) as lent:
+                os.close(os.open(part, os.O_CREAT | os.O_EXCL, 0o600))
+                with contextlib.closing(sqlite3.connect(part)) as copy:
+                    lent.driver.backup(copy)
+            _name(part, target)
+        except sqlite3.Error as error:
+            raise store_error(error, self.url, self._parsed.file) from error
+        except ForkedError as error:
+            raise inherited_error(self.url, *error.args) from None
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(part)
 
     def _limits(self, limits: Limits) -> dict[str, Any]:
         one = limits.blocks[0] if len(limits.blocks) == 1 else None
@@ -258,6 +273,18 @@ class SQLiteBackend(SQLBackend):
         connection.execute(f"PRAGMA synchronous = {self._parsed.synchronous}")
         connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
         connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _name(part: str, target: str) -> None:
+    """Give a file its name, and replace nothing."""
+    try:
+        os.link(part, target)
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without links
+        if os.path.lexists(target):
+            raise
+        os.rename(part, target)
 
 
 def _close(pools: dict[int, _Pool], calls: Any) -> None:

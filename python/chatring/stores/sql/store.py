@@ -79,6 +79,24 @@ class SQLStore(Store[_M]):
             options.setdefault("timeout", backend.timeout)
         super().__init__(backend, **options)
 
+    def backup(self, target: str) -> None:
+        """Copy SQLite's database, as it is at one moment, to a new file, while others go on to read and write.
+
+        Copying the file itself would miss what is in the log beside it.
+
+        Args:
+            target: the path of a file that is not there yet. It appears when the copy is whole.
+
+        Raises:
+            FileExistsError: if it is there.
+            TypeError: with PostgreSQL, which has `pg_dump`.
+            StoreError, OSError: if reading or writing fails.
+        """
+        copy = getattr(self._backend, "backup", None)
+        if copy is None:
+            raise TypeError(f"{self.url} is not a SQLite database; pg_dump copies PostgreSQL's")
+        copy(target)
+
 
 def _postgresql(url: str, **options: Any) -> SQLBackend:
     from chatring.stores.sql.postgresql_url import PostgreSQLUrl
