@@ -1,8 +1,11 @@
 """What is particular to `RedisStore`: its keys, its scripts, and what they cost."""
 
 import asyncio
+import contextlib
+import logging
 import os
 import random
+import re
 import signal
 import threading
 import time
@@ -12,6 +15,7 @@ from typing import Any
 
 import pytest
 import redis
+import redis.asyncio
 from chatring import MessageRing
 from chatring.stores import ForeignDataError, Record, StoreError, StoreTimeoutError
 from chatring.stores.redis import RedisStore, backend, server
@@ -445,3 +449,219 @@ def test_every_script_is_known_by_what_it_is() -> None:
     found = {name: script for name, script in vars(Scripts()).items() if isinstance(script, Script)}
     assert len({script.sha for script in found.values()}) == len(found) == 8
     assert {name for name, script in found.items() if not script.changes} == {"window", "read", "rows"}
+
+
+def test_a_prefix_is_a_store_of_its_own(client: redis.Redis, valkey_url: str, call: Callable[..., Any]) -> None:
+    call("append", "ada", [HELLO])
+    for prefix in ("two", "chat*", "", "a:b"):
+        with contextlib.closing(RedisStore[Any](valkey_url, prefix=prefix)) as other:
+            assert other.keys() == other.all("ada") == []
+            other.append("ada", [OPEN])
+            assert other.keys() == ["ada"]
+    assert call("keys") == ["ada"]
+    assert call("all", "ada") == [HELLO]
+    assert client.exists("two:{ada}:session", "two:{ada}:messages", "two:{ada}:starts") == 3
+
+
+@pytest.mark.parametrize("prefix", ["a{", "}", "\0", "\ud800", "x" * 129, 7])
+def test_what_is_no_prefix(prefix: Any) -> None:
+    with pytest.raises(TypeError if prefix == 7 else ValueError, match=r"^prefix must "):
+        RedisStore("redis://localhost", prefix=prefix)
+
+
+def test_keys_by_prefix_and_page(call: Callable[..., Any]) -> None:
+    keys = sorted([*SESSIONS, "a*", "a[b]", "a?", "a\\", "a^", "ab", "a}b", "a%b", "\U0001f600", "\uffff"])
+    for key in keys:
+        call("append", key, [HELLO])
+    for prefix in ("", "a", "a*", "a[", "a?", "a\\", "a^", "%", "}", "a}", "\uffff", "nothing"):
+        expected = [key for key in keys if key.startswith(prefix)]
+        assert call("keys", prefix) == expected
+        paged, last = [], None
+        while page := call("keys", prefix, last, 2):
+            paged += page
+            last = page[-1]
+        assert paged == expected
+
+
+@pytest.mark.parametrize("change", [("append", [HELLO]), ("pop",), ("replace", [HELLO]), ("recount",), ("trim", 2)])
+def test_a_session_that_is_not_changed_for_long_is_gone(
+    client: redis.Redis, valkey_url: str, change: tuple[Any, ...]
+) -> None:
+    with contextlib.closing(RedisStore[Any](valkey_url, ttl=100)) as store:
+        store.append("ada", [HELLO] * 3)
+        for key in keys_of("ada"):
+            assert 99_000 < client.pttl(key) <= 100_000
+            client.pexpire(key, 5_000)
+        store.window("ada", 100)
+        assert client.pttl(keys_of("ada").session) <= 5_000
+        method, *arguments = change
+        getattr(store, method)("ada", *arguments)
+        assert all(99_000 < client.pttl(key) <= 100_000 for key in keys_of("ada"))
+
+
+@pytest.mark.parametrize("ttl", [0, -1, True, "1", float("inf"), float("nan")])
+def test_what_is_no_ttl(ttl: Any) -> None:
+    with pytest.raises(ValueError, match=r"^ttl must be a number of seconds above 0, got "):
+        RedisStore("redis://localhost", ttl=ttl)
+
+
+def test_sessions_that_were_not_used_since(client: redis.Redis, store: RedisStore[Any]) -> None:
+    backend = store._backend
+    for number in range(5):
+        store.append(f"{number}", [HELLO])
+        client.hset(f"chatring:{{{number}}}:session", "updated_at", 1_000 * (number + 1))
+    deadline = time.monotonic() + 10
+    assert backend.run(backend.unused(3.5, 10), deadline) == ["0", "1", "2"]
+    assert len(backend.run(backend.unused(3.5, 2), deadline)) == 2
+    assert [backend.run(backend.delete(f"{number}", 3.5), deadline) for number in range(5)] == [
+        *[True] * 3,
+        *[False] * 2,
+    ]
+    assert store.keys() == ["3", "4"]
+    assert store.updated_at("4") == 5
+
+
+def test_clients_that_are_handed_in_are_used_as_they_are(valkey_server: ValkeyServer, valkey_url: str) -> None:
+    options: dict[str, Any] = {"host": "127.0.0.1", "port": valkey_server.port, "password": PASSWORD}
+
+    async def use(store: RedisStore[Any], client: Any) -> None:
+        await store.aappend("ada", [HELLO])
+        assert await store.aall("ada") == await store.awindow("ada", 100) == [HELLO] * 2
+        assert await store.akeys() == ["ada"]
+        await store.aclose()
+        assert await client.ping()  # nobody has closed it
+        await client.aclose()
+
+    for more in ({}, {"decode_responses": True}, {"protocol": 3}):
+        client = redis.Redis(**options, **more)
+        async_client = redis.asyncio.Redis(**options, **more)
+        store: RedisStore[Any] = RedisStore(None, client=client, async_client=async_client)
+        store.append("ada", [HELLO])
+        asyncio.run(use(store, async_client))
+        store.close()
+        assert client.ping()
+        assert PASSWORD not in repr(store)
+        assert store.delete("ada")
+        client.close()
+    only: RedisStore[Any] = RedisStore(valkey_url, client=redis.Redis(**options))
+    with pytest.raises(TypeError, match="give it client and async_client"):
+        asyncio.run(only.aappend("ada", [HELLO]))
+    assert only.url == valkey_url.replace(PASSWORD, "***")
+
+
+def test_a_client_that_sends_again_makes_no_change_twice(valkey_url: str, store: RedisStore[Any]) -> None:
+    """As those of redis-py do unless told otherwise: the answer was lost, not the request."""
+    connection = store._backend._server._connection  # type: ignore[attr-defined]
+    execute = connection.execute
+
+    def twice(step: Any) -> Any:
+        first = execute(step)
+        assert not step.changes or execute(step) == first
+        return first
+
+    connection.execute = twice
+    for _ in range(3):
+        store.append("ada", [HELLO])
+    store.pop("ada")
+    store.trim("ada", 1)
+    assert store.all("ada") == [HELLO]
+
+
+def test_a_password_that_changes_is_asked_for(valkey_server: ValkeyServer, valkey_url: str) -> None:
+    asked: list[str] = []
+
+    def password() -> str:
+        asked.append(PASSWORD)
+        return PASSWORD
+
+    store: RedisStore[Any] = RedisStore(f"redis://127.0.0.1:{valkey_server.port}/0", password=password)
+    store.append("ada", [HELLO])
+    assert asyncio.run(store.aall("ada")) == [HELLO]
+    store.close()
+    assert store.length("ada") == 1
+    assert len(asked) == 3
+    store.close()
+
+
+def test_a_socket_of_the_system() -> None:
+    with ValkeyServer(appendonly="no") as server:
+        path = server.folder / "socket"
+        with server.client() as client:
+            if "unixsocket" not in client.config_get("unixsocket"):
+                pytest.skip("a server without sockets")
+        server.stop()
+        server._settings["unixsocket"] = str(path)
+        server.start()
+        url = f"unix://:{PASSWORD}@{path}?db=1"
+        store: RedisStore[Any] = RedisStore(url)
+        store.append("ada", [HELLO])
+        assert asyncio.run(store.aall("ada")) == [HELLO]
+        assert store.url == url.replace(PASSWORD, "***")
+        store.close()
+
+
+def test_a_loop_that_ends_leaves_no_connection(client: redis.Redis, store: RedisStore[Any]) -> None:
+    def connections() -> int:
+        return len(client.client_list())
+
+    async def request(number: int) -> None:
+        await asyncio.gather(*(store.aappend(f"{number}", [HELLO]) for _ in range(3)))
+
+    before = connections()
+    run_numbered(lambda number: [asyncio.run(request(number)) for _ in range(5)], 16)
+    deadline = time.monotonic() + 5
+    while connections() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert connections() == before
+    assert not store._backend._server._async_clients  # type: ignore[attr-defined]
+    assert sum(store.length(f"{number}") for number in range(16)) == 16 * 5 * 3
+
+
+def test_how_many_connections_and_how_long_to_wait_for_one(client: redis.Redis, valkey_url: str) -> None:
+    for options, parameters in (({"pool_size": 2, "timeout": 0.3}, ""), ({}, "?max_connections=2&timeout=0.3")):
+        store: RedisStore[Any] = RedisStore(valkey_url + parameters, **options)
+        assert store.timeout == 0.3
+        store.replace("ada", [HELLO])
+        held = [store._backend._server.client().connection_pool.get_connection() for _ in range(2)]  # type: ignore[attr-defined]
+        begun = time.monotonic()
+        with pytest.raises(StoreTimeoutError, match="all of its connections are in use"):
+            store.length("ada")
+        assert 0.2 < time.monotonic() - begun < 1
+        for connection in held:
+            store._backend._server.client().connection_pool.release(connection)  # type: ignore[attr-defined]
+        assert store.length("ada") == 1
+        store.close()
+    for pool_size in (0, True, "3"):
+        with pytest.raises(ValueError, match=r"^pool_size must be a number of connections of at least 1, got "):
+            RedisStore(valkey_url, pool_size=pool_size)  # type: ignore[arg-type]
+
+
+def test_every_call_goes_through_the_client_and_to_the_log(
+    store: RedisStore[Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So that what traces redis-py sees it."""
+    caplog.set_level(logging.DEBUG, "chatring")
+    seen: list[str] = []
+
+    def traced(kind: Any) -> None:
+        execute = kind.execute_command
+
+        def execute_command(self: Any, *arguments: Any, **options: Any) -> Any:
+            seen.append(arguments[0])
+            return execute(self, *arguments, **options)
+
+        monkeypatch.setattr(kind, "execute_command", execute_command)
+
+    traced(redis.Redis)
+    traced(redis.asyncio.Redis)
+    secret = Record("user", "a secret")
+    store.append("ada", [secret])
+    store.append("ada", [secret])
+    store.window("ada", 100)
+    store.keys()
+    asyncio.run(store.aappend("ada", [secret]))
+    calls = [name for name in seen if name != "EVAL"]
+    assert calls == ["EVALSHA"] * 4 + ["SCAN"] + ["EVALSHA"]
+    lines = [record.getMessage() for record in caplog.records if record.name == "chatring"]
+    assert [line.split()[0] for line in lines] == ["read", "write", "write", "window", "scan", "write"]
+    assert all(re.fullmatch(r"\w+ took [\d.]+ ms", line) for line in lines)

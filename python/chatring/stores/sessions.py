@@ -298,7 +298,7 @@ class Sessions:
                 change, result = yield from plan(session)
             except (IndexError, ValueError):
                 # Perhaps of a session that others have changed, of which some rows are gone.
-                if session is None or is_locked or (yield from self._backend.read(key)) == session:
+                if session is None or (yield from self._backend.read(key)) == session:
                     raise
                 continue
             if change is None:

@@ -40,6 +40,9 @@ _BY_WORD: dict[str, type[StoreError]] = {
 }
 _WORD = re.compile(rf"\b({'|'.join(_BY_WORD)})\b")
 
+# What redis-py says, which has no class for it on all clients.
+_EXHAUSTED = ("No connection available.", "Too many connections")
+
 _REDIRECTED = (exceptions.MovedError, exceptions.AskError, exceptions.TryAgainError)
 
 _ADVICE: dict[type[StoreError], str] = {
@@ -55,7 +58,12 @@ def is_lost(error: Exception) -> bool:
     """Return whether the connection broke, and the same command may succeed on a new one."""
     # A server that is loading, or refuses the password, does so on a new connection as well.
     refused = (exceptions.BusyLoadingError, exceptions.AuthenticationError)
-    return isinstance(error, exceptions.ConnectionError) and not isinstance(error, refused)
+    return isinstance(error, exceptions.ConnectionError) and not (isinstance(error, refused) or is_exhausted(error))
+
+
+def is_exhausted(error: Exception) -> bool:
+    """Return whether a pool had no connection for too long, so that nothing was sent."""
+    return isinstance(error, exceptions.ConnectionError) and str(error) in _EXHAUSTED
 
 
 def store_error(error: Exception, url: str, *, may_have_changed: bool) -> StoreError:
@@ -74,6 +82,8 @@ def store_error(error: Exception, url: str, *, may_have_changed: bool) -> StoreE
             f"{url} is moving the slot of this session to another server, and has not all of its keys in one place; "
             "nothing was done, try again when the slot has moved"
         )
+    if is_exhausted(error):
+        return StoreTimeoutError(f"{url}: all of its connections are in use, for too long; try again or make more")
     kind = _kind(error)
     advice = "refused the connection" if isinstance(error, exceptions.AuthenticationError) else _ADVICE[kind]
     if may_have_changed and (is_lost(error) or kind is StoreTimeoutError):

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import re
-import time
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -43,8 +41,6 @@ _FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0"
 _SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 # redis-py looks it up: the answer comes as bytes from a client of any settings.
 _AS_BYTES = {NEVER_DECODE: True}
-
-_log = logging.getLogger("chatring")
 
 
 class Call(NamedTuple):
@@ -301,19 +297,11 @@ class _Attempt:
         self._url = url
         self._step = step
         self._is_last = step.changes
-        self._begun = 0.0
 
     def __enter__(self) -> None:
-        if _log.isEnabledFor(logging.DEBUG):
-            self._begun = time.perf_counter()
+        pass
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        if self._begun:
-            took, result = (
-                1000 * (time.perf_counter() - self._begun),
-                "" if error is None else f", {type(error).__name__}",
-            )
-            _log.debug("redis %s: %.3f ms%s", self._step.name, took, result)
         if not isinstance(error, _ERRORS):
             return False
         if self._is_last or not is_lost(error):
