@@ -7,12 +7,16 @@ for the whole timeout without a word why, and a connection that was closed since
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
 _C = TypeVar("_C")
+
+# Connections of the processes that this one was forked from: to be freed would close them.
+_inherited: list[object] = []
 
 
 class Place(Protocol[_C]):
@@ -87,18 +91,26 @@ class TaskPlace(Generic[_C]):
 class Pool(Generic[_C]):
     """Connections that are not in use, and who waits for one. It opens none itself.
 
+    A process that was forked from the one that made it closes none either: they are the parent's, which goes on.
+
     Args:
         size: how many there may be.
         close: closes one.
     """
 
     def __init__(self, size: int, close: Callable[[_C], object]) -> None:
+        self._process = os.getpid()
         self._lock = threading.Lock()
         self._idle: list[_C] = []
         self._unopened = size
         self._close = close
         self._waiting: deque[Place[_C]] = deque()
         self._is_closed = False
+
+    @property
+    def is_inherited(self) -> bool:
+        """Whether another process made it."""
+        return self._process != os.getpid()
 
     def take(self, place: Place[_C]) -> bool:
         """Give `place` a connection, the last used first, or None to open one; if there is neither, have it wait."""
@@ -122,6 +134,9 @@ class Pool(Generic[_C]):
 
     def give_back(self, connection: _C | None) -> None:
         """Take a connection back, or with None the place of one that is closed: the next who waits has it."""
+        if self.is_inherited:
+            _inherited.append(connection)
+            return
         with self._lock:
             if self._waiting:
                 place = self._waiting.popleft()
@@ -137,6 +152,9 @@ class Pool(Generic[_C]):
 
     def close(self) -> None:
         """Close the connections; those that are in use when they are given back."""
+        if self.is_inherited:
+            _inherited.append(self._idle)
+            return
         with self._lock:
             self._is_closed = True
             idle, self._idle = self._idle, []

@@ -39,6 +39,8 @@ _LARGEST_ROOM = 2**60
 # SQLSTATEs after which a connection is as good as before: another writer was faster, or took too long.
 _HARMLESS = ("40001", "40P01", "55P03", "57014")
 # Statements that may wait for another writer outside of a transaction; they take `patience`, in milliseconds.
+# Statements that are a whole change, and end a transaction that `read` with `lock` has begun.
+_WHOLE = ("append", "append_one")
 _WAITING = ("append", "append_one", "delete")
 _LINES = re.compile(r"\s*\n\s*")
 
@@ -50,8 +52,6 @@ _EXPECTED = (
 )
 # A text and its values; without values it may be several statements.
 _Call = tuple[str, Any]
-# Of the processes that this one was forked from.
-_inherited: list[Any] = []
 
 
 class PostgreSQLBackend(SQLBackend):
@@ -92,7 +92,7 @@ class PostgreSQLBackend(SQLBackend):
         self.turns = Turns()
         self._arguments = self._parsed.arguments(self.timeout)
         self._password = password
-        self._schema = schema or self._parsed.schema
+        self._schema = self._parsed.schema if schema is None else schema
         if self._schema is not None and (not self._schema or set(self._schema) & set("%\\\0")):
             raise ValueError(f"schema must be a name without %, backslashes and NUL characters, got {self._schema!r}")
         quoted = None if self._schema is None else Identifier(self._schema).as_string(None)
@@ -112,7 +112,7 @@ class PostgreSQLBackend(SQLBackend):
         self.is_ready = False
         # Whether a pooler passes what it gets to whichever connection of PostgreSQL is free.
         self.is_pooled = False
-        weakref.finalize(self, _close, self._pools)
+        weakref.finalize(self, _close_all, self._pools, self._loops)
 
     def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
         """See `Backend`."""
@@ -277,10 +277,7 @@ class PostgreSQLBackend(SQLBackend):
                 await self._given_async.putconn(connection)
 
     def _give_back(self, pool: Pool[Any], connection: Any) -> None:
-        if self._pools.get(os.getpid()) is not pool and pool in self._pools.values():
-            _inherited.append(connection)  # in a fork: it stays open, as it is the parent's
-            return
-        if connection is not None and not _is_idle(connection):
+        if connection is not None and not pool.is_inherited and not _is_idle(connection):
             _finish(connection)
             connection = None
         pool.give_back(connection)
@@ -319,22 +316,25 @@ class PostgreSQLBackend(SQLBackend):
         loop = asyncio.get_running_loop()
         if (found := self._loops.get(loop)) is not None:
             return found[0]
-        for other in [
-            other for other in list(self._loops) if other.is_closed()
-        ]:  # without the end that asyncio.run has
-            if (left := self._loops.pop(other, None)) is not None:
-                left[0].close()
+        self._close_loops()
         pool: Pool[Any] = Pool(self._size, _finish)
         guard = _until_the_loop_ends(self._loops, pool)
         self._loops[loop] = pool, guard
         await guard.__anext__()
         return pool
 
+    def _close_loops(self) -> None:
+        """Close the pools of loops that have ended without the end that `asyncio.run` has, or are another process's."""
+        for loop, (pool, _) in list(self._loops.items()):
+            if loop.is_closed() or pool.is_inherited:
+                self._loops.pop(loop, None)
+                pool.close()
+
     def _check_process(self) -> None:
         if self._process != os.getpid():
             self._process = os.getpid()
             self.turns.renew()
-            self._loops = {}  # nobody ends them here; the connections are the parent's
+            self._close_loops()
 
 
 class _Lent:
@@ -368,7 +368,10 @@ class _Lent:
             patience = None if self.is_in_transaction else self._backend._patience(self._deadline)
             values = {**values, "patience": None if patience is None else str(patience)}
         try:
-            return (yield text, values)
+            answer = yield text, values
+            if name in _WHOLE and self.is_in_transaction:
+                yield from self._calls(Statement("commit"))
+            return answer
         except psycopg.errors.SerializationFailure:
             if self.is_in_transaction:
                 raise
@@ -524,6 +527,12 @@ async def _until_the_loop_ends(
         loop = asyncio.get_running_loop()
         if (found := loops.get(loop)) is not None and found[0] is pool:
             del loops[loop]
+        pool.close()
+
+
+def _close_all(pools: dict[int, Pool[Any]], loops: dict[asyncio.AbstractEventLoop, Any]) -> None:
+    """Close what nobody can use any more."""
+    for pool in (*pools.values(), *(pool for pool, _ in loops.values())):
         pool.close()
 
 

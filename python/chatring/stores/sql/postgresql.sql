@@ -67,7 +67,8 @@ FROM (SELECT to_regclass(:name::text) AS found) AS one
 LEFT JOIN pg_class ON pg_class.oid = found LEFT JOIN pg_namespace AS namespace ON namespace.oid = relnamespace;
 
 -- name: has_tables
-SELECT 1 WHERE to_regclass(:name::text) IS NOT NULL;
+-- From a table, as that makes PostgreSQL look what others have made while this transaction waited.
+SELECT 1 FROM pg_class WHERE oid = to_regclass(:name::text);
 
 -- name: lock_schema
 -- Two transactions that make the same table at once would fail.

@@ -79,7 +79,7 @@ class PostgreSQLUrl:
             if unquote(name) in _OURS:
                 ours[unquote(name)] = unquote(value)
             else:
-                others.append(part)
+                others.append(f"{name}={quote(unquote(value), safe='')}")  # libpq wants each = escaped
         if ours.get("startup_options", "none") != "none":
             raise ValueError(f"startup_options can only be none, got {ours['startup_options']!r}")
         given = ours.get("prepare_threshold", "none")
