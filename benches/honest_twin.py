@@ -16,7 +16,7 @@ Left out: bounds, several counters, removal, threads, and all checks of argument
 import operator
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
 import tiktoken
@@ -225,16 +225,7 @@ class MessageTwin(HonestTwin[dict[str, Any]]):
         self._parts: list[list[str]] = []
 
     def _step(self, index: int) -> int:
-        message = self._messages[index]
-        content, parts = message["content"], _parts(message)
-        tokens = _MESSAGE + sum(len(self._ordinary(text)) for text in parts)
-        if content:
-            tokens += len(self._ordinary(content))
-        if calls := len(message.get("tool_calls") or ()):
-            tokens += calls * _CALL + (calls > 1) * _PARALLEL
-        if message["role"] == "tool":
-            tokens += _RESULT
-        return tokens + _NAME if message.get("name") else tokens
+        return message_tokens(self._messages[index], self._ordinary)
 
     def _extend(self, end: int, steps: list[int]) -> None:
         for index, step in zip(range(end - len(steps), end), steps, strict=True):
@@ -250,6 +241,19 @@ class MessageTwin(HonestTwin[dict[str, Any]]):
                 self._starts.append(index)
                 self._saved.append(before)
         self._end = end
+
+
+def message_tokens(message: dict[str, Any], encode: Callable[[str], list[int]]) -> int:
+    """Return the tokens of all that is sent of a message."""
+    content, parts = message["content"], _parts(message)
+    tokens = _MESSAGE + sum(len(encode(text)) for text in parts)
+    if content:
+        tokens += len(encode(content))
+    if calls := len(message.get("tool_calls") or ()):
+        tokens += calls * _CALL + (calls > 1) * _PARALLEL
+    if message["role"] == "tool":
+        tokens += _RESULT
+    return tokens + _NAME if message.get("name") else tokens
 
 
 def _parts(message: dict[str, Any]) -> list[str]:

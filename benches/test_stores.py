@@ -1,161 +1,188 @@
-"""Stores that outlive the process, against the bare drivers and LlamaIndex's stores. Real servers, on this machine.
+"""Stores that outlive the process, against bare drivers, pure Python and LlamaIndex's stores. Real servers, on this
+machine.
 
-Both sides have the same settings: SQLite in WAL with `synchronous=FULL`, PostgreSQL as it comes, Valkey as it comes,
-which is without an append-only file, and without its snapshots: those would fall into some timings and not into others.
+Both sides have the same settings: SQLite in WAL with `synchronous=FULL`, where it does not say NORMAL, PostgreSQL as it
+comes, Valkey as it comes, which is without an append-only file, and without its snapshots: those would fall into some
+timings and not into others.
+
+Messages are OpenAI's dicts, with calls and results, and counted as those. In front of every session is the
+conversation's own system message, and beside every window are tools of some tokens: so many that the window begins in the
+middle of a turn, and carries its question.
 """
 
 import asyncio
 import functools
-import gc
-import sqlite3
-import time
+import itertools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-from chatring import MessageRing
+import tiktoken
+from chatring import MessageRing, Window
 from chatring.llama_index import ChatMemoryBuffer, RedisChatStore, SQLChatStore
-from chatring.stores import Record, Store, open_store
+from chatring.stores import Store
 from llama_index.core.llms import ChatMessage
 from llama_index.core.memory import ChatMemoryBuffer as LlamaIndexBuffer
 from llama_index.storage.chat_store.postgres import PostgresChatStore
 from llama_index.storage.chat_store.redis import RedisChatStore as LlamaIndexRedis
 from pytest_benchmark.fixture import BenchmarkFixture
-from sqlalchemy import Engine, event
-from stores.servers import PostgresServer, Server, ValkeyServer
 
-from benches.bare_drivers import BareDriver, BarePsycopg, BareRedis, BareSQLite
+from benches.bare_drivers import BareDriver, BarePsycopg, BareRedis, BareSQLite, Place
 from benches.conftest import Label
 from benches.contenders import ENCODE
-from benches.conversation import Histories, Line, as_chat_message
-from benches.round_trips import counted
+from benches.conversation import Histories, as_chat_message, as_openai
+from benches.plain_store import PlainStore
+from benches.store_backends import Backend, in_turns, started, waits
 from benches.store_names import (
     BACKENDS,
     BARE_DRIVERS,
     OUR_ADAPTERS,
     OUR_STORES,
+    PLAIN_STORE,
     POSTGRESQL,
     SQLITE,
+    SQLITE_NORMAL,
     THEIR_STORES,
     VALKEY,
+    WRITTEN,
 )
 
-WINDOW_TOKENS = 40_000
+WINDOW_TOKENS, TOOLS_TOKENS = 40_000, 600
 SHORT = 1_000
 # What is loaded in the quick mode; the full one has a million.
 LONG_QUICK, LONG_FULL = 100_000, 1_000_000
 LOADED_AT_ONCE = 100_000
-APPENDS = 500
+ROUNDS, APPENDS = 300, 500
 
 # LlamaIndex's case.
 MESSAGES, LIMIT = 2_000, 3_000
 
-BARE: dict[str, type[BareDriver]] = {SQLITE: BareSQLite, POSTGRESQL: BarePsycopg, VALKEY: BareRedis}
+Message = dict[str, Any]
+Backends = Callable[[str], Backend]
+BARE: dict[str, type[BareDriver]] = {
+    SQLITE: BareSQLite,
+    SQLITE_NORMAL: BareSQLite,
+    POSTGRESQL: BarePsycopg,
+    VALKEY: BareRedis,
+}
+# A turn's last message, and a step: what an agent stores at once.
+APPENDED: dict[str, list[Message]] = {
+    "one": [{"role": "user", "content": "The receipts are attached. Is the shop's VAT number on all three of them?"}],
+    "a step": [
+        {
+            "role": "assistant",
+            "content": None,
+            "tool_calls": [
+                {
+                    "id": "call_i7HWMb6yxU31dvbDvW8xY7",
+                    "type": "function",
+                    "function": {"name": "read_file", "arguments": '{"path": "receipts/2026-11.pdf", "pages": "1-3"}'},
+                }
+            ],
+        },
+        {
+            "role": "tool",
+            "tool_call_id": "call_i7HWMb6yxU31dvbDvW8xY7",
+            "content": '{"pages": 3, "text": "Lindenkorb, VAT DE 811 907 980. Sum 84.90 EUR. Paid by card on 2026-11-03."}',
+        },
+    ],
+}
 
 
-def as_record(line: Line) -> Record:
-    return Record(line.role, "None" if line.text is None else line.text)
+class Case(NamedTuple):
+    """A session, and its window."""
 
-
-@dataclass
-class Backend:
-    """A database with a store on it, and a long and a short session in that."""
-
-    name: str
-    url: str
-    store: Store
-    long: int
-    server: Server | None = None
-    window: list[Record] = field(default_factory=list)
+    key: str
+    length: int
+    window: Window[Message]
+    place: Place
 
 
 @pytest.fixture(scope="module")
-def backends(
-    pytestconfig: pytest.Config, histories: Histories, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Callable[[str], Backend]]:
-    """Return the backend of a name, started and filled when it is first asked for."""
-    long = LONG_FULL if pytestconfig.getoption("--full") else LONG_QUICK
-    started: list[Backend] = []
+def long(pytestconfig: pytest.Config) -> int:
+    return LONG_FULL if pytestconfig.getoption("--full") else LONG_QUICK
+
+
+@pytest.fixture(scope="module")
+def history(histories: Histories) -> Callable[[int], list[Message]]:
+    """Return the function that returns a session of so many messages."""
+    head = next(as_openai(line) for line in histories.lines if line.role == "system")
+    return lambda length: [head, *histories.last(length - 1, as_openai)]
+
+
+@pytest.fixture(scope="module")
+def cases(long: int, history: Callable[[int], list[Message]]) -> dict[tuple[str, float], Case]:
+    """Return the sessions and windows by key and ratio.
+
+    The short session of a ratio is the first of at least 1,000 messages that has the window of the long one: what is
+    left out is a multiple of a block, so the window's length depends on where the session ends.
+    """
+
+    def window(length: int, ratio: float) -> Window[Message]:
+        ring = MessageRing[Message](WINDOW_TOKENS)
+        ring.put_messages(history(length))
+        return ring.window(initial_token_count=TOOLS_TOKENS, retention_ratio=ratio)
+
+    def case(key: str, length: int, window: Window[Message]) -> Case:
+        # Positions of a ring's window are those of the store.
+        return Case(key, length, window, Place(window.question, window.start))
+
+    found = {}
+    for ratio in (1.0, 0.7):
+        wanted = window(long, ratio)
+        assert 100 < len(wanted) < SHORT
+        assert wanted.head == 1
+        assert wanted.question is not None
+        found["long", ratio] = case("long", long, wanted)
+        for length in itertools.count(SHORT):
+            shorter = window(length, ratio)
+            if list(shorter) == list(wanted):
+                found["short", ratio] = case(f"short {length}", length, shorter)
+                break
+    return found
+
+
+@pytest.fixture(scope="module")
+def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
+    """Return the backend of a name, started when it is first asked for."""
+    running: list[Backend] = []
 
     @functools.cache
     def backend(name: str) -> Backend:
-        server: Server | None = None
-        if name == SQLITE:
-            url = f"sqlite:///{tmp_path_factory.mktemp('store') / 'chat.db'}"
-        else:
-            server = PostgresServer() if name == POSTGRESQL else ValkeyServer(appendonly="no")
-            url = server.__enter__().url
-        made = Backend(name, url, open_store(url), long, server)
-        started.append(made)
-        _load(made.store, "short", histories.last(SHORT, as_record))
-        _load(made.store, "long", histories.last(long, as_record))
-        ring = MessageRing[Record](WINDOW_TOKENS, counter="cl100k_base", measure="text")
-        ring.put_messages(histories.last(SHORT, as_record))
-        made.window = ring.get()
-        assert 100 < len(made.window) < SHORT
-        return made
+        running.append(started(name, tmp_path_factory.mktemp("store")))
+        return running[-1]
 
     try:
         yield backend
     finally:
-        for each in started:
-            each.store.close()
-            if each.server is not None:
-                each.server.remove()
+        for each in running:
+            each.close()
 
 
-def _load(store: Store, key: str, records: list[Record]) -> None:
-    for first in range(0, len(records), LOADED_AT_ONCE):
-        store.append(key, records[first : first + LOADED_AT_ONCE])
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PlainStore]:
+    """Return the pure Python store, empty."""
+    path = tmp_path_factory.mktemp("plain") / "plain.db"
+    store = PlainStore(str(path), tiktoken.get_encoding("o200k_base"))
+    yield store
+    store.close()
 
 
-def _in_turns(
-    benchmark: BenchmarkFixture, ours: Callable[[], object], name: str, theirs: Callable[[], object], rounds: int
-) -> None:
-    """Time two contenders in turns: a disk, or a shared machine, is ten times as fast in one second as in another."""
-    seconds: list[float] = []
+def _load(store: Store[Message] | PlainStore, key: str, messages: list[Message]) -> None:
+    for first in range(0, len(messages), LOADED_AT_ONCE):
+        store.append(key, messages[first : first + LOADED_AT_ONCE])
 
-    def time_theirs() -> None:
-        gc.disable()  # as pytest-benchmark does for ours
-        started = time.perf_counter()
-        theirs()
-        seconds.append(time.perf_counter() - started)
-        gc.enable()
 
-    benchmark.pedantic(ours, setup=time_theirs, rounds=rounds)
-    benchmark.extra_info["in_turns_with"] = {name: seconds}
+def _load_once(backend: Backend, key: str, messages: list[Message]) -> None:
+    if key not in backend.known:
+        _load(backend.store, key, messages)
+        backend.known[key] = True
 
 
 @contextmanager
-def _waits(backend: Backend) -> Iterator[tuple[Store, Callable[[], int]]]:
-    """Return another store, and how often it has waited for its database: statements on SQLite, else round trips."""
-    if backend.server is None:
-        statements: list[str] = []
-
-        def trace(connection: sqlite3.Connection, _: object) -> None:
-            connection.set_trace_callback(statements.append)
-
-        event.listen(Engine, "connect", trace)
-        store = open_store(backend.url)
-        try:
-            yield store, lambda: len(statements)
-        finally:
-            store.close()
-            event.remove(Engine, "connect", trace)
-        return
-    with counted(backend.server.port) as proxy:
-        store = open_store(backend.url.replace(f":{backend.server.port}/", f":{proxy.port}/"))
-        try:
-            yield store, lambda: proxy.count
-        finally:
-            store.close()
-
-
-@contextmanager
-def _bare(backend: Backend, key: str) -> Iterator[BareDriver]:
-    driver = BARE[backend.name](backend.url, key, backend.window)
+def _bare(backend: Backend, key: str, rows: int = 1, place: Place | None = None) -> Iterator[BareDriver]:
+    driver = BARE[backend.name](backend.url, key, rows, place)
     try:
         yield driver
     finally:
@@ -164,54 +191,106 @@ def _bare(backend: Backend, key: str) -> Iterator[BareDriver]:
 
 @pytest.mark.parametrize("name", BACKENDS)
 def test_bulk_load(
-    benchmark: BenchmarkFixture, backends: Callable[[str], Backend], histories: Histories, label: Label, name: str
+    benchmark: BenchmarkFixture, backends: Backends, history: Callable[[int], list[Message]], label: Label, name: str
 ) -> None:
     store = backends(name).store
-    records = histories.last(LOADED_AT_ONCE, as_record)
+    messages = history(LOADED_AT_ONCE)
+    store.append("inserted", messages)
+    with _bare(backends(name), "inserted", len(messages)) as driver:
 
-    def unload() -> None:
-        store.delete("loaded")
+        def prepare() -> None:
+            store.delete("loaded")
+            driver.unload()
 
-    label(f"{name}: bulk load", OUR_STORES[name], messages=len(records))
-    benchmark.pedantic(store.append, ("loaded", records), setup=unload, rounds=3)
-    assert store.length("loaded") == len(records)
-    assert store.window("loaded", WINDOW_TOKENS) == backends(name).window
-    assert store.delete("loaded")
+        label(f"{name}: bulk load", OUR_STORES[name], messages=len(messages))
+        load = functools.partial(store.append, "loaded", messages)
+        in_turns(benchmark, load, {BARE_DRIVERS[name]: driver.load}, 3, prepare)
+        driver.unload() if name == VALKEY else None
+    for key in ("loaded", "inserted"):
+        assert store.length(key) == len(messages)
+        assert store.last(key, SHORT) == messages[-SHORT:]
+        assert store.delete(key)
 
 
-@pytest.mark.parametrize("key", ["short", "long"])
+def test_bulk_load_of_pure_python(
+    benchmark: BenchmarkFixture, plain: PlainStore, history: Callable[[int], list[Message]], label: Label
+) -> None:
+    label(f"{SQLITE}: bulk load", PLAIN_STORE, messages=LOADED_AT_ONCE)
+    benchmark.pedantic(plain.append, ("loaded", history(LOADED_AT_ONCE)))  # once
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.7])
+@pytest.mark.parametrize("which", ["short", "long"])
 @pytest.mark.parametrize("name", BACKENDS)
 def test_window(
-    benchmark: BenchmarkFixture, backends: Callable[[str], Backend], label: Label, name: str, key: str
+    benchmark: BenchmarkFixture,
+    backends: Backends,
+    plain: PlainStore,
+    history: Callable[[int], list[Message]],
+    cases: dict[tuple[str, float], Case],
+    label: Label,
+    name: str,
+    which: str,
+    ratio: float,
 ) -> None:
-    backend = backends(name)
-    store = backend.store
-    assert store.window(key, WINDOW_TOKENS) == backend.window
-    assert store.length(key) == (SHORT if key == "short" else backend.long)
-    label(
-        f"{name}: window", OUR_STORES[name], messages=store.length(key), limit=WINDOW_TOKENS, window=len(backend.window)
-    )
-    with _bare(backend, key) as driver:
-        assert driver.window() == [tuple(record) for record in backend.window]
-        _in_turns(
-            benchmark, functools.partial(store.window, key, WINDOW_TOKENS), BARE_DRIVERS[name], driver.window, 300
-        )
+    backend, (key, length, window, place) = backends(name), cases[which, ratio]
+    _load_once(backend, key, history(length))
+    assert backend.store.length(key) == length
+    with waits(backend) as (other, count):
+        for _ in range(10):  # PostgreSQL's statements are prepared when they come again
+            assert _asked(other, key, ratio) == window
+        before = count()
+        found = _asked(other, key, ratio)
+        assert count() - before == 1
+    assert (found.tokens, found.head) == (window.tokens, window.head)
+    assert (found.question, found.start) == (place.question, place.start)
+    others: dict[str, Callable[[], object]] = {}
+    with _bare(backend, key, 1, place) as driver:
+        assert driver.window() == window
+        others[BARE_DRIVERS[name]] = driver.window
+        if name == SQLITE:
+            if key not in backend.known.setdefault("plain", set()):
+                backend.known["plain"].add(key)
+                _load(plain, key, history(length))
+            assert _asked(plain, key, ratio) == window
+            others[PLAIN_STORE] = functools.partial(_asked, plain, key, ratio)
+        workload = f"{name}: window" + (f", ratio {ratio}" if ratio < 1 else "")
+        label(workload, OUR_STORES[name], messages=length, limit=WINDOW_TOKENS, window=len(window))
+        in_turns(benchmark, functools.partial(_asked, backend.store, key, ratio), others, ROUNDS)
 
 
-@pytest.mark.parametrize("name", BACKENDS)
+def _asked(store: Any, key: str, ratio: float) -> Any:
+    return store.window(key, WINDOW_TOKENS, TOOLS_TOKENS, retention_ratio=ratio)
+
+
+@pytest.mark.parametrize("what", APPENDED)
+@pytest.mark.parametrize("name", WRITTEN)
 def test_append(
-    benchmark: BenchmarkFixture, backends: Callable[[str], Backend], histories: Histories, label: Label, name: str
+    benchmark: BenchmarkFixture,
+    backends: Backends,
+    plain: PlainStore,
+    history: Callable[[int], list[Message]],
+    label: Label,
+    name: str,
+    what: str,
 ) -> None:
-    backend = backends(name)
-    for key in ("appended", "inserted"):
-        _load(backend.store, key, histories.last(SHORT, as_record))
-    record = histories.last(1, as_record)
-    label(f"{name}: append of one", OUR_STORES[name])
-    with _bare(backend, "inserted") as driver:
-        append = functools.partial(backend.store.append, "appended", record)
-        _in_turns(benchmark, append, BARE_DRIVERS[name], driver.append, APPENDS)
-        assert driver.window()[-1] == record[0]
-    assert backend.store.all("appended")[SHORT:] == record * APPENDS
+    backend, messages, store = backends(name), APPENDED[what], backends(name).store
+    ours, theirs = f"appended {what}", f"inserted {what}"
+    for key in (ours, theirs):
+        store.append(key, [*history(SHORT), *messages])
+    label(f"{name}: append of {what}", OUR_STORES[name])
+    with _bare(backend, theirs, len(messages)) as driver:
+        others: dict[str, Callable[[], object]] = {BARE_DRIVERS[name]: driver.append}
+        if name == SQLITE:
+            plain.append(ours, [*history(SHORT), *messages])
+            others[PLAIN_STORE] = functools.partial(plain.append, ours, messages)
+        rounds = in_turns(benchmark, functools.partial(store.append, ours, messages), others, APPENDS)
+    everything = store.all(ours)
+    assert everything == history(SHORT) + messages * (rounds + 1)
+    if name == SQLITE:
+        assert plain.window(ours, LIMIT) == store.window(ours, LIMIT)
+    if name != VALKEY:  # whose bare rows are beside the store's
+        assert store.all(theirs) == everything
 
 
 # Half a minute each: one is enough for the quick mode.
@@ -223,7 +302,7 @@ windows: dict[str, list[ChatMessage]] = {}
 
 @pytest.mark.parametrize("name", LLAMA_INDEX_CASES)
 def test_get_of_llama_index(
-    benchmark: BenchmarkFixture, backends: Callable[[str], Backend], histories: Histories, label: Label, name: str
+    benchmark: BenchmarkFixture, backends: Backends, histories: Histories, label: Label, name: str
 ) -> None:
     store: Any = (PostgresChatStore.from_uri if name == POSTGRESQL else LlamaIndexRedis)(backends(name).url)
     store.set_messages("theirs", histories.last(MESSAGES, as_chat_message))
@@ -241,9 +320,7 @@ def test_get_of_llama_index(
 
 
 @pytest.mark.parametrize("name", LLAMA_INDEX_CASES)
-def test_get(
-    benchmark: BenchmarkFixture, backends: Callable[[str], Backend], histories: Histories, label: Label, name: str
-) -> None:
+def test_get(benchmark: BenchmarkFixture, backends: Backends, histories: Histories, label: Label, name: str) -> None:
     store = (SQLChatStore if name == POSTGRESQL else RedisChatStore)(backends(name).url)
     store.set_messages("ours", histories.last(MESSAGES, as_chat_message))
     memory = ChatMemoryBuffer.from_defaults(
