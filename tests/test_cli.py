@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from chatring import MessageRing, TokenCounter
 from chatring.cli import chatring
 from chatring.stores import Record as Stored
 from chatring.stores import open_store
+from chatring.stores.sql import SQLStore
 from chatring.terminal import amount, duration, headline, one_line, role_of
 from click.testing import CliRunner, Result
 from conftest import AIRLINE
@@ -200,9 +202,8 @@ class TestWindow:
             assert refusal("window", talk, "--token-limit", 99, "--measure", "text", *option).startswith(told)
         assert record("window", talk, "--token-limit", 99, "--measure", "text", "--start-on", "none")
         assert "retention_ratio must be" in refusal("window", talk, "--token-limit", 99, "--retention-ratio", "nan")
-        told = "Error: --start-on, --retention-ratio: only for files; a store's windows begin as its records say\n"
         options = ("--start-on", "none", "--retention-ratio", 1)
-        assert refusal("window", stored, "ada", "--token-limit", 99, *options) == told
+        assert "was counted by" in refusal("window", stored, "ada", "--token-limit", 99, *options)
 
     @pytest.mark.parametrize("command", ["window", "replay"])
     def test_a_head_that_is_too_long(self, command: str, talk: Path, o200k: tiktoken.Encoding) -> None:
@@ -613,53 +614,93 @@ class TestStats:
 
 @pytest.fixture
 def stored(tmp_path: Path) -> str:
-    """The URL of a store with the session "ada"."""
+    """The URL of a store with the sessions "ada" and, counted as LlamaIndex does, "texts"."""
     url = f"sqlite:///{tmp_path / 'chat.db'}"
     with contextlib.closing(open_store(url)) as store:
-        store.append("ada", [Stored(message["role"], text_of(message["content"])) for message in TALK])
+        store.append("ada", TALK)
         store.replace("nobody", [])
+    with contextlib.closing(open_store(url, counter="cl100k_base", measure="text")) as store:
+        store.append("texts", [Stored(message["role"], text_of(message["content"])) for message in TALK])
     return url
 
 
 class TestSessionOfAStore:
     TEXTS: ClassVar = [{"role": message["role"], "content": text_of(message["content"])} for message in TALK]
 
+    @pytest.mark.parametrize(
+        ("options", "rule"),
+        [
+            ((), {}),
+            (("--retention-ratio", 0.5), {"retention_ratio": 0.5}),
+            (("--no-include-system",), {"include_system": False}),
+            (("--measure", "message", "--encoding", "o200k_base", "--start-on", "user"), {}),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize(("limit", "initial"), [(60, 0), (60, 15), (850, 0), (2000, 0)])
+    def test_window(
+        self, stored: str, limit: int, initial: int, options: tuple[object, ...], rule: Record, o200k: tiktoken.Encoding
+    ) -> None:
+        found = record("window", stored, "ada", "--token-limit", limit, "--initial-token-count", initial, *options)
+        assert found == {"session": "ada", **expected_window(TALK, o200k, limit, initial, **rule)}
+
     @pytest.mark.parametrize(("limit", "initial"), [(1, 0), (20, 0), (20, 15), (1000, 0)])
-    def test_window(self, stored: str, limit: int, initial: int, cl100k: tiktoken.Encoding) -> None:
-        found = record("window", stored, "ada", "--token-limit", limit, "--initial-token-count", initial)
-        assert found == {"session": "ada", **expected_window(self.TEXTS, cl100k, limit, initial, measure="text")}
+    def test_window_of_texts(self, stored: str, limit: int, initial: int, cl100k: tiktoken.Encoding) -> None:
+        expected = {"session": "texts", **expected_window(self.TEXTS, cl100k, limit, initial, measure="text")}
+        for options in ((), ("--measure", "text"), ("--counter", "cl100k_base")):
+            found = record(
+                "window", stored, "texts", "--token-limit", limit, "--initial-token-count", initial, *options
+            )
+            assert found == expected
 
     def test_only_the_window_is_read(self, stored: str) -> None:
         path = stored.removeprefix("sqlite:///")
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
             # Whoever reads one of these rows fails.
-            connection.execute("UPDATE chatring_message SET text = x'ff' WHERE seq < 5")
-        assert record("window", stored, "ada", "--token-limit", 9)["window"]["messages"] == 1
-        assert "was not written by chatring" in refusal("stats", stored, "ada")
+            connection.execute("UPDATE chatring_message SET body = 'nothing' WHERE seq BETWEEN 0 AND 4")
+        assert record("window", stored, "ada", "--token-limit", 790)["messages"] == [TALK[0], TALK[5]]
+        assert refusal("stats", stored, "ada")
 
-    def test_summary(self, stored: str, cl100k: tiktoken.Encoding) -> None:
-        rows = cells(output("window", stored, "ada", "--token-limit", 10, "--initial-token-count", 1))
+    def test_summary(self, stored: str, o200k: tiktoken.Encoding) -> None:
+        rows = cells(output("window", stored, "ada", "--token-limit", 850, "--initial-token-count", 1))
         assert rows[0] == ["index", "role", "tokens", "content"]
-        assert rows[-6][:2] == ["window", "1"]
-        assert rows[-4] == ["history", "6", str(tokens_of(TALK, cl100k, "text"))]
+        assert rows[1][:4] == ["0", "head", "system", str(tokens_of(TALK[:1], o200k))]
+        assert rows[-5] == ["history", "6", str(tokens_of(TALK, o200k))]
+        assert rows[-2][:3] == ["start", "on:", "user;"]
         assert re.fullmatch(r"time: \S+ [µm]?s to connect and read, \S+ [µm]?s to read again", " ".join(rows[-1]))
 
     def test_stats(self, stored: str, talk: Path) -> None:
-        as_stored = ("--measure", "text", "--encoding", "cl100k_base")
-        found, of_file = record("stats", stored, "ada"), record("stats", talk, *as_stored)
-        for longest in (found["longest"], of_file["longest"]):  # which shows tool calls, and other parts
-            for message in longest:
-                del message["beginning"]
-        assert found == of_file
+        assert record("stats", stored, "ada") == record("stats", talk)
         assert output("stats", stored, "ada").startswith("6 messages, ")
+        as_stored = ("--measure", "text", "--encoding", "cl100k_base")
+        for found, of_file in (
+            (record("stats", stored, "ada", *as_stored), record("stats", talk, *as_stored)),
+            (record("stats", stored, "texts"), record("stats", talk, *as_stored)),
+        ):
+            for longest in (found["longest"], of_file["longest"]):  # which shows tool calls, and other parts
+                for message in longest:
+                    del message["beginning"]
+            assert found == of_file
 
     def test_session_without_messages(self, stored: str) -> None:
         found = record("window", stored, "nobody", "--token-limit", 9)
         assert (found["messages"], found["history"]) == ([], {"messages": 0, "tokens": 0})
         assert output("stats", stored, "nobody").startswith("0 messages, ")
 
+    def test_session_of_a_counter_that_only_its_program_has(self, tmp_path: Path) -> None:
+        url = f"sqlite:///{tmp_path / 'words.db'}"
+        with contextlib.closing(open_store(url, counter=lambda text: text.split(), counter_name="words")) as store:
+            store.append("ada", TALK)
+        told = "Error: session 'ada' was counted by 'words, message, user', which only the program that wrote it has"
+        assert refusal("window", url, "ada", "--token-limit", 9, "--encoding", "o200k_base") == f"{told}\n"
+        assert refusal("stats", url, "ada") == f"{told}; say how to count it: --encoding NAME\n"
+        assert record("stats", url, "ada", "--encoding", "o200k_base")["history"]["messages"] == 6
+        assert records("sessions", url)[0]["policy"] == "words, message, user"
+        pruned = record("prune", url, "--max-messages", 1)
+        assert pruned["not_trimmed"] == {"words, message, user": 1}
+
     def test_refusals(self, stored: str, talk: Path, tmp_path: Path) -> None:
-        sessions = "it has 2: 'ada', 'nobody'\n"
+        sessions = "it has 3: 'ada', 'nobody', 'texts'\n"
         for command in (("window", "--token-limit", 9), ("stats",)):
             assert refusal(*command, stored) == f"Error: {stored}: which session? {sessions}"
             assert refusal(*command, stored, "eve") == f"Error: {stored}: no session 'eve'; {sessions}"
@@ -669,23 +710,119 @@ class TestSessionOfAStore:
             told = "Error: a session, 'ada', needs the URL of a store, such as sqlite:///chat.db; a file has none\n"
             assert refusal(*command, talk, "ada") == told
             assert refusal(*command, "http://u:hunter2@h", "ada").startswith(
-                "Error: 'http://u:***@h' is no store's URL; one begins with "
+                "Error: 'http://u:***@h' is not a store's URL; one begins with "
             )
-        told = refusal("window", "--token-limit", 9, stored, "ada", "--model", "gpt-4o")
-        assert "session 'ada' was counted with 'cl100k_base', this store counts with 'o200k_base'" in told
-        assert record("stats", stored, "ada", "--model", "gpt-4o")["encoding"] == "o200k_base"
+        for option in (("--model", "gpt-4"), ("--measure", "text"), ("--start-on", "none"), ("--format", "anthropic")):
+            assert refusal("window", "--token-limit", 9, stored, "ada", *option) == (
+                "Error: session 'ada' was counted by 'o200k_base, message, user': "
+                "give --encoding o200k_base --measure message --start-on user, or none of these options\n"
+            )
+        assert record("stats", stored, "ada", "--model", "gpt-4")["encoding"] == "cl100k_base"
+        assert "counted by" in refusal("stats", stored, "ada", "--format", "llama-index")
         (tmp_path / "text.db").write_text("no database " * 100)
         assert "not a database" in refusal("stats", f"sqlite:///{tmp_path / 'text.db'}", "ada")
-        assert record("stats", stored, "ada", "--measure", "text") == record("stats", stored, "ada")
-        for command in (("window", "--token-limit", 9), ("stats",)):
-            assert refusal(*command, stored, "ada", "--measure", "message") == (
-                "Error: --measure message is for files; a store counts the text of its records: --measure text\n"
-            )
         for option in (("--conversation", 1), ("--concatenate",)):
             assert refusal("window", stored, "ada", "--token-limit", 9, *option) == (
                 "Error: --conversation and --concatenate are for files; a store has sessions\n"
             )
         assert refusal("window", stored, "ada", "--token-limit", 0) == "Error: token_limit must be at least 1, got 0\n"
+
+
+class TestLookingAfterAStore:
+    def test_sessions(self, stored: str, o200k: tiktoken.Encoding, cl100k: tiktoken.Encoding) -> None:
+        found = records("sessions", stored)
+        moments = [session.pop("updated_at") for session in found]
+        assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", moment) for moment in moments)
+        policy, texts = "o200k_base, message, user", "cl100k_base, text, any"
+        assert found == [
+            {"key": "ada", "messages": 6, "tokens": tokens_of(TALK, o200k), "policy": policy},
+            {"key": "nobody", "messages": 0, "tokens": 0, "policy": policy},
+            {"key": "texts", "messages": 6, "tokens": tokens_of(TALK, cl100k, "text"), "policy": texts},
+        ]
+        rows = cells(output("sessions", stored))
+        assert rows[0] == ["session", "messages", "tokens", "last", "change", "counted", "by"]
+        assert [row[:2] for row in rows[1:]] == [["ada", "6"], ["nobody", "0"], ["texts", "6"]]
+
+    def test_sessions_by_page_and_prefix(self, stored: str) -> None:
+        def keys(*options: object) -> list[str]:
+            return [session["key"] for session in records("sessions", stored, *options)]
+
+        assert keys("--prefix", "n") == ["nobody"]
+        assert keys("--limit", 2) == ["ada", "nobody"]
+        assert keys("--limit", 2, "--after", "nobody") == ["texts"]
+        assert output("sessions", stored, "--limit", 2).endswith("\nmore: --after 'nobody'\n")
+        assert "more" not in output("sessions", stored, "--limit", 3)
+
+    def test_prune(self, stored: str) -> None:
+        with contextlib.closing(sqlite3.connect(stored.removeprefix("sqlite:///"))) as connection, connection:
+            connection.execute(
+                "UPDATE chatring_session SET updated_at = updated_at - 10 * 86400000 WHERE key = 'nobody'"
+            )
+        nothing = {"removed_sessions": 0, "trimmed_sessions": 0, "trimmed_messages": 0, "not_trimmed": {}}
+        assert record("prune", stored, "--unused-for", 11) == nothing
+        assert record("prune", stored, "--unused-for", 9, "--prefix", "a") == nothing
+        assert record("prune", stored, "--unused-for", 9.5) == {**nothing, "removed_sessions": 1}
+        # Of each policy; what stays begins with a user message, or whatever else a window may begin with.
+        assert record("prune", stored, "--max-messages", 1, "--prefix", "a") == {
+            **nothing,
+            "trimmed_sessions": 1,
+            "trimmed_messages": 4,
+        }
+        assert output("prune", stored, "--max-messages", 2) == "removed: 0 sessions\ntrimmed: 1 session by 1 message\n"
+        with contextlib.closing(open_store(stored)) as store:
+            assert store.all("ada") == [TALK[0], TALK[5]]
+
+    def test_prune_by_tokens(self, stored: str) -> None:
+        before = record("window", stored, "ada", "--token-limit", 790)["messages"]
+        pruned = record("prune", stored, "--max-tokens", 780, "--prefix", "ada")
+        assert (pruned["trimmed_sessions"], pruned["trimmed_messages"]) == (1, 4)
+        assert record("window", stored, "ada", "--token-limit", 790)["messages"] == before
+
+    def test_refusals(self, stored: str, tmp_path: Path, talk: Path) -> None:
+        assert refusal("prune", stored) == ("Error: say what to prune: --unused-for, --max-messages or --max-tokens\n")
+        nothing = f"sqlite:///{tmp_path / 'no.db'}"
+        for command in (("sessions",), ("prune", "--max-tokens", 1)):
+            assert refusal(*command, nothing) == f"Error: {nothing}: no such file\n"
+            assert refusal(*command, talk) == (
+                f"Error: this needs the URL of a store, such as sqlite:///chat.db; got {talk}\n"
+            )
+        assert not (tmp_path / "no.db").exists()
+
+    def test_backup(self, stored: str, tmp_path: Path) -> None:
+        file = tmp_path / "backup.db"
+        with contextlib.closing(open_store(stored)) as store:  # whose changes are still in the log
+            store.append("ada", OTHER)
+            shown = output("backup", stored, file)
+            store.append("ada", OTHER)
+        assert shown == f"{stored} is in {file}, {file.stat().st_size:,} bytes\n"
+        with contextlib.closing(open_store(f"sqlite:///{file}")) as copy:
+            assert copy.all("ada") == [*TALK, *OTHER]
+        assert refusal("backup", stored, file) == f"Error: {file} is there already; give a new name\n"
+        assert refusal("backup", f"sqlite:///{tmp_path / 'no.db'}", tmp_path / "new").endswith(": no such file\n")
+        assert "pg_dump" in refusal("backup", "postgresql://u:hunter2@h/d", tmp_path / "new")
+        assert "BGSAVE" in refusal("backup", "redis://h", tmp_path / "new")
+        assert "No such file" in refusal("backup", stored, tmp_path / "no folder" / "new")
+        assert not list(tmp_path.glob("new*")), "nothing is left behind"
+
+    def test_backup_in_python(self, stored: str, tmp_path: Path) -> None:
+        file = tmp_path / "backup.db"
+        with contextlib.closing(SQLStore[Record](stored)) as store:
+            store.backup(str(file))
+            before = file.read_bytes()
+            with pytest.raises(FileExistsError):
+                store.backup(str(file))
+        assert file.read_bytes() == before
+        assert sorted(path.name for path in tmp_path.glob("backup*")) == ["backup.db"]
+
+
+def test_a_server_that_never_answers(tmp_path: Path) -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        url = f"postgresql://u:hunter2@127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=2"
+        begin = time.monotonic()
+        told = refusal("stats", url, "ada")
+        assert "cannot be reached" in told
+        assert "hunter2" not in told
+        assert time.monotonic() - begin < 8
 
 
 MESSAGE = b'{"role": "user", "content": "a"}\n'

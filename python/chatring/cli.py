@@ -662,11 +662,9 @@ def _counter(encoding: str | None, model: str | None) -> TokenCounter:
     if encoding is not None and model is not None:
         raise _Refusal("--encoding and --model exclude each other")
     try:
-        return (
-            TokenCounter.for_model(model)
-            if model is not None
-            else TokenCounter(_ENCODING if encoding is None else encoding)
-        )
+        if model is not None:
+            return TokenCounter.for_model(model)
+        return TokenCounter(_ENCODING if encoding is None else encoding)
     except ValueError as error:
         raise _Refusal(error) from error
 
