@@ -76,7 +76,7 @@ class StoreChatStore(BaseChatStore):
                 raise ValueError(f"{name} of a {type(self).__name__} is fixed when it is opened: open another")
         return super().model_copy(update=update, deep=deep)
 
-    def _open(self, url: str | None, counter: Any, counter_name: str | None, options: Mapping[str, Any]) -> None:
+    def _open(self, url: str, counter: Any, counter_name: str | None, options: Mapping[str, Any]) -> None:
         counter = counter_of(counter)
         given = {"measure": "text", "format": MessageFormat(), "counter": counter, "counter_name": counter_name}
         try:
@@ -378,7 +378,8 @@ class RedisChatStore(StoreChatStore):
     """A chat store in Redis or Valkey, of which a window is one script on the server.
 
     Args:
-        redis_url: `redis://user:password@host:6379/0`, as in `chatring.stores.RedisStore`.
+        redis_url: `redis://user:password@host:6379/0`, as in `chatring.stores.RedisStore`. With a `client` it must be that
+            of its server all the same: a chat store that is loaded is found by it.
         counter: counts the texts: an encoding's name, or the tokenizer that the memory has.
         counter_name: what a counter that is no encoding is known by on the server.
         **options: of `chatring.stores.RedisStore`: prefix, ttl, pool_size, timeout, client, async_client, password.
@@ -392,7 +393,7 @@ class RedisChatStore(StoreChatStore):
 
     def __init__(
         self,
-        redis_url: str | None = "redis://localhost:6379",
+        redis_url: str = "redis://localhost:6379",
         *,
         counter: Any = "cl100k_base",
         counter_name: str | None = None,
