@@ -378,8 +378,8 @@ class RedisChatStore(StoreChatStore):
     """A chat store in Redis or Valkey, of which a window is one script on the server.
 
     Args:
-        redis_url: `redis://user:password@host:6379/0`, as in `chatring.stores.RedisStore`. With a `client` it must be that
-            of its server all the same: a chat store that is loaded is found by it.
+        redis_url: `redis://user:password@host:6379/0`, as in `chatring.stores.RedisStore`. With a `client` it must
+            be that of its server all the same: a chat store that is loaded is found by it.
         counter: counts the texts: an encoding's name, or the tokenizer that the memory has.
         counter_name: what a counter that is no encoding is known by on the server.
         **options: of `chatring.stores.RedisStore`: prefix, ttl, pool_size, timeout, client, async_client, password.
