@@ -3,7 +3,8 @@
 >>> from chatring.llama_index import ChatMemoryBuffer
 >>> memory = ChatMemoryBuffer.from_defaults(token_limit=3000)
 
-`SQLChatStore` and `RedisChatStore` keep the messages in a database; they need the extra `sql` or `redis`.
+`SQLChatStore` and `RedisChatStore` keep the messages in a database; for PostgreSQL and Redis they
+need the extra `postgresql` or `redis`.
 `docs/llama-index.md` has the table of differences.
 """
 
