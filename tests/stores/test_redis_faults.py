@@ -350,7 +350,8 @@ READS: tuple[tuple[Any, ...], ...] = (
 
 
 def snapshot(client: redis.Redis) -> dict[bytes, object]:
-    return {key: client.dump(key) for key in client.scan_iter()}
+    # The dump of a hash has its fields in the order of the moment.
+    return {key: client.hgetall(key) if client.type(key) == b"hash" else client.dump(key) for key in client.scan_iter()}
 
 
 READING = "+@scripting +scan +exists +hmget +llen +lindex +lrange +zcard +zrange +zrangebyscore"
