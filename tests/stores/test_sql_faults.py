@@ -87,7 +87,7 @@ def assert_error(error: BaseException, kind: type[StoreError], cause: type[BaseE
     assert PASSWORD not in "".join(traceback.format_exception(error))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite"])
 def sql_url(request: pytest.FixtureRequest) -> str:
     url: str = request.getfixturevalue({"sqlite": "sqlite_url", "postgresql": "postgres_url"}[request.param])
     return url
@@ -118,99 +118,6 @@ def run(sql_url: str) -> Callable[[str], None]:
 
 
 # A server that is not there.
-
-
-@pytest.fixture(scope="module")
-def own_server() -> Iterator[PostgresServer]:
-    with PostgresServer(fsync="off") as server:
-        yield server
-
-
-@pytest.fixture
-def restarted(own_server: PostgresServer) -> Iterator[PostgresServer]:
-    """A server to stop, with empty tables."""
-    own_server.start()
-    with psycopg.connect(own_server.url, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA public CASCADE")
-        connection.execute("CREATE SCHEMA public")
-    yield own_server
-    own_server.start()
-
-
-def test_a_server_that_is_down_and_comes_back(restarted: PostgresServer) -> None:
-    store = open_store(restarted.url)
-    restarted.stop()
-    for call in (*READS.values(), *CHANGES.values()):
-        with pytest.raises(StoreUnavailableError) as raised:
-            call(store)
-        assert isinstance(raised.value, ConnectionError)
-        assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "cannot be reached; check that it")
-    restarted.start()
-    fill(store)
-    assert_unchanged(store)
-    store.close()
-
-
-@pytest.mark.parametrize("how", ["stop", "kill"])
-@pytest.mark.parametrize("calls_meanwhile", [True, False])
-def test_a_server_that_restarts(restarted: PostgresServer, how: str, calls_meanwhile: bool) -> None:
-    store = open_store(restarted.url)
-    fill(store)
-    # Several connections in the pool.
-    threads = [threading.Thread(target=store.window, args=("ada", 10)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for call in (READS["window"], CHANGES["append one"], CHANGES["append two"]):
-        restarted.kill() if how == "kill" else restarted.stop()
-        if calls_meanwhile:
-            with pytest.raises(StoreUnavailableError) as raised:
-                call(store)
-            assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "cannot be reached")
-        restarted.start()
-        call(store)  # the first one that is made when the server is back
-    assert store.all("ada") == [*SESSIONS["ada"], ONE, ONE, TWO]
-    store.close()
-
-
-@pytest.mark.parametrize("how", ["stop", "kill"])
-def test_async_methods_when_the_server_restarts(restarted: PostgresServer, how: str) -> None:
-    async def work() -> None:
-        store = open_store(restarted.url)
-        await store.aappend("ada", [ONE])
-        await asyncio.gather(*(store.awindow("ada", 10) for _ in range(4)))
-        for more in ([ONE], [ONE, TWO]):
-            restarted.kill() if how == "kill" else restarted.stop()
-            with pytest.raises(StoreUnavailableError) as raised:
-                await store.aappend("ada", more)
-            assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "cannot be reached")
-            restarted.start()
-            await store.aappend("ada", more)
-            restarted.kill() if how == "kill" else restarted.stop()
-            restarted.start()
-            assert await store.awindow("ada", 100)
-        assert await store.aall("ada") == [ONE, ONE, ONE, TWO]
-        await store.aclose()
-
-    asyncio.run(work())
-
-
-def test_a_password_that_is_wrong(postgres_url: str) -> None:
-    store = open_store(postgres_url.replace(PASSWORD, "wr0ng:/%40word"))
-    with pytest.raises(StoreUnavailableError) as raised:
-        store.keys()
-    assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "password authentication failed")
-    assert "refused the connection: " in str(raised.value)
-    assert "wr0ng" not in "".join(traceback.format_exception(raised.value))
-
-
-def test_a_database_that_is_not_there(postgres_server: PostgresServer) -> None:
-    store = open_store(postgres_server.database_url("nowhere"))
-    with pytest.raises(StoreUnavailableError) as raised:
-        store.keys()
-    assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, 'database "nowhere" does not exist')
-    assert "refused the connection: " in str(raised.value)
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
@@ -302,142 +209,10 @@ def test_a_file_that_cannot_be_opened_for_now(sqlite_url: str) -> None:
 # A server that accepts connections and says nothing.
 
 
-@pytest.fixture
-def silent_url() -> Iterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"postgresql://ada:{PASSWORD}@127.0.0.1:{server.getsockname()[1]}/d?connect_timeout=2"
-
-
-def test_a_server_that_is_silent(silent_url: str) -> None:
-    store = open_store(silent_url)
-    calls: list[Callable[[], object]] = [lambda: store.append("ada", [ONE]), lambda: asyncio.run(append_once(store))]
-    for call in calls:
-        with pytest.raises(StoreUnavailableError) as raised:
-            call()
-        assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "cannot be reached; check that it")
-
-
-def test_the_command_on_a_server_that_is_silent(silent_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    url: Any = make_url(silent_url.partition("?")[0])
-    assert lost_connection(url)["connect_timeout"] == 10
-    monkeypatch.setattr("chatring.stores.sql_url._LOST_CONNECTION", {"connect_timeout": 2})
-    with pytest.raises(StoreUnavailableError, match="connection timeout expired"):
-        open_source(silent_url.partition("?")[0])
-
-
 # A server that takes no changes.
 
 
-def test_a_server_that_is_read_only(postgres_url: str) -> None:
-    writer = open_store(postgres_url)
-    fill(writer)
-    store = open_store(f"{postgres_url}?options=-c%20default_transaction_read_only=on")
-    for read in READS.values():
-        read(store)
-    for change in CHANGES.values():
-        with pytest.raises(StoreUnavailableError) as raised:
-            change(store)
-        words = "takes no changes now: it is a standby, or set to read only: cannot execute"
-        assert_error(raised.value, StoreUnavailableError, psycopg.errors.ReadOnlySqlTransaction, words)
-    assert_unchanged(writer)
-    store.close()
-    writer.close()
-
-
 # A connection that is lost.
-
-
-def terminate_others(url: str) -> None:
-    """End all other connections, and wait until they are gone."""
-    others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {others}".encode())
-
-
-@pytest.mark.parametrize("name", ["append after whitespace", "pop", "recount"])
-def test_a_connection_lost_within_a_transaction(postgres_url: str, name: str) -> None:
-    lose = False
-
-    def count(text: str) -> list[str]:
-        if lose:
-            terminate_others(postgres_url)
-        return text.split()
-
-    store = open_store(postgres_url, counter=count, counter_name="words")
-    fill(store)
-    sessions = {**SESSIONS, "ada": [*SESSIONS["ada"], *SESSIONS["ada"]]}
-    store.append("ada", SESSIONS["ada"])
-    lose = True
-    # What is counted within the transaction, after its first statements, loses the connection.
-    with pytest.raises(StoreUnavailableError) as raised:
-        CHANGES[name](store)
-    assert_error(raised.value, StoreUnavailableError, psycopg.OperationalError, "cannot be reached")
-    lose = False
-    assert sorted(store.keys()) == sorted(sessions)
-    assert {key: store.all(key) for key in sessions} == sessions
-    CHANGES[name](store)
-    store.close()
-
-
-@pytest.mark.parametrize("name", ["append one", "append two", "replace", "delete"])
-def test_a_connection_lost_within_a_statement(postgres_url: str, name: str) -> None:
-    store = open_store(postgres_url)
-    fill(store)
-    errors: list[BaseException] = []
-
-    def change() -> None:
-        try:
-            CHANGES[name](store)
-        except BaseException as error:
-            errors.append(error)
-
-    with psycopg.connect(postgres_url) as holder:
-        holder.execute("LOCK TABLE chatring_session")
-        thread = threading.Thread(target=change)
-        thread.start()
-        wait_until_blocked(postgres_url)
-        waiting = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        holder.execute(waiting)
-        thread.join()
-    (error,) = errors
-    assert_error(error, StoreUnavailableError, psycopg.OperationalError, "terminating connection due to administrator")
-    assert_unchanged(store)
-    store.close()
-
-
-def wait_until_blocked(url: str) -> None:
-    blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    with psycopg.connect(url, autocommit=True) as connection:
-        while connection.execute(blocked).fetchall() == [(0,)]:
-            time.sleep(0.01)
-
-
-def test_a_cancelled_task_changes_nothing(postgres_url: str) -> None:
-    sync = open_store(postgres_url)
-    fill(sync)
-
-    async def cancel(change: Callable[[Store], Any], store: Store) -> None:
-        task = asyncio.create_task(change(store))
-        await asyncio.to_thread(wait_until_blocked, postgres_url)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-
-    async def work() -> None:
-        store = open_store(postgres_url)
-        assert await store.alength("ada") == 4
-        with psycopg.connect(postgres_url) as holder:
-            holder.execute("LOCK TABLE chatring_session")
-            await cancel(lambda store: store.aappend("ada", [ONE]), store)
-            await cancel(lambda store: store.aappend("ada", [ONE, TWO]), store)
-            await cancel(lambda store: store.apop("ada"), store)
-            await cancel(lambda store: store.awindow("ada", 10), store)
-        assert await store.aall("ada") == SESSIONS["ada"]
-        await store.aclose()
-
-    asyncio.run(work())
-    assert_unchanged(sync)
-    sync.close()
 
 
 # Another writer that holds the session.
@@ -534,87 +309,6 @@ def test_a_full_disk_of_sqlite(sqlite_url: str) -> None:
         event.remove(Engine, "connect", limit)
 
 
-REPORTED = {
-    "53100": StoreFullError,  # disk full
-    "53200": StoreFullError,  # out of memory
-    "53300": StoreUnavailableError,
-    "28P01": StoreUnavailableError,  # as a pooler reports it
-    "3D000": StoreUnavailableError,
-    "57P01": StoreUnavailableError,
-    "57P03": StoreUnavailableError,
-    "08006": StoreUnavailableError,
-    "40001": StoreTimeoutError,
-    "40P01": StoreTimeoutError,
-    "57014": StoreTimeoutError,
-    "23514": ForeignDataError,
-    "42703": ForeignDataError,
-    "42501": StoreError,
-    "25006": StoreUnavailableError,
-    "42P05": StoreError,  # another client's prepared statement, behind a pooler
-    "26000": StoreError,
-    "P0001": StoreError,
-}
-
-
-@pytest.mark.parametrize("state", REPORTED)
-def test_what_postgresql_reports(postgres_url: str, state: str) -> None:
-    store = open_store(postgres_url)
-    fill(store)
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        body = f"BEGIN RAISE EXCEPTION 'as reported' USING ERRCODE = '{state}'; END"
-        connection.execute(
-            f"CREATE FUNCTION report() RETURNS trigger LANGUAGE plpgsql AS $${body}$$;"
-            "CREATE TRIGGER report AFTER INSERT OR DELETE ON chatring_message EXECUTE FUNCTION report()".encode()
-        )
-        for name in ("append one", "append two", "begin", "replace", "pop", "delete"):
-            with pytest.raises(StoreError) as raised:
-                CHANGES[name](store)
-            assert_error(raised.value, REPORTED[state], psycopg.Error, "as reported")
-        connection.execute("DROP TRIGGER report ON chatring_message")
-    assert_unchanged(store)
-    store.close()
-
-
-@pytest.mark.parametrize("isolation", ["serializable", "repeatable\\ read"])
-def test_writers_under_a_strict_isolation(postgres_url: str, isolation: str) -> None:
-    """Their transactions have another one, and a statement that lost against another writer is run again."""
-    store = open_store(f"{postgres_url}?options=-c%20default_transaction_isolation={isolation.replace(' ', '%20')}")
-    fill(store)
-
-    def write(writer: int) -> None:
-        for number in range(20):
-            store.append("ada", [Record("user", f"{writer} {number}")])
-            store.append("ada", [Record("user", f"{writer} {number}\n"), ONE])
-            store.window("ada", 50)
-
-    run_numbered(write, 6)
-    assert_unchanged(store, {**SESSIONS, "ada": store.all("ada")})
-    assert store.length("ada") == 4 + 6 * 20 * 3
-    store.close()
-
-
-def test_a_schema_without_tables_does_not_use_anothers(postgres_url: str) -> None:
-    public = open_store(postgres_url)
-    fill(public)
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("DROP SCHEMA IF EXISTS two CASCADE")
-        connection.execute("CREATE SCHEMA two")
-        both = open_store(f"{postgres_url}?options=-c%20search_path=two,public")
-        for call in (*READS.values(), *CHANGES.values()):
-            with pytest.raises(
-                StoreError, match="has chatring's tables in schema 'public', but the first schema of its"
-            ):
-                call(both)
-        two = open_store(f"{postgres_url}?options=-c%20search_path=two")
-        two.append("ada", [TWO])
-        assert both.all("ada") == [TWO]
-        assert_unchanged(public)
-        for store in (both, two):
-            store.close()
-        connection.execute("DROP SCHEMA two CASCADE")
-    public.close()
-
-
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3 has no result codes")
 def test_a_disk_that_is_full_before_a_file_is_opened() -> None:
     reported: Any = sqlite3.OperationalError("disk I/O error")
@@ -622,56 +316,6 @@ def test_a_disk_that_is_full_before_a_file_is_opened() -> None:
     error = store_error(reported, "sqlite:///chat.db")
     assert type(error) is StoreFullError
     assert str(error) == "sqlite:///chat.db is full; nothing was stored: disk I/O error"
-
-
-def test_an_error_shows_no_row(postgres_url: str) -> None:
-    store = open_store(postgres_url)
-    fill(store)
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute("ALTER TABLE chatring_message ADD CHECK (role <> 's3cret')")
-    for records in ([Record("s3cret", "one")], [ONE, Record("s3cret", "one")]):
-        with pytest.raises(ForeignDataError) as raised:
-            store.append("ada", records)
-        assert "s3cret" in str(raised.value.__cause__)  # PostgreSQL tells of the row
-        assert "s3cret" not in str(raised.value)
-        assert "violates check constraint" in str(raised.value)
-    store.close()
-
-
-@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
-def test_a_database_in_another_encoding(postgres_server: PostgresServer, encoding: str) -> None:
-    name = f"in_{encoding.lower()}"
-    with psycopg.connect(postgres_server.url, autocommit=True) as connection:
-        options = f"ENCODING '{encoding}' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'"
-        connection.execute(f"CREATE DATABASE {name} {options}".encode())
-    store = open_store(postgres_server.database_url(name))
-    fill(store)
-    assert_unchanged(store)
-    asyncio.run(append_once(store))
-    store.append("caf\xe9", [Record("caf\xe9", "世界", b"\xff")])
-    assert store.all("caf\xe9") == [Record("caf\xe9", "世界", b"\xff")]
-    if encoding == "SQL_ASCII":  # holds any bytes
-        store.append("世界", [Record("世界", "one")])
-        assert store.all("世界") == [Record("世界", "one")]
-        assert sorted(store.keys()) == ["ada", "caf\xe9", "new", "open", "世界"]
-    else:
-        for call in (
-            lambda: store.append("世界", [ONE]),
-            lambda: store.append("ada", [Record("世界", "one")]),
-            lambda: store.append("ada", [Record("世界", "one"), ONE]),
-            lambda: store.window("世界", 10),
-        ):
-            with pytest.raises(StoreError) as raised:
-                call()
-            assert_error(raised.value, StoreError, psycopg.DataError, "make a database with ENCODING 'UTF8': character")
-        assert store.all("ada") == SESSIONS["ada"]
-    store.close()
-
-
-async def append_once(store: Store) -> None:
-    await store.aappend("new", [ONE])
-    assert await store.aall("new") == [ONE]
-    await store.aclose()
 
 
 # Data that are not ours.

@@ -15,7 +15,7 @@ from chatring.stores.errors import (
     StoreUnavailableError,
 )
 
-# SQLSTATEs: a key, role or counter's name has a character that the database's encoding has not.
+# SQLSTATEs: a key, a name or a message has a character that the database's encoding has not.
 _ENCODING = ("22021", "22P05")
 # A prepared statement is there already, or is not: a pooler gave the connection to somebody else.
 _PREPARED = ("42P05", "26000")
@@ -103,7 +103,7 @@ def store_error(error: Exception, url: str, file: str | None = None) -> StoreErr
     words: str = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
     advice = _ADVICE[kind]
     if state in _ENCODING:
-        advice = "cannot hold a key, role or counter's name in its encoding; make a database with ENCODING 'UTF8'"
+        advice = "cannot hold a key, a name or a message in its encoding; make a database with ENCODING 'UTF8'"
     elif state in _PREPARED:
         advice = "is behind a pooler that does not keep prepared statements; add ?prepare_threshold=none to the URL"
     elif state == "3F000":

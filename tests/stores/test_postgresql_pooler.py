@@ -4,20 +4,26 @@ import asyncio
 import contextlib
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import psycopg
 import pytest
-from chatring.stores import Record, Store, StoreError, StoreUnavailableError, open_store
+from chatring.stores import Store, StoreError, StoreUnavailableError, open_store
 from threads import run_numbered
 
 from stores.servers import PASSWORD, PostgresServer, Server
 
+
+def user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
 PROGRAM = shutil.which("pgbouncer")
 # In each mode, half of them async; the larger number is that of `make test-kills`.
 CALLS = 1_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 200
-ONE = Record("user", "one")
+ONE = user("one")
 
 pytestmark = pytest.mark.skipif(PROGRAM is None, reason="needs pgbouncer: apt-get install pgbouncer")
 
@@ -92,14 +98,14 @@ def strict_pooler(server: PostgresServer) -> Iterator[PgBouncer]:
         yield pooler
 
 
-def use(store: Store, prefix: str, calls: int) -> None:
+def use(store: Store[Any], prefix: str, calls: int) -> None:
     """Make calls of all kinds, in threads and in tasks that all use the same few connections."""
 
     def work(writer: int) -> None:
         for number in range(calls // 2 // 4 // 5):
             key = f"{prefix} {(writer + number) % 3}"
-            store.append(key, [Record("user", f"{writer} {number}")])
-            store.append(key, [Record("user", f"{writer} {number}\n"), ONE])
+            store.append(key, [user(f"{writer} {number}")])
+            store.append(key, [user(f"{writer} {number}\n"), ONE])
             assert store.window(key, 100) != []
             assert store.length(key) > 0
             store.pop(key)
@@ -107,8 +113,8 @@ def use(store: Store, prefix: str, calls: int) -> None:
     async def awork(writer: int) -> None:
         for number in range(calls // 2 // 4 // 5):
             key = f"{prefix} {(writer + number) % 3}"
-            await store.aappend(key, [Record("user", f"{writer} {number}")])
-            await store.aappend(key, [Record("user", f"{writer} {number}\n"), ONE])
+            await store.aappend(key, [user(f"{writer} {number}")])
+            await store.aappend(key, [user(f"{writer} {number}\n"), ONE])
             assert await store.awindow(key, 100) != []
             assert await store.alength(key) > 0
             await store.apop(key)
@@ -151,7 +157,7 @@ def test_a_clash_of_prepared_statements_is_named(postgres_url: str) -> None:
             connection.pgconn.exec_(b"PREPARE _pg3_0 AS SELECT 1")
             return connection
 
-        patch.setattr(psycopg, "connect", prepared)
+        patch.setattr(psycopg.Connection, "connect", prepared)
         with pytest.raises(StoreError) as raised:
             store.append("ada", [ONE])
         assert type(raised.value) is StoreError
@@ -177,5 +183,6 @@ def prepared_statements(store: Any) -> str:
     for _ in range(10):
         store.append("ada", [ONE])
         store.window("ada", 10)
-    with store._database._engine().connect() as connection:
-        return " ".join(connection.exec_driver_sql("SELECT statement FROM pg_prepared_statements").scalars())
+    with store._backend._lend(time.monotonic() + 10) as lent:
+        rows = lent._connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
+    return " ".join(statement for (statement,) in rows)
