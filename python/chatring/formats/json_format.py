@@ -16,8 +16,7 @@ _decode = json.JSONDecoder().decode
 
 
 class JsonFormat:
-    """Any message that is JSON, given back equal: the dicts of every provider. The format of stores that are given
-    none.
+    """Any message that is JSON, given back equal: the dicts of every provider. What a store uses unless told otherwise.
 
     An SDK's object is stored as the dict that its `model_dump` makes, and comes back as that. A `Record` comes back as
     one. Tuples come back as lists.

@@ -7,10 +7,13 @@ from typing import Any, NamedTuple
 from chatring._core import TokenCounter, _Batch, _StorePolicy
 from chatring.formats.format import Format
 from chatring.formats.json_format import JsonFormat
+from chatring.stores.errors import ForeignDataError
 from chatring.stores.operation import Steps, Work
 from chatring.stores.record import check_name
 from chatring.stores.session import Row
 
+# Characters that are loaded in a millisecond or two.
+_QUICKLY_LOADED = 2**18
 # Characters that are dumped, read and counted in about a millisecond; and messages.
 _LITTLE, FEW = 4_096, 32
 
@@ -44,15 +47,17 @@ class Measuring:
         self.measure = measure
         self.start_on: Any = (None if measure == "text" else "user") if start_on is ... else start_on
         is_known = format is None or isinstance(format, str)
-        self.format: Format[Any] = JsonFormat() if is_known else format
+        self.format: Format[Any] = JsonFormat() if is_known else _checked(format)
         self.core = _StorePolicy(self.counter, measure, self.start_on, format if is_known else None)
         names = [
             _name_of("counter", self.counter.name if self.counter.is_native else None, counter_name),
             _name_of("measure", measure if isinstance(measure, str) else None, measure_name),
             self.start_on or "any",
         ]
-        if format_name := format if isinstance(format, str) else self.format.name:
-            names.append(check_name(format_name, "a format's name"))
+        if isinstance(format, str):
+            names.append(format)
+        elif type(self.format) is not JsonFormat:
+            names.append(check_name(self.format.name, "a format's name"))
         self.name = ", ".join(names)
         self._is_warm = not self.counter.is_native
 
@@ -79,18 +84,38 @@ class Measuring:
 
     def _dumped(self, messages: list[Any], readable: list[Any]) -> list[str]:
         # What the format of JSON reads is what it dumps.
-        dumped = readable if isinstance(self.format, JsonFormat) else messages
+        dumped = readable if type(self.format) is JsonFormat else messages
         bodies = [self.format.dump(message) for message in dumped]
         for body in bodies:
-            if not isinstance(body, str) or "\0" in body:
-                raise TypeError(f"a format's dump must return a str without NUL characters, got {type(body).__name__}")
+            if not isinstance(body, str):
+                raise TypeError(f"a format's dump must return a str, got {type(body).__name__}")
+            if "\0" in body or not _is_unicode(body):
+                raise ValueError("a format's dump must return a str without NUL characters and surrogates")
         return bodies
 
-    def loaded(self, bodies: list[str]) -> list[Any]:
+    def messages(self, bodies: list[str]) -> Steps[list[Any]]:
         """Return the messages of bodies."""
-        if isinstance(self.format, JsonFormat):
-            return self.format.load_all(bodies)
-        return [self.format.load(body) for body in bodies]
+        if sum(map(len, bodies)) <= _QUICKLY_LOADED:
+            return self.loaded(bodies)
+        messages: list[Any] = yield Work(lambda: self.loaded(bodies), True)
+        return messages
+
+    def loaded(self, bodies: list[str]) -> list[Any]:
+        """As `messages`, at once.
+
+        Raises:
+            ForeignDataError: for a body that the format made of no message.
+        """
+        try:
+            if type(self.format) is JsonFormat:
+                return self.format.load_all(bodies)
+            return [self.format.load(body) for body in bodies]
+        except ForeignDataError:
+            raise
+        except ValueError as error:
+            raise ForeignDataError(
+                f"a stored message was not written in this store's format: {error}"
+            ) from error
 
     def readable(self, bodies: list[str]) -> list[Any]:
         """Return the messages of bodies, as the core reads them."""
@@ -100,6 +125,23 @@ class Measuring:
         """Return the rows of a head, with the starts among them."""
         starts = self.core.head_starts([row[:2] for row in rows])
         return [row._replace(before=before) for row, before in zip(rows, starts, strict=True)]
+
+
+def _checked(format: Any) -> Format[Any]:  # noqa: A002
+    if isinstance(format, type) or not all(hasattr(format, name) for name in ("name", "read", "dump", "load")):
+        kind = format.__name__ if isinstance(format, type) else type(format).__name__
+        raise TypeError(
+            f"format must be None, a provider's name or a Format, which has a name, read, dump and load; got {kind}"
+        )
+    checked: Format[Any] = format
+    return checked
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:  # a surrogate without a partner
+        return False
 
 
 def _name_of(what: str, known: str | None, given: str | None) -> str:

@@ -187,7 +187,7 @@ class Sessions:
         if self._core.is_joined and (session.has_runs or session.word < session.end or is_last):
             return (yield from self._window_by_ring(key, token_limit, initial))
         self._remember(key, session)
-        messages = self._measuring.loaded(found.bodies)
+        messages = yield from self._measuring.messages(found.bodies)
         return _window_of(messages, found.tokens, max(found.start, session.first), found.question, found.head)
 
     def _window_by_ring(self, key: str, token_limit: int, initial: int) -> Steps[Window[Any]]:
@@ -203,7 +203,7 @@ class Sessions:
             if start > session.first and tokens <= token_limit - initial + _SLACK:
                 step *= 2
                 continue
-            messages = self._measuring.loaded([row.body for _, row in rows])
+            messages = yield from self._measuring.messages([row.body for _, row in rows])
 
             def ask(messages: list[Any] = messages) -> Window[Any]:
                 ring = MessageRing[Any](token_limit, self._measuring.counter, measure="text")
@@ -218,7 +218,7 @@ class Sessions:
     def all(self, key: str) -> Steps[list[Any]]:
         """See `Store.all`."""
         bodies = yield from self._backend.newest(key, None)
-        return (yield Work(lambda: self._measuring.loaded(bodies), len(bodies) > FEW))  # type: ignore[no-any-return]
+        return (yield from self._measuring.messages(bodies))
 
     def last(self, key: str, n: int) -> Steps[list[Any]]:
         """See `Store.last`."""
@@ -226,7 +226,7 @@ class Sessions:
         if not n:
             return []
         bodies = yield from self._backend.newest(key, n)
-        return (yield Work(lambda: self._measuring.loaded(bodies), len(bodies) > FEW))  # type: ignore[no-any-return]
+        return (yield from self._measuring.messages(bodies))
 
     def slice(self, key: str, start: int, stop: int) -> Steps[list[Any]]:
         """See `Store.slice`."""
@@ -245,7 +245,7 @@ class Sessions:
         if stop > session.first:
             rows += yield from self._backend.rows(key, session, max(start, session.first), stop)
         bodies = [row.body for _, row in rows]
-        return (yield Work(lambda: self._measuring.loaded(bodies), len(bodies) > FEW))  # type: ignore[no-any-return]
+        return (yield from self._measuring.messages(bodies))
 
     def exists(self, key: str) -> Steps[bool]:
         """See `Store.exists`."""
