@@ -721,8 +721,8 @@ class TestSessionOfAStore:
         assert "counted by" in refusal("stats", stored, "ada", "--format", "llama-index")
         (tmp_path / "text.db").write_text("no database " * 100)
         assert "not a database" in refusal("stats", f"sqlite:///{tmp_path / 'text.db'}", "ada")
-        for option in (("--conversation", 1), ("--concatenate",)):
-            assert refusal("window", stored, "ada", "--token-limit", 9, *option) == (
+        for alone in (("--conversation", 1), ("--concatenate",)):
+            assert refusal("window", stored, "ada", "--token-limit", 9, *alone) == (
                 "Error: --conversation and --concatenate are for files; a store has sessions\n"
             )
         assert refusal("window", stored, "ada", "--token-limit", 0) == "Error: token_limit must be at least 1, got 0\n"

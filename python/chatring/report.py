@@ -411,7 +411,8 @@ class MigrationReport:
         console.print(table)
         console.print()
         console.print(one_line(f"from: {self.source}"))
-        console.print(one_line(f"to: {self.target}, counted by {self.policy.name}"))
+        console.print(one_line(f"to: {self.target}"))
+        console.print(f"counted by: {self.policy.name}")
         verified = amount(len(self.migration.copied) + len(self.migration.already_there), "session")
         console.print(f"verified: messages and tokens of {verified} are the same in both")
         if self.left_out:

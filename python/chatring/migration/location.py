@@ -11,7 +11,7 @@ from chatring.migration.existing import is_in_use, is_sql, is_url
 from chatring.migration.layouts.files import ConversationFile, open_llama_index_file
 from chatring.migration.layouts.lists import find_lists
 from chatring.migration.layouts.tables import find_tables
-from chatring.migration.source import CHATRING, CONVERSATIONS, LAYOUTS, LLAMA_INDEX, Source, SourceError
+from chatring.migration.source import CHATRING, CONVERSATIONS, LAYOUTS, LLAMA_INDEX, Source, SourceError, listed
 from chatring.migration.store_source import StoreSource
 from chatring.stores import open_store
 from chatring.stores.redaction import without_secrets
@@ -51,6 +51,9 @@ def _in_file(path: str, layouts: Collection[str]) -> Source:
 
 def _at_url(url: str, layouts: Collection[str], table: str | None) -> Source:
     name = without_secrets(url)
+    asked = [layout for layout in layouts if layout != CONVERSATIONS]
+    if not asked:
+        raise SourceError(f"{name} is not a file, which the layout {CONVERSATIONS} is for")
     found: list[Source] = []
     with ExitStack() as looking:  # What is returned opens its connections again.
         with closing(open_store(url)) as store:
@@ -67,17 +70,12 @@ def _at_url(url: str, layouts: Collection[str], table: str | None) -> Source:
             looking.callback(source.close)
     if table is not None:
         found = [source for source in found if source.layout != CHATRING]
-    asked = [layout for layout in layouts if layout != CONVERSATIONS]
     if len(found) > 1:
         names = [source.layout for source in found]
         raise SourceError(
-            f"{name} has sessions of {_listed([LAYOUTS[layout] for layout in names], 'and')}: "
-            f"say which with --layout {_listed(names, 'or')}"
+            f"{name} has sessions of {listed([LAYOUTS[layout] for layout in names], 'and')}: "
+            f"say which with --layout {listed(names, 'or')}"
         )
     if not found:
-        raise SourceError(f"{name} has no sessions of {_listed([LAYOUTS[layout] for layout in asked], 'or')}")
+        raise SourceError(f"{name} has no sessions of {listed([LAYOUTS[layout] for layout in asked], 'or')}")
     return found[0]
-
-
-def _listed(names: list[str], conjunction: str) -> str:
-    return f" {conjunction} ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))

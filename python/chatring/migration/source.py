@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 from chatring.migration.policy import StorePolicy
@@ -25,6 +26,12 @@ OF_LLAMA_INDEX = StorePolicy("cl100k_base", "text", None, "llama-index")
 
 class SourceError(ValueError):
     """There is nothing to read, or something that cannot be read. The text has no secrets."""
+
+
+def listed(names: Iterable[str], conjunction: str) -> str:
+    """Return names as a sentence has them: `a, b or c`."""
+    *others, last = names
+    return f"{', '.join(others)} {conjunction} {last}" if others else last
 
 
 class Source(Protocol):

@@ -9,7 +9,15 @@ from typing import Any
 from chatring.migration.database import Database, Table, quoted
 from chatring.migration.layouts.messages import chat_messages, json_messages
 from chatring.migration.policy import StorePolicy
-from chatring.migration.source import LANGCHAIN, LAYOUTS, LLAMA_INDEX, OF_LLAMA_INDEX, OPENAI_AGENTS, SourceError
+from chatring.migration.source import (
+    LANGCHAIN,
+    LAYOUTS,
+    LLAMA_INDEX,
+    OF_LLAMA_INDEX,
+    OPENAI_AGENTS,
+    SourceError,
+    listed,
+)
 
 
 class TableSource(ABC):
@@ -161,7 +169,7 @@ def find_tables(database: Database, layouts: Iterable[str], chosen: str | None) 
     found = [kind(database, table) for table in there for kind in kinds if kind.is_in(table)]
     sources = [source for source in found if chosen in (None, source.table.name, source.table.shown)]
     if chosen is not None and not sources:
-        of = " or ".join(dict.fromkeys(LAYOUTS[kind.layout] for kind in kinds))
+        of = listed(dict.fromkeys(LAYOUTS[kind.layout] for kind in kinds), "or")
         has = ", ".join(source.table.shown for source in found) or "none"
         raise SourceError(f"{database.name} has no table {chosen} of {of}; it has: {has}")
     for layout in dict.fromkeys(source.layout for source in sources):

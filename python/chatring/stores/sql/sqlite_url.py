@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
-from chatring.stores.redaction import check_url
+from chatring.stores.redaction import check_url, without_secrets
 
 # Values of PRAGMA synchronous: https://www.sqlite.org/pragma.html#pragma_synchronous
 _SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
@@ -46,16 +46,18 @@ class SQLiteUrl:
             ValueError: if it is not one of SQLite, or has parameters that there are not.
         """
         check_url(url)
-        parts = urlsplit(url)
+        parts, name = urlsplit(url), without_secrets(url)
         if parts.netloc:
-            raise ValueError(f"{url!r} has a host, which SQLite has not; a file follows three slashes: sqlite:///chat.db")
+            raise ValueError(
+                f"{name!r} has a host, which SQLite has not; a file follows three slashes: sqlite:///chat.db"
+            )
         if parts.scheme not in ("sqlite", "sqlite+pysqlite"):
-            raise ValueError(f"{url!r} is not a URL of SQLite; one begins with sqlite://")
+            raise ValueError(f"{name!r} is not a URL of SQLite; one begins with sqlite://")
         query = dict(parse_qsl(parts.query, keep_blank_values=True))
-        is_uri = _flag(query.pop("uri", "false"), url)
+        is_uri = _flag(query.pop("uri", "false"), name)
         ours = {name: query.pop(name) for name in list(query) if name in _OURS}
         if unknown := sorted(query.keys() - (_FILE_PARAMETERS if is_uri else set())):
-            raise ValueError(f"{url!r} has parameters that SQLite has not: {', '.join(unknown)}")
+            raise ValueError(f"{name!r} has parameters that SQLite has not: {', '.join(unknown)}")
         synchronous = ours.get("synchronous", "FULL").upper()
         if synchronous not in _SYNCHRONOUS:
             raise ValueError(f"synchronous must be one of {', '.join(_SYNCHRONOUS)}, got {synchronous!r}")
