@@ -10,6 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -390,8 +391,8 @@ def assert_as_a_ring(store: Store[Any], messages: list[Any], **options: Any) -> 
     ring.put_messages(messages)
     assert store.token_count("ada") == ring.token_count()
     for limit in range(1, ring.token_count() + 2, 7):
-        ours = outcome(lambda limit=limit: store.window("ada", limit))
-        assert ours == outcome(lambda limit=limit: ring.window(token_limit=limit))
+        ours = outcome(partial(store.window, "ada", limit))
+        assert ours == outcome(partial(ring.window, token_limit=limit))
 
 
 def outcome(window: Callable[[], Any]) -> object:
@@ -421,13 +422,13 @@ def test_windows_of_random_histories(postgres_url: str, measure: str, seed: int)
             place = source.randrange(len(messages))
             assert store.pop("ada", place) == messages.pop(place)
     assert store.all("ada") == messages
-    options = {"measure": measure, "start_on": None if measure == "text" else "user"}
+    options: dict[str, Any] = {"measure": measure, "start_on": None if measure == "text" else "user"}
     ring: MessageRing[Any] = MessageRing(counter="o200k_base", **options)
     ring.put_messages(messages)
     for limit in range(1, ring.token_count() + 2):
         for ratio in (1.0, 0.5):
-            ours = outcome(lambda limit=limit, ratio=ratio: store.window("ada", limit, retention_ratio=ratio))
-            theirs = outcome(lambda limit=limit, ratio=ratio: ring.window(token_limit=limit, retention_ratio=ratio))
+            ours = outcome(partial(store.window, "ada", limit, retention_ratio=ratio))
+            theirs = outcome(partial(ring.window, token_limit=limit, retention_ratio=ratio))
             assert ours == theirs
     store.close()
 
@@ -698,7 +699,7 @@ def test_a_pool_that_is_handed_in(postgres_url: str, connected: Connected) -> No
         postgres_url, min_size=1, max_size=2, kwargs={"row_factory": psycopg.rows.dict_row}, open=True
     ) as given:
         store: SQLStore[Any] = SQLStore(postgres_url, pool=given)
-        run_numbered(lambda number: [store.append(f"{number}", [ONE, TWO]) for _ in range(5)], 8)
+        run_numbered(lambda number: store.append(f"{number}", [ONE, TWO] * 5), 8)
         assert store.window("3", 100)[:2] == [ONE, TWO]
         assert store.pop("3") == TWO
         with pytest.raises(IndexError):
@@ -708,7 +709,8 @@ def test_a_pool_that_is_handed_in(postgres_url: str, connected: Connected) -> No
         store.close()
         with given.connection() as connection:  # as it was, and open
             assert not connection.autocommit
-            assert connection.execute("SELECT 1 AS one").fetchall() == [{"one": 1}]
+            rows: list[Any] = connection.execute("SELECT 1 AS one").fetchall()
+            assert rows == [{"one": 1}]
             connection.execute("SET plan_cache_mode = auto")
             assert connection.adapters.get_dumper(int, psycopg.adapt.PyFormat.BINARY) is not Int8BinaryDumper
     impatient: SQLStore[Any] = SQLStore(postgres_url, pool=given, timeout=0.5)

@@ -544,7 +544,8 @@ def test_a_row_that_is_not_ours(store: Store[Any], run: Callable[[str], None]) -
 def test_messages_that_are_missing(store: Store[Any], run: Callable[[str], None], missing: str) -> None:
     where = "session_id = (SELECT id FROM chatring_session WHERE key = 'ada')"
     run(f"DELETE FROM chatring_message WHERE {missing} AND {where}")
-    calls = [READS["window"], READS["all"], CHANGES["recount"], lambda store: store.pop("ada", 0)]
+    calls: list[Callable[[Store[Any]], object]] = [READS["window"], READS["all"], CHANGES["recount"]]
+    calls.append(lambda store: store.pop("ada", 0))
     for call in calls:
         with pytest.raises(ForeignDataError, match=r"^session 'ada' at .* lacks messages that chatring wrote, or has"):
             call(store)
