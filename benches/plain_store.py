@@ -74,7 +74,7 @@ class PlainStore:
         self._connection.execute("BEGIN IMMEDIATE")
         try:
             last = self._last(key)
-            rows = []
+            rows: list[tuple[Any, ...]] = []
             for message, tokens, body in counted:
                 role = message["role"]
                 if role == "system" and last.position < 0:

@@ -3,7 +3,7 @@
 import gc
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 from unittest import mock
 
 from chatring.stores import Store, open_store
-from chatring.stores.sql import sqlite
+from chatring.stores.sql.fork import FileConnection
 from pytest_benchmark.fixture import BenchmarkFixture
 from stores.servers import PostgresServer, Server, ValkeyServer
 
@@ -67,12 +67,12 @@ def waits(backend: Backend) -> Iterator[tuple[Store[dict[str, Any]], Callable[[]
     if backend.server is None:
         statements: list[str] = []
 
-        class Traced(sqlite.FileConnection):
+        class Traced(FileConnection):
             def __init__(self, *arguments: Any, **options: Any) -> None:
                 super().__init__(*arguments, **options)
                 sqlite3.Connection.set_trace_callback(self, statements.append)
 
-        with mock.patch.object(sqlite, "FileConnection", Traced):
+        with mock.patch("chatring.stores.sql.sqlite.FileConnection", Traced):
             store = open_store(backend.url)
             try:
                 yield store, lambda: len(statements)
@@ -90,7 +90,7 @@ def waits(backend: Backend) -> Iterator[tuple[Store[dict[str, Any]], Callable[[]
 def in_turns(
     benchmark: BenchmarkFixture,
     ours: Callable[[], object],
-    others: dict[str, Callable[[], object]],
+    others: Mapping[str, Callable[[], object]],
     rounds: int,
     prepare: Callable[[], object] = lambda: None,
     calls: int = 1,

@@ -6,8 +6,8 @@ comes, Valkey as it comes, which is without an append-only file, and without its
 timings and not into others.
 
 Messages are OpenAI's dicts, with calls and results, and counted as those. In front of every session is the
-conversation's own system message, and beside every window are tools of some tokens: so many that the window begins in the
-middle of a turn, and carries its question.
+conversation's own system message, and beside every window are tools of some tokens: so many that the window begins in
+the middle of a turn, and carries its question.
 """
 
 import asyncio
@@ -84,7 +84,7 @@ APPENDED: dict[str, list[Message]] = {
         {
             "role": "tool",
             "tool_call_id": "call_i7HWMb6yxU31dvbDvW8xY7",
-            "content": '{"pages": 3, "text": "Lindenkorb, VAT DE 811 907 980. Sum 84.90 EUR. Paid by card on 2026-11-03."}',
+            "content": '{"pages": 3, "text": "Lindenkorb, VAT DE 811 907 980. Sum 84.90 EUR. Paid by card."}',
         },
     ],
 }
