@@ -186,7 +186,9 @@ class RedisBackend(Backend):
         question = int(answer[2]) if answer[2] else None
         head = session.head if includes_head else max(-start, 0)
         try:
-            bodies = bodies_of(answer[4], head + (question is not None) + session.end - max(start, session.first))
+            bodies = bodies_of(
+                b"".join(answer[4]), head + (question is not None) + session.end - max(start, session.first)
+            )
         except ValueError as error:
             raise self._foreign(key) from error
         return Found(session, start, question, tokens, head, bodies)
@@ -285,7 +287,15 @@ class RedisBackend(Backend):
                 until = max(position, min(last, session.end, position + most))
                 head_from = 0 if parts else int(answer[3])
                 parts.append(
-                    _Part(session, int(answer[1] or 0), answer[2], head_from, position, until - position, answer[5])
+                    _Part(
+                        session,
+                        int(answer[1] or 0),
+                        answer[2],
+                        head_from,
+                        position,
+                        until - position,
+                        b"".join(answer[5]),
+                    )
                 )
                 begin, epoch = until, session.epoch
                 if begin >= min(last, session.end):

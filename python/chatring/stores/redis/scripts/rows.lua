@@ -1,5 +1,5 @@
 -- Answers with the session as JSON, `forgotten`, the head's rows if some are asked for, the position of the first other
--- row, and these rows.
+-- row, and these rows in parts.
 --
 -- ARGV: the epoch that the session must have (empty for any), the first position and the one after the last (negative ones
 -- are the head's), or a number of messages at the end instead (empty for none); how many rows to answer with at most.
@@ -20,4 +20,4 @@ end
 local rows = {}
 local from, to = math.max(start, first), math.min(stop, finish)
 if from < to then rows = redis.call('LRANGE', MESSAGES, from - first + 1, math.min(to, from + most) - first) end
-return {'ok', found[2], found[4] or '', start < 0 and found[5] or '', digits(start), digits(from), table.concat(rows)}
+return {'ok', found[2], found[4] or '', start < 0 and found[5] or '', digits(start), digits(from), joined('', rows)}

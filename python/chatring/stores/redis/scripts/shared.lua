@@ -25,6 +25,21 @@ local CHUNK = 4000
 
 local function digits(number) return string.format('%.0f', number) end
 
+-- Returns these rows in parts of about 4,000 bytes, behind what comes before them: one string of them all takes the server
+-- twice as long to make, and one for each row the client three times as long to read.
+local function joined(front, rows)
+  local parts, from, size = {front}, 1, 0
+  for at, row in ipairs(rows) do
+    size = size + #row
+    if size >= 4000 then
+      parts[#parts + 1] = table.concat(rows, '', from, at)
+      from, size = at + 1, 0
+    end
+  end
+  parts[#parts + 1] = table.concat(rows, '', from)
+  return parts
+end
+
 -- Returns what to answer if the session cannot be used; then its fields `version`, `session`, `starts` and those asked for,
 -- or nil if there is none; then the length of the list and of the sorted set.
 local function open(...)

@@ -1,5 +1,5 @@
 -- Answers with a window: the session as JSON, the position of its first message behind head and question (empty if not even
--- the head fits), the position of the question (empty if none is carried), its tokens, and its rows.
+-- the head fits), the position of the question (empty if none is carried), its tokens, and its rows in parts.
 --
 -- ARGV: the tokens that it may have; whether the head is in it; whether it falls back to the last message, or to the newest
 -- start; JSON of the blocks in which messages are left out: the least allowance of each, and its size.
@@ -32,7 +32,7 @@ end
 
 local inside, outside = 0, head_tokens
 if with_head then inside, outside = head_tokens, 0 end
-if inside > room then return {'ok', found[2], '', '', '-1', ''} end
+if inside > room then return {'ok', found[2], '', '', '-1', {}} end
 
 local start, question, tokens
 local excess = total + outside - (room - inside)
@@ -75,4 +75,4 @@ if with_head then front = heads elseif start < 0 then front = last_of_head(-star
 if question and question >= first then front = front .. redis.call('LINDEX', MESSAGES, question - first + 1) end
 local rows, from = {}, math.max(start, first)
 if from < finish then rows = redis.call('LRANGE', MESSAGES, from - first + 1, -1) end
-return {'ok', found[2], digits(start), question and digits(question) or '', digits(tokens), front .. table.concat(rows)}
+return {'ok', found[2], digits(start), question and digits(question) or '', digits(tokens), joined(front, rows)}
