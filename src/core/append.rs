@@ -164,6 +164,7 @@ impl Ending {
         let total = self.total - removed;
         match kept {
             None => Self {
+                base: total,
                 lead: self.first,
                 lead_total: total,
                 end: self.first,
@@ -323,11 +324,10 @@ pub fn append_joined<C: Counter>(
     let mut all = earlier;
     let appended_from = all.len();
     all.extend(texts.into_iter().map(|(_, text)| text));
-    if ending.first == 0
-        && ending.word == 0
+    if ending.word == ending.first
         && let Some(first) = all.first_mut()
     {
-        first.may_start = true; // the history's first message, whatever its role
+        first.may_start = true; // the first message that is left, whatever its role
     }
     let mut appended =
         Appended { ending, rows: vec![Row::default(); all.len() - appended_from], ..Appended::default() };

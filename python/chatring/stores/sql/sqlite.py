@@ -15,7 +15,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from chatring.stores.errors import StoreTimeoutError
@@ -73,15 +73,14 @@ class _Connection:
 class _Pool:
     """The connections of one process to a file: so many, opened when they are needed and kept."""
 
-    def __init__(self, connect: Callable[[], sqlite3.Connection], size: int, may_close: bool) -> None:
-        self._connect = connect
+    def __init__(self, size: int, may_close: bool) -> None:
         self._may_close = may_close  # what is in memory would be gone
         self._idle: deque[_Connection] = deque()
         self._slots = threading.Semaphore(size)
         self.is_closed = False
 
     @contextlib.contextmanager
-    def connection(self, deadline: float, url: str) -> Iterator[_Connection]:
+    def connection(self, connect: Callable[[], sqlite3.Connection], deadline: float, url: str) -> Iterator[_Connection]:
         if not self._slots.acquire(timeout=max(deadline - time.monotonic(), 0)):
             raise StoreTimeoutError(f"{url}: all connections were in use for too long; try again")
         connection = None
@@ -89,7 +88,7 @@ class _Pool:
             try:
                 connection = self._idle.pop()
             except IndexError:
-                connection = _Connection(self._connect())
+                connection = _Connection(connect())
             connection.deadline = deadline
             yield connection
         except BaseException as error:
@@ -156,10 +155,7 @@ class SQLiteBackend(SQLBackend):
         try:
             with self._calls:
                 self._check_process()
-                if turn is None:
-                    return run(steps, lambda: self._lend(deadline))
-                with self.turns.of(turn, deadline, self.url):
-                    return run(steps, lambda: self._lend(deadline))
+                return run(steps, lambda: self._lend(deadline, turn))
         except sqlite3.Error as error:
             raise store_error(error, self.url, self._parsed.file) from error
         except ForkedError as error:
@@ -168,10 +164,22 @@ class SQLiteBackend(SQLBackend):
     async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
         """See `Backend`. A change whose call is cancelled may be made a moment later."""
         self._check_process()
-        loop = asyncio.get_running_loop()
-        if turn is None:
-            return await loop.run_in_executor(self._executor(False), self.run, steps, deadline)
-        return await loop.run_in_executor(self._executor(True), self.run, steps, deadline, turn)
+        work = self._submit(turn is not None, steps, deadline, turn)
+        is_late = False
+
+        def give_up() -> None:
+            nonlocal is_late
+            is_late = work.cancel()  # if it has not begun
+
+        late = asyncio.get_running_loop().call_later(max(deadline - time.monotonic(), 0), give_up)
+        try:
+            return await asyncio.wrap_future(work)
+        except asyncio.CancelledError:
+            if is_late:
+                raise StoreTimeoutError(f"{self.url}: other calls of this process took too long; try again") from None
+            raise
+        finally:
+            late.cancel()
 
     def turn_of(self, key: str) -> str:
         """See `Backend`. SQLite makes one change at a time in the whole file."""
@@ -216,12 +224,14 @@ class SQLiteBackend(SQLBackend):
         return {"room": limits.room, "with_head": limits.includes_head, "block": one, "blocks": blocks}
 
     @contextlib.contextmanager
-    def _lend(self, deadline: float) -> Iterator[_Connection]:
+    def _lend(self, deadline: float, turn: str | None = None) -> Iterator[_Connection]:
+        """Wait for the turn and for a connection: not for what is counted before, which may use the same store."""
         process = os.getpid()
         pool = self._pools.get(process)
         if pool is None:
-            pool = self._pools.setdefault(process, _Pool(self._connect, self._size, not self.is_in_memory))
-        with pool.connection(deadline, self.url) as connection:
+            pool = self._pools.setdefault(process, _Pool(self._size, not self.is_in_memory))
+        has_turn = contextlib.nullcontext() if turn is None else self.turns.of(turn, deadline, self.url)
+        with has_turn, pool.connection(self._connect, deadline, self.url) as connection:
             yield connection
 
     def _executor(self, changes: bool) -> ThreadPoolExecutor:
@@ -232,6 +242,16 @@ class SQLiteBackend(SQLBackend):
             made = ThreadPoolExecutor(1 if changes else self._size, thread_name_prefix=f"chatring-{kind}")
             executor = self._executors.setdefault(name, made)
         return executor
+
+    def _submit(self, changes: bool, steps: Steps[_T], deadline: float, turn: str | None) -> Future[_T]:
+        while True:
+            executor = self._executor(changes)
+            try:
+                return executor.submit(self.run, steps, deadline, turn)
+            except RuntimeError:
+                if executor is self._executors.get((os.getpid(), changes)):  # the interpreter ends
+                    raise
+                # Otherwise another thread has closed the store meanwhile.
 
     def _check_process(self) -> None:
         if self._process != os.getpid():

@@ -46,7 +46,8 @@ class SQLiteUrl:
             ValueError: if it is not one of SQLite, or has parameters that there are not.
         """
         check_url(url)
-        parts, name = urlsplit(url), without_secrets(url)
+        name = without_secrets(url)
+        parts = urlsplit(url.replace("#", "%23"))  # a file may have one in its name
         if parts.netloc:
             raise ValueError(
                 f"{name!r} has a host, which SQLite has not; a file follows three slashes: sqlite:///chat.db"

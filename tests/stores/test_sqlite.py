@@ -1,0 +1,743 @@
+"""What is particular to SQLite: its URLs and connections, its statements, its writers in turn, and many processes."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import gc
+import os
+import signal
+import socket
+import sqlite3
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chatring.stores import Store, StoreTimeoutError, open_store
+from chatring.stores.sql import SQLStore
+from profiles import FAST, slow
+from threads import run_numbered
+
+from stores.histories import assert_is, assistant, conversation, result, user
+
+ONE = user("one")
+
+
+def append(store: Store[Any], count: int) -> None:
+    for _ in range(count):
+        store.append("ada", [ONE])
+
+
+def path_of(url: str) -> str:
+    return url.partition("?")[0].removeprefix("sqlite:///")
+
+
+@pytest.fixture
+def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
+    """The connections that stores open, and do not close."""
+    opened: list[sqlite3.Connection] = []
+
+    from chatring.stores.sql import fork
+
+    class Seen(fork.FileConnection):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            opened.append(self)
+
+    monkeypatch.setattr("chatring.stores.sql.sqlite.FileConnection", Seen)
+    return opened
+
+
+# URLs.
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (
+            "sqlite:///chat.db?timeout=3&foo=1&bar=",
+            "'sqlite:///chat.db?timeout=3&foo=1&bar=' has parameters that SQLite has not: bar, foo",
+        ),
+        ("sqlite:///chat.db?mode=ro", "'sqlite:///chat.db?mode=ro' has parameters that SQLite has not: mode"),
+        (
+            "sqlite://chat.db",
+            "'sqlite://chat.db' has a host, which SQLite has not; a file follows three slashes: sqlite:///chat.db",
+        ),
+        (
+            "sqlite://:5/chat.db",
+            "'sqlite://:5/chat.db' has a host, which SQLite has not; a file follows three slashes: sqlite:///chat.db",
+        ),
+        (
+            "sqlite+aiosqlite:///chat.db",
+            "'sqlite+aiosqlite:///chat.db' is not a URL of SQLite; one begins with sqlite://",
+        ),
+        ("sqlite:///chat.db?timeout=soon", "timeout must be a number above 0, got 'soon'"),
+        ("sqlite:///chat.db?timeout=0", "timeout must be a number above 0, got '0'"),
+        ("sqlite:///chat.db?timeout=-1", "timeout must be a number above 0, got '-1'"),
+        ("sqlite:///chat.db?timeout=nan", "timeout must be a number above 0, got 'nan'"),
+        ("sqlite:///chat.db?pool_size=1.5", "pool_size must be a number above 0, got '1.5'"),
+        ("sqlite:///chat.db?pool_size=0", "pool_size must be a number above 0, got '0'"),
+        ("sqlite:///chat.db?synchronous=maybe", "synchronous must be one of OFF, NORMAL, FULL, EXTRA, got 'MAYBE'"),
+        ("sqlite:///file:c?uri=maybe", "'sqlite:///file:c?uri=maybe': uri must be true or false, got 'maybe'"),
+    ],
+)
+def test_urls_that_are_refused(url: str, message: str) -> None:
+    with pytest.raises(ValueError) as raised:  # noqa: PT011
+        open_store(url)
+    assert str(raised.value) == message
+    assert raised.value.__cause__ is None
+
+
+def test_options_that_are_refused() -> None:
+    for options, kind in (
+        ({"pool_size": 0}, ValueError),
+        ({"pool_size": True}, ValueError),
+        ({"schema": "two"}, TypeError),
+        ({"password": str}, TypeError),
+    ):
+        with pytest.raises(kind):
+            open_store("sqlite:///chat.db", **options)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///chat.db",
+        "sqlite:///./chat.db?synchronous=NORMAL",
+        "sqlite+pysqlite:///chat.db?timeout=3",
+        "sqlite:///file:chat.db?uri=true",
+        "sqlite:///file:chat.db?mode=rwc&uri=true",
+    ],
+)
+def test_a_relative_path_is_that_of_where_the_url_was_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    # Characters that URLs have a meaning for.
+    here, there = tmp_path / "here %20 ü?#", tmp_path / "there"
+    for folder in (here, there):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    store = open_store(url)
+    monkeypatch.chdir(there)
+    store.append("ada", [ONE])
+    store.close()
+    assert store.all("ada") == [ONE]
+    assert [path.name for path in here.iterdir() if not path.name.startswith("chat.db-")] == ["chat.db"]
+    again = open_store(store.url)
+    assert again.all("ada") == [ONE]
+    assert again.url == store.url
+    assert list(there.iterdir()) == []
+    store.close()
+    again.close()
+
+
+def test_a_relative_path_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    with pytest.raises(ValueError, match="is relative to the current folder, which is gone; use an absolute path"):
+        open_store("sqlite:///chat.db")
+    open_store("sqlite://").close()
+
+
+def test_nothing_is_opened_before_the_first_call(tmp_path: Path) -> None:
+    store = open_store(f"sqlite:///{tmp_path}/chat.db")
+    assert list(tmp_path.iterdir()) == []
+    assert store.keys() == []
+    assert (tmp_path / "chat.db").exists()
+    store.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["chat.db"]
+
+
+@pytest.mark.parametrize(("query", "level"), [("", 2), ("?synchronous=NORMAL", 1), ("?synchronous=extra", 3)])
+def test_sqlite_writes_ahead_and_syncs(
+    sqlite_url: str, connections: list[sqlite3.Connection], query: str, level: int
+) -> None:
+    store = open_store(sqlite_url + query)
+    store.append("ada", [ONE])
+    (connection,) = connections
+    assert connection.execute("PRAGMA journal_mode").fetchall() == [("wal",)]
+    assert connection.execute("PRAGMA synchronous").fetchall() == [(level,)]
+    assert connection.execute("PRAGMA journal_size_limit").fetchall() == [(8 * 2**20,)]
+    assert connection.execute("PRAGMA foreign_keys").fetchall() == [(1,)]
+    store.close()
+
+
+def test_the_write_ahead_log_does_not_stay_at_its_highest(sqlite_url: str) -> None:
+    store = open_store(f"{sqlite_url}?synchronous=OFF", measure=len, measure_name="nothing")
+    store.append("ada", [ONE])
+    reader = sqlite3.connect(path_of(sqlite_url), isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM chatring_message").fetchall()
+    big = user("word " * 100_000)
+    for _ in range(34):
+        store.append("ada", [big])
+    log = Path(path_of(sqlite_url) + "-wal")
+    assert log.stat().st_size > 15_000_000  # as long as somebody reads what was before
+    reader.execute("COMMIT")
+    reader.close()
+    for _ in range(4):
+        store.append("bob", [ONE])
+    assert log.stat().st_size <= 8 * 2**20 + 5_000
+    store.close()
+
+
+# Statements.
+
+
+def statements_of(connections: list[sqlite3.Connection], call: Callable[[], object]) -> list[str]:
+    seen: list[str] = []
+    for connection in connections:
+        connection.set_trace_callback(seen.append)
+    call()
+    for connection in connections:
+        connection.set_trace_callback(None)
+    return [statement.split()[0] for statement in seen if not statement.startswith("PRAGMA busy_timeout")]
+
+
+def test_how_many_statements_there_are(sqlite_url: str, connections: list[sqlite3.Connection]) -> None:
+    store = open_store(sqlite_url)
+    store.append("ada", [ONE, result("two"), ONE])
+    for limit in (10**6, 12, 1):
+        assert statements_of(connections, lambda: store.window("ada", limit)) == ["WITH"]  # noqa: B023
+    assert statements_of(connections, lambda: store.window("ada", 12, retention_ratio=0.3)) == ["WITH"]
+    assert statements_of(connections, lambda: store.all("ada")) == ["SELECT"] * 2  # and whether that is all of it
+    for read in (store.length, store.token_count, store.exists, store.updated_at):
+        assert statements_of(connections, lambda: read("ada")) == ["SELECT"]  # noqa: B023
+    assert statements_of(connections, lambda: store.last("ada", 2)) == ["SELECT"]
+    assert statements_of(connections, lambda: store.slice("ada", 0, 2)) == ["SELECT"] * 2
+    append = ["BEGIN", "UPDATE", "INSERT", "COMMIT"]
+    assert statements_of(connections, lambda: store.append("ada", [ONE])) == append
+    batch = ["BEGIN", "UPDATE", *["INSERT"] * 3, "COMMIT"]
+    assert statements_of(connections, lambda: store.append("ada", [ONE] * 3)) == batch
+    store.close()
+    connections.clear()
+    other = open_store(sqlite_url)
+    other.length("ada")
+    assert statements_of(connections, lambda: other.append("ada", [ONE])) == ["SELECT", *append]
+    assert len(connections) == 1
+    other.close()
+
+
+def test_a_start_is_found_in_the_index(sqlite_url: str, connections: list[sqlite3.Connection]) -> None:
+    store = open_store(sqlite_url)
+    store.append("ada", [ONE] * 100)
+    seen: list[str] = []
+    connections[0].set_trace_callback(seen.append)
+    store.window("ada", 50)
+    connections[0].set_trace_callback(None)
+    (window,) = seen
+    plan = [detail for _, _, _, detail in connections[0].execute(f"EXPLAIN QUERY PLAN {window}")]
+    assert any("USING COVERING INDEX chatring_message_start (session_id=? AND before>?)" in detail for detail in plan)
+    assert any("USING INDEX sqlite_autoindex_chatring_message_1 (session_id=? AND seq>? AND seq<?)" in d for d in plan)
+    assert not any(detail.startswith("SCAN chatring") or "TEMP B-TREE" in detail for detail in plan), plan
+    store.close()
+
+
+@pytest.mark.parametrize("policy", [{}, {"start_on": None}, {"measure": "text"}])
+@pytest.mark.parametrize("method", ["window", "last", "append", "pop", "slice", "exists", "trim"])
+def test_what_a_call_costs_does_not_depend_on_the_length(
+    sqlite_url: str, connections: list[sqlite3.Connection], policy: dict[str, Any], method: str
+) -> None:
+    """In instructions of SQLite's machine."""
+    store = open_store(f"{sqlite_url}?synchronous=OFF", **policy)
+    calls: dict[str, Callable[[int], object]] = {
+        "window": lambda _: store.window("ada", 200),
+        "last": lambda _: store.last("ada", 5),
+        "append": lambda _: store.append("ada", [ONE]),
+        "pop": lambda _: store.pop("ada"),
+        "slice": lambda length: store.slice("ada", length - 7, length - 3),
+        "exists": lambda _: store.exists("ada"),
+        "trim": lambda _: store.trim("ada", 5),
+    }
+    counts: list[int] = []
+    for length in (100, 10_000):
+        store.replace("ada", [(user, assistant)[index % 2](f"{index % 10}") for index in range(length)])
+        (connection,) = connections
+        counts.append(0)
+
+        def step() -> None:
+            counts[-1] += 1
+
+        connection.set_progress_handler(step, 1)
+        calls[method](length)
+        connection.set_progress_handler(None, 1)
+    assert 0 < counts[1] < 1.3 * counts[0]
+    store.close()
+
+
+# Writers in turn.
+
+
+@pytest.fixture
+def held(sqlite_url: str) -> Iterator[sqlite3.Connection]:
+    """Another program that holds the file."""
+    store = open_store(sqlite_url)
+    store.append("ada", [ONE])
+    store.append("bob", [ONE] * 100)
+    store.close()
+    connection = sqlite3.connect(path_of(sqlite_url), isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    yield connection
+    connection.close()
+
+
+def test_a_held_file_is_in_no_readers_way(sqlite_url: str, held: sqlite3.Connection) -> None:
+    """40 threads wait to write; meanwhile another session's window is read at once, and then all of them write."""
+    store = open_store(sqlite_url, timeout=30)
+    writers = [threading.Thread(target=store.append, args=("ada", [ONE])) for _ in range(40)]
+    for writer in writers:
+        writer.start()
+    time.sleep(0.1)
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        assert store.window("bob", 50)
+        times.append(time.perf_counter() - began)
+    assert max(times) < 0.1, times
+    held.rollback()
+    for writer in writers:
+        writer.join()
+    assert store.length("ada") == 41
+    store.close()
+
+
+def test_a_held_file_is_in_nobodys_way_in_an_event_loop(sqlite_url: str, held: sqlite3.Connection) -> None:
+    """Also not in that of what else the application does in threads."""
+
+    async def run() -> None:
+        store = open_store(sqlite_url, timeout=30)
+        loop = asyncio.get_running_loop()
+        writers = [asyncio.create_task(store.aappend("ada", [ONE])) for _ in range(40)]
+        await asyncio.sleep(0.1)
+
+        async def timed(call: Any) -> float:
+            began = time.perf_counter()
+            await call
+            return time.perf_counter() - began
+
+        for _ in range(5):
+            assert await timed(store.awindow("bob", 50)) < 0.1
+            assert await timed(loop.getaddrinfo("127.0.0.1", 80, proto=socket.IPPROTO_TCP)) < 0.1
+            assert await timed(asyncio.to_thread(lambda: None)) < 0.1
+        held.rollback()
+        await asyncio.gather(*writers)
+        assert await store.alength("ada") == 41
+        await store.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("how", ["timeout", "URL"])
+def test_the_timeout_is_the_timeout(sqlite_url: str, held: sqlite3.Connection, how: str) -> None:
+    """For each of many that wait, from its call on: threads and tasks."""
+    if how == "URL":
+        store: Store[Any] = open_store(f"{sqlite_url}?timeout=0.5")
+    else:
+        store = open_store(sqlite_url, timeout=0.5)
+    assert store.timeout == 0.5
+    waited: list[float] = []
+    errors: list[str] = []
+
+    def write(_: int) -> None:
+        began = time.monotonic()
+        with pytest.raises(StoreTimeoutError) as raised:
+            store.append("ada", [ONE])
+        waited.append(time.monotonic() - began)
+        errors.append(str(raised.value))
+
+    run_numbered(write, 8)
+
+    async def task() -> None:
+        began = time.monotonic()
+        with pytest.raises(StoreTimeoutError) as raised:
+            await store.aappend("ada", [ONE])
+        waited.append(time.monotonic() - began)
+        errors.append(str(raised.value))
+
+    async def tasks() -> None:
+        await asyncio.gather(*(task() for _ in range(40)))
+
+    asyncio.run(tasks())
+    assert len(waited) == 48
+    assert min(waited) > 0.4
+    assert max(waited) < 0.9, sorted(waited)
+    assert all(error.startswith(f"{store.url}") and "; try again" in error for error in errors)
+    held.rollback()
+    store.append("ada", [ONE])
+    assert store.length("ada") == 2
+    store.close()
+
+
+def test_a_task_that_is_cancelled_while_it_waits(sqlite_url: str, held: sqlite3.Connection) -> None:
+    async def run() -> None:
+        store = open_store(sqlite_url, timeout=20)
+        tasks = [asyncio.create_task(store.aappend("ada", [user(f"{number}")])) for number in range(10)]
+        await asyncio.sleep(0.05)
+        began = time.monotonic()
+        for task in tasks[1:]:
+            task.cancel()
+        outcomes = await asyncio.gather(*tasks[1:], return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 9
+        assert time.monotonic() - began < 0.5
+        held.rollback()
+        await tasks[0]
+        # Those that had not begun are not made at all.
+        assert await store.aall("ada") == [ONE, user("0")]
+        await store.aclose()
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("kind", ["threads", "tasks"])
+def test_writers_of_one_process_do_not_starve_each_other(sqlite_url: str, kind: str) -> None:
+    writers, each = 32, 4 if FAST else 12
+    store = open_store(f"{sqlite_url}?synchronous=OFF")
+    times: list[float] = []
+
+    def write(number: int) -> None:
+        for _ in range(each):
+            began = time.perf_counter()
+            store.append(f"{number % 5}", [ONE])
+            times.append(time.perf_counter() - began)
+
+    async def awrite(number: int) -> None:
+        for _ in range(each):
+            began = time.perf_counter()
+            await store.aappend(f"{number % 5}", [ONE])
+            times.append(time.perf_counter() - began)
+
+    async def all_tasks() -> None:
+        await asyncio.gather(*(awrite(number) for number in range(writers)))
+
+    if kind == "threads":
+        run_numbered(write, writers)
+    else:
+        asyncio.run(all_tasks())
+    assert sum(store.length(f"{number}") for number in range(5)) == writers * each
+    # Each waits for those before it, at most: no one for seconds.
+    assert max(times) < 20 * statistics.median(times) + 0.2, (statistics.median(times), max(times))
+    store.close()
+
+
+def test_a_counter_that_sleeps_is_in_no_writers_way(sqlite_url: str) -> None:
+    sleeping = threading.Event()
+
+    def count(text: str) -> list[str]:
+        if text == "slow":
+            sleeping.set()
+            time.sleep(0.5)
+        return text.split()
+
+    store = open_store(sqlite_url, counter=count, counter_name="words")
+    store.append("ada", [ONE])
+    thread = threading.Thread(target=store.append, args=("ada", [user("slow")]))
+    thread.start()
+    assert sleeping.wait(10)
+    began = time.perf_counter()
+    store.append("ada", [user("quick")])
+    assert time.perf_counter() - began < 0.3
+    thread.join()
+    assert store.all("ada") == [ONE, user("quick"), user("slow")]
+    store.close()
+
+
+def test_a_counter_that_runs_a_loop_of_its_own_ends(sqlite_url: str) -> None:
+    """It waits for the one thread that writes, in that thread: an error in time, and nothing is stored."""
+
+    def count(text: str) -> list[str]:
+        if text == "outer":
+            asyncio.run(store.aappend("ada", [user("inner")]))
+        return text.split()
+
+    store = open_store(sqlite_url, counter=count, counter_name="words", timeout=0.3)
+
+    async def run() -> None:
+        began = time.monotonic()
+        with pytest.raises(StoreTimeoutError):
+            await store.aappend("ada", [user("outer")])
+        assert time.monotonic() - began < 3
+        await store.aappend("ada", [ONE])
+        assert await store.aall("ada") == [ONE]
+        await store.aclose()
+
+    asyncio.run(run())
+
+
+# Many processes.
+
+FIRST_USE = """
+import sys
+from chatring.stores import open_store
+store = open_store(sys.argv[1])
+user = lambda text: {"role": "user", "content": text}
+print("ready", flush=True)
+sys.stdin.readline()
+store.append("ada", [user("one")])
+store.append("ada", [user("two"), user("three")])
+store.close()
+"""
+
+
+@slow
+def test_many_processes_make_the_tables(sqlite_url: str) -> None:
+    command = [sys.executable, "-c", FIRST_USE, sqlite_url]
+    pipe = subprocess.PIPE
+    processes = [subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) for _ in range(6)]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+    assert [process.communicate()[1] for process in processes] == [""] * 6
+    store = open_store(sqlite_url)
+    assert store.length("ada") == 18
+    assert store.all("ada").count(user("two")) == 6
+    store.close()
+
+
+# Backups.
+
+
+def test_a_backup_beside_writers(sqlite_url: str, tmp_path: Path) -> None:
+    store = open_store(f"{sqlite_url}?synchronous=OFF")
+    assert isinstance(store, SQLStore)
+    store.append("ada", [user("0")])
+    ended = threading.Event()
+    failures: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            number = 1
+            while not ended.is_set():
+                store.append("ada", [user(f"{number}")])
+                number += 1
+        except BaseException as error:
+            failures.append(error)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        for number in range(3):
+            least = store.length("ada")
+            target = tmp_path / f"backup {number}.db"
+            store.backup(str(target))
+            copy = open_store(f"sqlite:///{target}")
+            messages = copy.all("ada")
+            assert len(messages) >= least
+            assert messages == [user(f"{index}") for index in range(len(messages))]
+            assert_is(copy, "ada", messages)
+            copy.append("ada", [ONE])
+            copy.close()
+            assert sorted(path.name for path in tmp_path.glob("backup*")) == [
+                f"backup {i}.db" for i in range(number + 1)
+            ]
+    finally:
+        ended.set()
+        writer.join()
+    assert failures == []
+    with pytest.raises(FileExistsError):
+        store.backup(str(tmp_path / "backup 0.db"))
+    store.close()
+
+
+# In memory.
+
+
+def test_a_database_in_memory_is_one() -> None:
+    store = open_store("sqlite://")
+    run_numbered(lambda _: append(store, 20), 8)
+    assert store.length("ada") == 160
+    assert asyncio.run(store.alength("ada")) == 160
+    assert open_store("sqlite://").keys() == []
+    store.close()
+    assert store.keys() == []
+    store.close()
+    gc.collect()
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("url", ["sqlite://", "file"])
+def test_an_interrupt_leaves_everything_as_it_was(url: str, sqlite_url: str) -> None:
+    interrupt = False
+
+    def count(text: str) -> list[str]:
+        if interrupt:
+            os.kill(os.getpid(), signal.SIGINT)
+        return text.split()
+
+    store = open_store(sqlite_url if url == "file" else url, counter=count, counter_name="words", measure="text")
+    history = [ONE, user("two\n")]
+    store.append("ada", history)
+    interrupt = True
+    for change in (lambda: store.pop("ada", 0), lambda: store.append("ada", [ONE]), lambda: store.recount("ada")):
+        with pytest.raises(KeyboardInterrupt):
+            change()
+    interrupt = False
+    assert store.all("ada") == history
+    store.append("ada", [ONE])
+    assert store.all("ada") == [*history, ONE]
+    store.close()
+
+
+# Event loops, threads and closing.
+
+
+def chatring_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith("chatring")]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
+def test_a_loop_for_each_request_leaves_nothing_behind(sqlite_url: str) -> None:
+    """As from 16 threads of a server, of which each runs a loop for each request."""
+    before = chatring_threads()
+    store = open_store(f"{sqlite_url}?synchronous=OFF")
+    folder = Path(path_of(sqlite_url)).parent
+
+    def opened() -> list[Path]:
+        return [Path(os.readlink(link)) for link in Path("/proc/self/fd").iterdir() if is_inside(link)]
+
+    def is_inside(link: Path) -> bool:
+        with contextlib.suppress(OSError):
+            return Path(os.readlink(link)).parent == folder
+        return False
+
+    async def request(number: int) -> None:
+        await store.aappend("ada", [user(f"{number}")])
+        assert await store.awindow("ada", 50)
+        if number % 2:
+            await store.aclose()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run_numbered(lambda number: [asyncio.run(request(number)) for _ in range(6)], 16)
+        assert store.length("ada") == 96
+        assert_is(store, "ada", store.all("ada"))
+        store.close()
+        gc.collect()
+    deadline = time.monotonic() + 10
+    while chatring_threads() != before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert chatring_threads() == before
+    assert opened() == []
+    assert sorted(path.name for path in folder.iterdir()) == ["chat.db"]
+
+
+def test_a_store_is_used_in_one_loop_after_the_other(sqlite_url: str) -> None:
+    store = open_store(sqlite_url)
+
+    async def use() -> None:
+        await asyncio.gather(*(store.aappend("ada", [ONE]) for _ in range(3)))
+        await store.aclose()
+
+    for _ in range(3):
+        asyncio.run(use())
+    run_numbered(lambda _: asyncio.run(use()), 3)
+    assert store.length("ada") == 18
+    store.close()
+
+
+def test_a_store_that_is_closed_while_others_use_it(sqlite_url: str) -> None:
+    """Calls under way end as they would; the next ones open it again."""
+    store = open_store(f"{sqlite_url}?synchronous=OFF")
+    ended = threading.Event()
+
+    def close() -> None:
+        while not ended.wait(0.001):
+            store.close()
+
+    closer = threading.Thread(target=close)
+    closer.start()
+
+    async def tasks() -> None:
+        for _ in range(10):
+            await asyncio.gather(*(store.aappend("ada", [ONE]) for _ in range(5)), store.awindow("ada", 20))
+
+    try:
+        with concurrent.futures.ThreadPoolExecutor(4) as executor:
+            futures: list[concurrent.futures.Future[Any]] = [
+                executor.submit(append, store, 50),
+                executor.submit(lambda: [None for _ in range(50) if not store.window("ada", 20)] and None),
+                executor.submit(lambda: asyncio.run(tasks())),
+                executor.submit(lambda: asyncio.run(tasks())),
+            ]
+            for future in futures:
+                future.result(60)
+    finally:
+        ended.set()
+        closer.join()
+    assert store.length("ada") == 150
+    store.close()
+
+
+def test_a_store_that_is_closed_by_its_counter(sqlite_url: str, connections: list[sqlite3.Connection]) -> None:
+    def count(text: str) -> list[str]:
+        if "two" in text:
+            store.close()  # as another thread does
+        return text.split()
+
+    store = open_store(sqlite_url, counter=count, counter_name="words", measure="text")
+    store.append("ada", [user("one"), user("three\n")])
+    store.append("ada", [user("two")])
+    store.pop("ada", 0)
+    assert store.length("ada") == 2
+    store.close()
+    for connection in connections:
+        with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+            connection.execute("SELECT 1")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
+def test_aclose_closes_a_file(sqlite_url: str) -> None:
+    def opened() -> list[Path]:
+        folder = Path(path_of(sqlite_url)).parent
+        return [file for file in (file.resolve() for file in Path("/proc/self/fd").iterdir()) if file.parent == folder]
+
+    async def use() -> None:
+        store = open_store(sqlite_url)
+        await asyncio.gather(*(store.aappend("ada", [ONE]) for _ in range(4)))
+        assert opened() != []
+        await store.aclose()
+        assert opened() == []
+        assert await store.alength("ada") == 4
+        await store.aclose()
+        assert opened() == []
+
+    asyncio.run(use())
+
+
+def test_a_store_that_nobody_closes_is_collected(sqlite_url: str) -> None:
+    store = open_store(sqlite_url)
+    store.append("ada", [ONE])
+    asyncio.run(store.alength("ada"))
+    del store
+    gc.collect()
+    deadline = time.monotonic() + 10
+    while chatring_threads() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert chatring_threads() == []
+
+
+def test_big_batches_and_a_small_pool(sqlite_url: str) -> None:
+    store = open_store(f"{sqlite_url}?synchronous=OFF&pool_size=1")
+    messages = conversation(300)
+
+    def work(number: int) -> None:
+        for _ in range(5):
+            store.append(f"{number}", messages)
+            assert store.window(f"{number}", 200)
+
+    run_numbered(work, 6)
+    assert store.length("3") == 1_500
+    store.close()
