@@ -779,8 +779,7 @@ class TestRefusals:
         assert refusal("migrate", file, sqlite_url, "--table", "t") == (
             "Error: only a database that others have made has a table to choose\n"
         )
-        report(EXAMPLE, sqlite_url)
-        assert refusal("migrate", sqlite_url, sqlite_url, "--layout", "conversations") == (
+        assert refusal("migrate", sqlite_url, "sqlite:///b.db", "--layout", "conversations") == (
             f"Error: {sqlite_url} is not a file, which the layout conversations is for\n"
         )
         assert refusal("migrate", sqlite_url, sqlite_url, "--layout", "chatring") == (
