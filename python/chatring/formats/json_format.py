@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from typing import Any
 
-from chatring.stores.record import Record
+from chatring.formats.record import Record
 
 # As providers' clients write JSON, but with other alphabets' characters as they are: shorter, and readable in a
 # database.

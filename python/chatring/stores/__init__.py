@@ -9,6 +9,7 @@
 `docs/stores.md` says which store to use when.
 """
 
+from chatring.formats.record import Record
 from chatring.stores.errors import (
     CounterMismatchError,
     ForeignDataError,
@@ -19,7 +20,6 @@ from chatring.stores.errors import (
     StoreUnavailableError,
 )
 from chatring.stores.open import open_store
-from chatring.stores.record import Record
 from chatring.stores.store import Store
 
 __all__ = [

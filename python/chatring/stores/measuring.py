@@ -8,8 +8,8 @@ from chatring._core import TokenCounter, _Batch, _StorePolicy
 from chatring.formats.format import Format
 from chatring.formats.json_format import JsonFormat
 from chatring.stores.errors import ForeignDataError
+from chatring.stores.names import check_name
 from chatring.stores.operation import Steps, Work
-from chatring.stores.record import check_name
 from chatring.stores.session import Row
 
 # Characters that are loaded in a millisecond or two.
@@ -113,9 +113,7 @@ class Measuring:
         except ForeignDataError:
             raise
         except ValueError as error:
-            raise ForeignDataError(
-                f"a stored message was not written in this store's format: {error}"
-            ) from error
+            raise ForeignDataError(f"a stored message was not written in this store's format: {error}") from error
 
     def readable(self, bodies: list[str]) -> list[Any]:
         """Return the messages of bodies, as the core reads them."""

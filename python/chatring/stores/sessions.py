@@ -14,8 +14,8 @@ from chatring._core import MessageRing, _Batch
 from chatring.stores.backend import Backend
 from chatring.stores.errors import StoreTimeoutError, counter_mismatch
 from chatring.stores.measuring import FEW, Measured, Measuring
+from chatring.stores.names import check_key
 from chatring.stores.operation import Pause, Steps, Work
-from chatring.stores.record import check_key
 from chatring.stores.session import Change, Found, Limits, Row, Session
 from chatring.window import Window
 

@@ -9,8 +9,8 @@ from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
 from chatring.stores.backend import Backend
 from chatring.stores.measuring import Measuring
+from chatring.stores.names import check_key
 from chatring.stores.operation import Steps
-from chatring.stores.record import check_key
 from chatring.stores.sessions import Sessions
 from chatring.window import Window
 

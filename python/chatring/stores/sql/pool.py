@@ -1,7 +1,7 @@
 """`Pool`: so many connections at most, first come, first served; each is opened by the one who needs it, and kept.
 
 Not `psycopg_pool`'s, which opens connections in threads or tasks of its own: while the server is away its callers wait
-for the whole timeout and are not told why, and when it is back they wait for the next of its tries, at doubling intervals.
+for the whole timeout and are not told why, and when it is back they wait for its next try, at doubling intervals.
 """
 
 from __future__ import annotations

@@ -118,8 +118,7 @@ class PostgreSQLBackend(SQLBackend):
         """See `Backend`."""
         self._check_process()
         try:
-            with nullcontext() if turn is None else self.turns.of(turn, deadline, self.url):
-                return run(steps, lambda: self._lend(deadline))
+            return run(steps, lambda: self._lend(deadline, turn))
         except ForkedError as error:
             raise inherited_error(self.url, *error.args) from None
 
@@ -127,8 +126,7 @@ class PostgreSQLBackend(SQLBackend):
         """See `Backend`."""
         self._check_process()
         try:
-            async with nullcontext() if turn is None else self.turns.aof(turn, deadline, self.url):
-                return await arun(steps, lambda: self._alend(deadline))
+            return await arun(steps, lambda: self._alend(deadline, turn))
         except ForkedError as error:
             raise inherited_error(self.url, *error.args) from None
 
@@ -187,8 +185,12 @@ class PostgreSQLBackend(SQLBackend):
         return None if is_told and left >= self.timeout / 2 else max(round(left * 1000), 1)
 
     @contextlib.contextmanager
-    def _lend(self, deadline: float) -> Iterator[_Connection]:
-        with self._own(deadline) if self._given is None else self._borrowed(deadline) as connection:
+    def _lend(self, deadline: float, turn: str | None) -> Iterator[_Connection]:
+        with (
+            # Only from the first statement on: who counts holds no turn.
+            nullcontext() if turn is None else self.turns.of(turn, deadline, self.url),
+            self._own(deadline) if self._given is None else self._borrowed(deadline) as connection,
+        ):
             lent = _Connection(self, connection, deadline)
             try:
                 if not self.is_ready:
@@ -198,8 +200,11 @@ class PostgreSQLBackend(SQLBackend):
                 lent.end()
 
     @contextlib.asynccontextmanager
-    async def _alend(self, deadline: float) -> AsyncIterator[_AsyncConnection]:
-        async with self._aown(deadline) if self._given_async is None else self._aborrowed(deadline) as connection:
+    async def _alend(self, deadline: float, turn: str | None) -> AsyncIterator[_AsyncConnection]:
+        async with (
+            nullcontext() if turn is None else self.turns.aof(turn, deadline, self.url),
+            self._aown(deadline) if self._given_async is None else self._aborrowed(deadline) as connection,
+        ):
             lent = _AsyncConnection(self, connection, deadline)
             try:
                 if not self.is_ready:

@@ -1,31 +1,10 @@
-"""`Record`: a message with a payload of its own; and what keys and names may be."""
+"""What keys of sessions, and names of counters, measures and formats may be."""
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 # Bytes of UTF-8 that a key may have: an index of PostgreSQL holds at most 2,704 bytes a row.
 _LONGEST_KEY = 1024
 _LONGEST_NAME = 128
-
-
-class Record(NamedTuple):
-    """A message of a role and a text, with whatever else belongs to it.
-
-    Args:
-        role: who speaks; decides whether a window may begin with the message.
-        text: what is counted.
-        payload: for the one who stored it; not counted.
-    """
-
-    role: str
-    text: str
-    payload: bytes | None = None
-
-    @property
-    def content(self) -> str:
-        """The text, by the name that messages have it under."""
-        return self.text
 
 
 def check_key(key: object) -> str:
