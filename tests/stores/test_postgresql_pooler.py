@@ -183,6 +183,6 @@ def prepared_statements(store: Any) -> str:
     for _ in range(10):
         store.append("ada", [ONE])
         store.window("ada", 10)
-    with store._backend._lend(time.monotonic() + 10) as lent:
+    with store._backend._lend(time.monotonic() + 10, None) as lent:
         rows = lent._connection.execute("SELECT statement FROM pg_prepared_statements").fetchall()
     return " ".join(statement for (statement,) in rows)
