@@ -12,8 +12,9 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from typing import Any
 
-from chatring.stores import Record, Store, open_store
+from chatring.stores import Store, open_store
 
 _, URL, LOG, KIND = sys.argv
 APPENDS = 20
@@ -21,9 +22,9 @@ store = open_store(URL)
 log = os.open(LOG, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
 
-def append(name: str, to: Store = store, pause: float = 0.005) -> None:
+def append(name: str, to: Store[Any] = store, pause: float = 0.005) -> None:
     for number in range(APPENDS):
-        to.append("ada", [Record("user", f"{name} {number}")])
+        to.append("ada", [{"role": "user", "content": f"{name} {number}"}])
         os.write(log, f"{name} {number}\n".encode())
         time.sleep(pause)
 
@@ -136,7 +137,7 @@ def in_an_event_loop() -> None:
 
     async def write(name: str) -> None:
         for number in range(APPENDS):
-            await store.aappend("ada", [Record("user", f"{name} {number}")])
+            await store.aappend("ada", [{"role": "user", "content": f"{name} {number}"}])
             os.write(log, f"{name} {number}\n".encode())
 
     async def work() -> list[int]:
