@@ -36,11 +36,9 @@ from chatring.migration import (
     StorePolicy,
     back_up,
     is_url,
-    list_sessions,
     migrate,
     open_existing,
     open_source,
-    session_of,
 )
 from chatring.replay import Policy, Pricing, Recording, replay
 from chatring.replay_page import CURVE, page
@@ -540,8 +538,9 @@ def sessions(url: str, prefix: str, after: str | None, limit: int, as_json: bool
     The tokens are those that the program which wrote a session has counted. --json prints one object for each session.
     """
     with _opened(url) as store:
-        listed = list(list_sessions(store, prefix, after, limit))
-        has_more = len(listed) == limit and bool(store.keys(prefix, listed[-1].key, 1))
+        keys = store.keys(prefix, after, limit)
+        listed = [(key, info) for key in keys if (info := store.info(key)) is not None]
+        has_more = len(keys) == limit and bool(store.keys(prefix, keys[-1], 1))
     report = SessionsReport(listed, has_more)
     if as_json:
         for record in report.records():
@@ -584,7 +583,7 @@ def prune(
             report.add(store.prune(unused_for=seconds, prefix=prefix))
         if max_messages is not None or max_tokens is not None:
             # Each session as it was counted.
-            names = Counter(session.policy for key in store.keys(prefix) if (session := session_of(store, key)))
+            names = Counter(info.policy for key in store.keys(prefix) if (info := store.info(key)))
             for name, count in names.items():
                 policy = StorePolicy.named(name)
                 if policy is None:
@@ -742,7 +741,7 @@ def _session(
     """Open a store with the policy of a session, changed by the options given; it must fit where sums are read."""
     with contextlib.ExitStack() as opened, _refusals():
         with _opened(url) as store:
-            found = None if session is None else session_of(store, session)
+            found = None if session is None else store.info(session)
             if session is None or found is None:
                 keys = store.keys()
                 named = ", ".join(map(repr, keys[:_NAMED])) + (", ..." if len(keys) > _NAMED else "")

@@ -15,8 +15,9 @@ from rich.text import Text
 from chatring._core import TokenCounter
 from chatring.conversation import Conversation, NewConversation
 from chatring.envelope import Message
-from chatring.migration import Listed, Migration, StorePolicy
+from chatring.migration import Migration, StorePolicy
 from chatring.stores import Record, Store
+from chatring.stores.session import Info
 from chatring.stores.store import Pruned
 from chatring.terminal import amount, duration, headline, one_line, role_of
 
@@ -428,24 +429,24 @@ class MigrationReport:
 class SessionsReport:
     """A page of a store's sessions."""
 
-    sessions: list[Listed]
+    sessions: list[tuple[str, Info]]
     has_more: bool
 
     def records(self) -> Iterable[dict[str, Any]]:
         """Return each as JSON's values."""
-        for session in self.sessions:
-            yield {**session._asdict(), "updated_at": _moment(session.updated_at)}
+        for key, info in self.sessions:
+            yield {"key": key, **info._asdict(), "updated_at": _moment(info.updated_at)}
 
     def show(self, console: Console) -> None:
         """Print the sessions, one a line, and how to go on."""
         table = new_table("session", ">messages", ">tokens", "last change", "content")
         table.columns[-1].header = "counted by"
-        for key, messages, tokens, policy, updated_at in self.sessions:
+        for key, (messages, tokens, policy, updated_at) in self.sessions:
             shown = (one_line(key, characters=60), f"{messages:,}", f"{tokens:,}", _moment(updated_at) or "", policy)
             table.add_row(*map(Text, shown))
         console.print(table)
         if self.has_more:
-            console.print(f"\nmore: --after {self.sessions[-1].key!r}")
+            console.print(f"\nmore: --after {self.sessions[-1][0]!r}")
 
 
 @dataclass

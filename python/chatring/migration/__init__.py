@@ -1,13 +1,10 @@
 """Moving sessions into a store of ours, from another one or from what others leave behind; and what is in a store."""
 
 from chatring.migration.existing import (
-    Listed,
     back_up,
     counts_of,
     is_url,
-    list_sessions,
     open_existing,
-    session_of,
 )
 from chatring.migration.location import open_source
 from chatring.migration.migration import Migration, migrate
@@ -18,7 +15,6 @@ __all__ = [
     "CHATRING",
     "FORMATS",
     "LAYOUTS",
-    "Listed",
     "Migration",
     "Source",
     "SourceError",
@@ -26,9 +22,7 @@ __all__ = [
     "back_up",
     "counts_of",
     "is_url",
-    "list_sessions",
     "migrate",
     "open_existing",
     "open_source",
-    "session_of",
 ]

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from contextlib import closing
-from typing import Any, NamedTuple
+from typing import Any
 
 from chatring.migration.database import Database
 from chatring.migration.policy import StorePolicy
 from chatring.migration.source import SourceError
 from chatring.stores import Store
 from chatring.stores.redaction import without_secrets
-from chatring.stores.session import Session
-
-
-class Listed(NamedTuple):
-    """A session, as it is listed."""
-
-    key: str
-    messages: int
-    tokens: int
-    policy: str
-    updated_at: float | None
 
 
 def is_url(location: str) -> bool:
@@ -60,26 +48,13 @@ def is_sql(url: str) -> bool:
     return url.startswith(("sqlite", "postgres"))
 
 
-def session_of(store: Store[Any], key: str) -> Session | None:
-    """Return what the store keeps of a session beside its messages, whatever policy it has; one statement."""
-    return store._run(store._backend.read(key))
-
-
 def counts_of(store: Store[Any], key: str) -> tuple[int, int] | None:
     """Return the messages and tokens of a session; None if there is none, or it has another policy."""
-    session = session_of(store, key)
-    if session is None or session.policy != store.policy_name:
+    info = store.info(key)
+    if info is None or info.policy != store.policy_name:
         return None
     # Blank texts at the end are counted when they are asked for.
-    return session.length, store.token_count(key) if store.measure == "text" else _tokens_of(session)
-
-
-def list_sessions(store: Store[Any], prefix: str, after: str | None, limit: int) -> Iterator[Listed]:
-    """Yield sessions in the order of their keys, each as its own policy has counted it."""
-    for key in store.keys(prefix, after, limit):
-        session = session_of(store, key)
-        if session is not None:  # it was there a moment ago
-            yield Listed(key, session.length, _tokens_of(session), session.policy, store.updated_at(key))
+    return info.messages, store.token_count(key) if store.measure == "text" else info.tokens
 
 
 def back_up(url: str, file: str) -> None:
@@ -97,7 +72,3 @@ def back_up(url: str, file: str) -> None:
         raise SourceError(f"{without_secrets(file)} is there already; give a new name")
     with closing(open_existing(url)) as store:
         store.backup(file)  # type: ignore[attr-defined]
-
-
-def _tokens_of(session: Session) -> int:
-    return session.head_tokens + session.total - session.base

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from chatring._core import MessageRing
-from chatring.migration.existing import counts_of, session_of
+from chatring.migration.existing import counts_of
 from chatring.migration.policy import codec_named
 from chatring.migration.source import Source
 from chatring.stores import Store
@@ -114,7 +114,7 @@ def _plan(
         # All at once: an interruption leaves what was there, or all that takes its place.
         return [messages], target.replace
     missing = _batches(messages[len(kept) :], bodies[len(kept) :])
-    session = session_of(target, key)
+    session = target.info(key)
     if session is None or session.policy == target.policy_name:
         return missing, target.append
     if not overwrite:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from chatring.migration.existing import session_of
 from chatring.migration.policy import StorePolicy, codec_name_of, codec_named
 from chatring.migration.source import CHATRING
 from chatring.stores import Store, open_store
@@ -22,7 +21,7 @@ class StoreSource:
         # By the name of the format that its messages have; None: JSON.
         self._stores: dict[str | None, Store[Any]] = {None: open_store(url)}
         first = self._stores[None].keys(limit=1)
-        session = session_of(self._stores[None], first[0]) if first else None
+        session = self._stores[None].info(first[0]) if first else None
         self.policy = StorePolicy() if session is None else StorePolicy.named(session.policy) or StorePolicy()
 
     def keys(self) -> list[str]:
@@ -31,7 +30,7 @@ class StoreSource:
 
     def messages(self, key: str) -> list[Any]:
         """See `Source`."""
-        session = session_of(self._stores[None], key)
+        session = self._stores[None].info(key)
         if session is None:
             return []
         name = codec_name_of(session.policy)

@@ -45,10 +45,11 @@ class Measuring:
     ) -> None:
         self.counter = TokenCounter(counter)
         self.measure = measure
-        self.start_on: Any = (None if measure == "text" else "user") if start_on is ... else start_on
+        start: Any = (None if measure == "text" else "user") if start_on is ... else start_on
+        self.start_on = start
         is_known = format is None or isinstance(format, str)
         self.format: Format[Any] = JsonFormat() if is_known else _checked(format)
-        self.core = _StorePolicy(self.counter, measure, self.start_on, format if is_known else None)
+        self.core = _StorePolicy(self.counter, measure, start, format if is_known else None)
         names = [
             _name_of("counter", self.counter.name if self.counter.is_native else None, counter_name),
             _name_of("measure", measure if isinstance(measure, str) else None, measure_name),

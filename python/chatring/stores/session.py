@@ -73,6 +73,15 @@ class Change(NamedTuple):
         )
 
 
+class Info(NamedTuple):
+    """What is known of a session without reading its messages."""
+
+    messages: int
+    tokens: int  # as its own policy counts them; blank messages at the end of joined texts are not counted yet
+    policy: str  # counter, measure, start rule and format, by name
+    updated_at: float  # when it was last changed: seconds since 1970, by its writer's clock
+
+
 class Limits(NamedTuple):
     """What a window may have, as databases take it.
 

@@ -16,7 +16,7 @@ from chatring.stores.errors import StoreTimeoutError, counter_mismatch
 from chatring.stores.measuring import FEW, Measured, Measuring
 from chatring.stores.names import check_key
 from chatring.stores.operation import Pause, Steps, Work
-from chatring.stores.session import Change, Found, Limits, Row, Session
+from chatring.stores.session import Change, Found, Info, Limits, Row, Session
 from chatring.window import Window
 
 # How often a change is tried beside other writers before the session is locked, where the database can do that.
@@ -246,6 +246,15 @@ class Sessions:
             rows += yield from self._backend.rows(key, session, max(start, session.first), stop)
         bodies = [row.body for _, row in rows]
         return (yield from self._measuring.messages(bodies))
+
+    def info(self, key: str) -> Steps[Info | None]:
+        """See `Store.info`."""
+        session = yield from self._backend.read(key)
+        updated_at = yield from self._backend.updated_at(key)
+        if session is None or updated_at is None:
+            return None
+        tokens = session.head_tokens + session.total - session.base
+        return Info(session.length, tokens, session.policy, updated_at)
 
     def exists(self, key: str) -> Steps[bool]:
         """See `Store.exists`."""

@@ -11,6 +11,7 @@ from chatring.stores.backend import Backend
 from chatring.stores.measuring import Measuring
 from chatring.stores.names import check_key
 from chatring.stores.operation import Steps
+from chatring.stores.session import Info
 from chatring.stores.sessions import Sessions
 from chatring.window import Window
 
@@ -260,6 +261,14 @@ class Store(Generic[_M]):
     async def arecount(self, key: str) -> None:
         """As `recount`."""
         await self._achange(key, self._sessions.recount(check_key(key)))
+
+    def info(self, key: str) -> Info | None:
+        """Return what is known of a session, whatever policy it has; None if there is no such session."""
+        return self._run(self._sessions.info(check_key(key)))
+
+    async def ainfo(self, key: str) -> Info | None:
+        """As `info`."""
+        return await self._arun(self._sessions.info(check_key(key)))
 
     def exists(self, key: str) -> bool:
         """Return whether there is such a session."""

@@ -153,7 +153,8 @@ class SQLBackend(Backend):
         }
 
     def _append(self, numbers: dict[str, Any], part: list[tuple[int, Row]]) -> Steps[bool]:
-        return (yield Statement("append", {**numbers, **_columns(part)})) > 0
+        added: int = yield Statement("append", {**numbers, **_columns(part)})
+        return added > 0
 
     def _parts(self, change: Change) -> Iterator[list[tuple[int, Row]]]:
         """Return the rows to add with their positions, in parts of some `_PART_BYTES`, or of one larger row."""
