@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from chatring.stores import Record, Store, StoreTimeoutError, StoreUnavailableError, open_store
 
@@ -27,14 +27,14 @@ _ROLES = ("user", "assistant", "tool", "assistant", "system")
 
 
 class Operation(NamedTuple):
-    """A change of a session: records are appended, put in the place of all others, or one is removed."""
+    """A change of a session: messages are appended, replace all others, or one is removed."""
 
     kind: str
     key: str
     records: list[Record]
     place: int  # of what is removed, from the newest
 
-    def apply(self, store: Store) -> None:
+    def apply(self, store: Store[Any]) -> None:
         match self.kind:
             case "append":
                 store.append(self.key, self.records)
@@ -94,7 +94,7 @@ def write(url: str, writer: str, log: str, stop: threading.Event) -> None:
     store.close()
 
 
-def _wait(store: Store, stop: threading.Event) -> None:
+def _wait(store: Store[Any], stop: threading.Event) -> None:
     """Wait until the server is back."""
     while not stop.wait(0.02):
         with contextlib.suppress(StoreUnavailableError):

@@ -1,134 +1,342 @@
-"""Every store gives the windows of a ring of the same history, and the ring those of the naive reference.
+"""Every store gives the windows of the literal rule, of `window_rule.py` and `reference.py`, whatever was done before.
 
-An example is a history of changes, made through two stores on the same data. After each change the whole session is
-compared, and windows under limits at which they begin to differ: the tokens of a suffix, or one more or less. An
-everyday run makes 80 examples, some 1,500 comparisons of windows, with each store and counter; one with
-`HYPOTHESIS_PROFILE=long` fifty times as many.
+A history is a row of changes of one session, made through several stores on the same data, with sync and async methods.
+After each change the whole session is compared, and windows under random limits and options. An everyday run makes some
+1,300 comparisons of windows with each store; one with `HYPOTHESIS_PROFILE=long` makes 80,000 and more with each.
+
+A history is determined by its seed, which an error shows with what was done.
 """
 
-import itertools
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
-import tiktoken
+import window_rule as rule
 from chatring import MessageRing
-from chatring.stores import Record, open_store
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from chatring._core import _outline
+from chatring.stores import open_store
 from profiles import LONG, examples
 from reference import (
     Total,
-    blank_texts,
-    fragments,
     joined_total,
-    roles,
-    suffix_totals,
+    may_start,
     summed_total,
-    texts,
     tiktoken_count,
     window_start,
-    without_surrogates,
     words_after_a_beginning,
 )
+from threads import run_all
 
-WINDOWS_PER_CHANGE = 4
+from stores.histories import Awaited, Message, assistant, call, result, results, system, user
 
-
-class Change(NamedTuple):
-    """What is done to a session. A place stands for the one it is modulo the session's length."""
-
-    kind: str
-    records: list[Record]
-    place: int
-    by_second: bool
-    limits: list[tuple[int, int, int]]
-
-
-# Half the texts are such that what stands before or after them matters.
-record_texts = st.one_of(texts, fragments, blank_texts, blank_texts, fragments.map(lambda text: text + " "))
-records = st.builds(Record, roles, record_texts, st.one_of(st.none(), st.binary(max_size=3)))
-changes = st.builds(
-    Change,
-    kind=st.sampled_from(
-        ("append one", "append one", "append", "append", "pop", "pop", "replace", "delete", "recount")
-    ),
-    records=st.lists(records, max_size=6),
-    place=st.integers(-50, 50),
-    by_second=st.booleans(),
-    # Which suffix, how many tokens more than it has, and how many tokens are spent already.
-    limits=st.lists(
-        st.tuples(st.integers(0, 50), st.integers(-1, 1), st.sampled_from((0, 0, 0, 5))),
-        min_size=WINDOWS_PER_CHANGE,
-        max_size=WINDOWS_PER_CHANGE,
-    ),
+# Words, and what comes before and after them makes a difference to.
+TEXTS = (
+    *("a", "Hello there", "where is it?", "one two three four five", "世界", "don't", "x" * 200, "<|endoftext|>"),
+    *("", "", " ", "\n", "\t \t", "  \n", "\xa0", "\u3000", "ends in a space ", "ends in a line\n", " begins with one"),
+    *("\ud800", "x\udfff ", "\0", "."),
 )
-numbers = itertools.count()
+HISTORIES = examples(70, long=4_500)
+WINDOWS = 4  # after each change
 
 
-def odd_counts(text: str) -> list[int]:
-    """Count so that a window's tokens may be far more or less than those of its parts."""
-    return [0] * (sum(map(ord, without_surrogates(text))) % 7 + (5 if text.startswith(" ") else 0))
+def message_of(source: random.Random) -> Message:
+    """Return any message: clean histories and dirty ones."""
+    kind = source.choice((system, user, user, user, assistant, assistant, call, call, result, result, results))
+    return kind(source.choice(TEXTS))
 
 
-def apply(change: Change, key: str, store: Any, ring: MessageRing[Record]) -> None:
-    match change.kind:
-        case "append one":
-            store.append(key, change.records[:1])
-            ring.put_messages(change.records[:1])
-        case "append":
-            store.append(key, change.records)
-            ring.put_messages(change.records)
-        case "replace":
-            store.replace(key, change.records)
-            ring.set(change.records)
-        case "delete":
-            store.delete(key)
-            ring.reset()
-        case "recount":
-            store.recount(key)
-        case "pop" if len(ring):
-            index = change.place % (2 * len(ring)) - len(ring)
-            assert store.pop(key, index) == ring.delete(index)
-        case "pop":
-            with pytest.raises(IndexError):
-                store.pop(key, change.place)
+def few_tokens(message: Message) -> int:
+    """Measure a message by its content: some cost nothing."""
+    return len(message["content"] or "") % 3
 
 
-def check(change: Change, key: str, store: Any, ring: MessageRing[Record], total: Total) -> None:
-    history = ring.get_all()
-    assert store.all(key) == history
-    assert store.length(key) == len(history)
-    totals = suffix_totals(history, total)  # type: ignore[arg-type] # of anything that has a content
-    assert store.token_count(key) == ring.token_count()
-    if history:
-        assert ring.token_count() == totals[0]
-    for suffix, more, initial in change.limits:
-        limit = max(totals[suffix % len(totals)] + more if totals else more, 1)
-        window = store.window(key, limit + initial, initial)
-        assert window == ring.get(token_limit=limit + initial, initial_token_count=initial), limit
-        if history:
-            assert window == history[window_start(totals, [role for role, _, _ in history], limit) :], limit
+def text_of(message: Message) -> str:
+    """Return what counts where texts are joined."""
+    content = message["content"]
+    return content if isinstance(content, str) else ""
 
 
-def compare(url: str, counter: Any, name: str | None, total: Callable[[], Total]) -> None:
-    first = open_store(url, counter=counter, counter_name=name)
-    # What is in memory has one store only.
-    second = first if url == "memory://" else open_store(url, counter=counter, counter_name=name)
+class Reference:
+    """What a session must be, by the words of the design.
 
-    @settings(max_examples=examples(80, long=4_000), suppress_health_check=list(HealthCheck))
-    @given(st.lists(changes, min_size=1, max_size=12 if LONG else 8))
-    def run(history: list[Change]) -> None:
-        key = f"session {next(numbers)}"
-        ring: MessageRing[Record] = MessageRing(counter=counter, measure="text")
-        for change in history:
-            apply(change, key, second if change.by_second else first, ring)
-            check(change, key, first if change.by_second else second, ring, total())
-        first.delete(key)
+    Args:
+        options: of the store.
+        total: counts texts, where they are joined.
+    """
 
-    run()
-    first.close()
-    second.close()
+    def __init__(self, options: dict[str, Any], total: Total | None) -> None:
+        self.start_on = options.get("start_on", "user")
+        self.total = total
+        self._counted: tuple[list[str], list[int]] = [], []
+        self._ring: MessageRing[Message] = MessageRing(
+            **{name: value for name, value in options.items() if name in ("counter", "measure", "start_on")},
+            include_system=total is None,
+        )
+        self.begin([])
+
+    def begin(self, messages: list[Message]) -> None:
+        """Begin anew with messages."""
+        self.head: list[Message] = []
+        self.rest: list[Message] = []
+        self.first = 0  # the position of the first one behind the head
+        self.evicted: list[Message] = []
+        self.is_cut = False
+        self.append(messages)
+
+    @property
+    def all(self) -> list[Message]:
+        return [*self.head, *self.rest]
+
+    def append(self, messages: list[Message]) -> None:
+        for message in messages:
+            if self.total is None and not self.rest and message["role"] == "system":
+                self.head.append(message)
+                self.first += 1
+            else:
+                self.rest.append(message)
+
+    def pop(self, index: int) -> Message:
+        index = index if index >= 0 else index + len(self.all)
+        if index < len(self.head):
+            return self.head.pop(index)
+        popped = self.rest.pop(index - len(self.head))
+        if index == len(self.head):
+            self.begin_behind(self.rest)
+            self.is_cut |= bool(self.evicted)
+        return popped
+
+    def begin_behind(self, messages: list[Message]) -> None:
+        """Have messages follow the head; some may lead now."""
+        self.rest = []
+        self.append(messages)
+
+    def trim(self, count: int) -> None:
+        self.evicted += self.rest[:count]
+        self.rest = self.rest[count:]
+        self.first += count
+
+    def recount(self) -> None:
+        self.first = max(self.first, len(self.head))
+        self.evicted = []
+        self.is_cut = False
+        self.begin_behind(self.rest)
+
+    def _totals(self) -> list[int]:
+        """Return the tokens of the texts from each on, joined."""
+        assert self.total is not None
+        texts = [text_of(message) for message in self.rest]
+        if texts != self._counted[0]:
+            self._counted = texts, [self.total(texts[i:]) for i in range(len(texts))]
+        return self._counted[1]
+
+    def tokens(self) -> int:
+        if self.total is not None:
+            return self._totals()[0] if self.rest else 0
+        return sum(self._ring.count(message) for message in self.all)
+
+    def window(self, limit: int, initial: int, inside: bool, ratio: float) -> tuple[Any, ...] | None:
+        """Return the messages of a window, its tokens, start, question, and length of its head; None: an error."""
+        if self.total is not None:
+            if not self.rest:
+                return [], 0, self.first, None, 0
+            totals = self._totals()
+            start = window_start(totals, [message["role"] for message in self.rest], limit, initial)
+            return self.rest[start:], totals[start], self.first + start, None, 0
+        items = [rule.Item(*_outline(message), self._ring.count(message), message) for message in self.all]
+        for item in items[len(self.head) :]:
+            if item.kind == "system":
+                item.kind = "system behind others"  # also if those were trimmed
+        try:
+            answer = rule.window(
+                items,
+                limit,
+                initial_token_count=initial,
+                start_on=self.start_on,
+                include_system=inside,
+                retention_ratio=ratio,
+                evicted=sum(self._ring.count(message) for message in self.evicted),
+            )
+        except rule.HeadTooLongError:
+            return None
+        moved = self.first - len(self.head)
+        question = None if answer.question is None else answer.question + moved
+        return [self.all[i] for i in answer.chosen], answer.tokens, answer.start + moved, question, answer.head
+
+    def limits(self, source: random.Random) -> tuple[int, int, bool, float]:
+        """Return a window's arguments: often such that one more token makes a difference."""
+        if self.total is not None:
+            limit = max(source.choice([1, *self._totals()]) + source.choice((-1, 0, 0, 1, 7)), 1)
+            return limit, source.choice((0, 0, source.randrange(limit + 1))), False, 1.0
+        costs = [self._ring.count(message) for message in self.all[source.randrange(len(self.all) + 1) :]]
+        limit = max(sum(costs) + source.choice((-1, 0, 0, 1, 7)), 1)
+        initial = source.choice((0, 0, source.randrange(limit + 1)))
+        ratio = source.choice((1.0, 1.0, 0.7, 0.5, 0.0, source.random()))
+        return limit + source.choice((0, initial)), initial, source.random() < 0.6, ratio
+
+
+class History:
+    """Random changes of one session, through several stores on the same data."""
+
+    def __init__(self, seed: int, key: str, stores: list[Any], reference: Reference) -> None:
+        self._source = random.Random(seed)
+        self._key = key
+        self._stores = stores
+        self._reference = reference
+        self.done: list[tuple[Any, ...]] = []
+        self.windows = 0
+
+    def run(self) -> None:
+        for _ in range(self._source.randrange(1, 14)):
+            self.change()
+            self.check(self._source.choice(self._stores))
+            if self._reference.is_cut and self._reference.start_on is None and self._reference.total is None:
+                continue  # what a trim left first was removed: whether the next may begin a window is nowhere said
+            for _ in range(WINDOWS):
+                self.check_window(self._source.choice(self._stores))
+
+    def change(self) -> None:
+        source, key, reference = self._source, self._key, self._reference
+        store = source.choice(self._stores)
+        length = len(reference.all)
+        kind = source.choice(
+            ("append", "append", "append", "append", "pop", "pop", "trim", "replace", "set_head", "recount", "delete")
+        )
+        if kind == "set_head" and reference.total is not None:
+            kind = "append"
+        if kind == "pop" and not length:
+            kind = "append"
+        count = source.choice((1, 1, 2, 4))
+        match kind:
+            case "append":
+                messages = [message_of(source) for _ in range(count)]
+                self.done.append((kind, messages))
+                store.append(key, messages)
+                reference.append(messages)
+            case "replace":
+                messages = [message_of(source) for _ in range(count * 2 - 2)]
+                self.done.append((kind, messages))
+                store.replace(key, messages)
+                reference.begin(messages)
+            case "set_head":
+                messages = [system(source.choice(TEXTS)) for _ in range(count - 1)]
+                self.done.append((kind, messages))
+                store.set_head(key, messages)
+                if not reference.rest and not store.exists(key):
+                    reference.begin(messages)
+                reference.first = self._first_after_head(messages)
+                reference.head = messages
+            case "pop":
+                index = source.randrange(-length, length)
+                self.done.append((kind, index))
+                assert store.pop(key, index) == reference.pop(index)
+            case "trim":
+                before = source.randrange(reference.first + len(reference.rest) + 2)
+                self.done.append((kind, before))
+                self._trim(store, before)
+            case "recount":
+                self.done.append((kind,))
+                store.recount(key)
+                reference.recount()
+            case "delete":
+                self.done.append((kind,))
+                store.delete(key)
+                reference.begin([])
+
+    def _first_after_head(self, head: list[Message]) -> int:
+        # A session begins with its head if there is none yet.
+        is_new = not self.done[:-1] or all(kind in ("recount", "trim") for kind, *_ in self.done[:-1])
+        deleted = next((kind for kind, *_ in reversed(self.done[:-1]) if kind not in ("recount", "trim")), "delete")
+        return len(head) if is_new or deleted == "delete" else self._reference.first
+
+    def _trim(self, store: Any, before: int) -> None:
+        """Whole turns go: what stays begins with the newest start at or before a position that carries no question."""
+        reference = self._reference
+        rest, first = reference.rest, reference.first
+        gone = store.trim(self._key, before)
+        if reference.total is None:
+            items = [rule.Item(*_outline(message), 0, message) for message in rest]
+            starts = [
+                i
+                for i in range(1, min(len(rest), before + 1 - first))
+                if rule.is_start(items, 0, i, reference.start_on)
+                and (i < len(rest) - 1 or reference.start_on == "user" or items[i].may_start)
+                and not (
+                    reference.start_on == "user" and items[i].kind == "assistant" and rule.question_of(items, 0, i)
+                )
+                and not (
+                    reference.start_on == "user"
+                    and items[i].kind == "assistant"
+                    and rule.question_of(items, 0, i) is not None
+                )
+            ]
+            assert gone == max(starts, default=0), (gone, starts)
+        else:
+            assert gone <= max(before - first, 0)
+            assert not gone or may_start(rest[gone]["role"])
+        reference.trim(gone)
+
+    def check(self, store: Any) -> None:
+        key, reference = self._key, self._reference
+        history = reference.all
+        assert store.all(key) == history
+        assert store.length(key) == len(history)
+        n = self._source.randrange(6)
+        assert store.last(key, n) == (history[-n:] if n else [])
+        start = reference.first + self._source.randrange(len(reference.rest) + 1)
+        wanted = reference.rest[start - reference.first :][:n]
+        assert store.slice(key, start, start + n) == wanted
+        assert store.token_count(key) == reference.tokens()
+
+    def check_window(self, store: Any) -> None:
+        reference = self._reference
+        limit, initial, inside, ratio = reference.limits(self._source)
+        options: dict[str, Any] = {}
+        if reference.total is None:
+            options = {"include_system": inside, "retention_ratio": ratio}
+        expected = reference.window(limit, initial, inside, ratio)
+        asked = (limit, initial, options)
+        if expected is None:
+            with pytest.raises(ValueError, match="of the system messages and the initial token count"):
+                store.window(self._key, limit, initial, **options)
+            return
+        window = store.window(self._key, limit, initial, **options)
+        found = (list(window), window.tokens, window.start, window.question, window.head)
+        if not store.exists(self._key):
+            assert found == ([], 0, 0, None, 0)
+            return
+        assert found == expected, asked
+        self.windows += 1
+
+
+POLICIES: dict[str, list[dict[str, Any]]] = {
+    "message": [
+        {"measure": "message", "start_on": "user"},
+        {"measure": "message", "start_on": None},
+        {"measure": few_tokens, "measure_name": "few", "start_on": "user"},
+        {"measure": few_tokens, "measure_name": "few", "start_on": None},
+        {"measure": "message", "counter": str.split, "counter_name": "words"},
+    ],
+    "text": [
+        {"measure": "text", "counter": "o200k_base", "start_on": None},
+        {"measure": "text", "counter": "cl100k_base", "start_on": None},
+        {"measure": "text", "counter": words_after_a_beginning, "counter_name": "words", "start_on": None},
+    ],
+}
+
+
+@pytest.fixture
+def totals(cl100k: Any, o200k: Any) -> dict[Any, Total]:
+    """What counts joined texts, by the counter."""
+    return {
+        "o200k_base": joined_total(tiktoken_count(o200k)),
+        "cl100k_base": joined_total(tiktoken_count(cl100k)),
+        words_after_a_beginning: summed_total(words_after_a_beginning),
+    }
 
 
 @pytest.fixture
@@ -137,21 +345,106 @@ def fast_url(store_url: str) -> str:
     return f"{store_url}?synchronous=OFF" if store_url.startswith("sqlite") else store_url
 
 
-@pytest.mark.timeout(3600 if LONG else 300)
-def test_cl100k_base(fast_url: str, cl100k: tiktoken.Encoding) -> None:
-    compare(fast_url, "cl100k_base", None, lambda: joined_total(tiktoken_count(cl100k)))
+@contextlib.contextmanager
+def opened(url: str, options: dict[str, Any]) -> Iterator[list[Any]]:
+    """Open several stores on the same data, or what is in memory once, and one to be called by its async methods."""
+    loop = asyncio.new_event_loop()
+    stores = [open_store(url, **options) for _ in range(1 if url == "memory://" else 2)]
+    yield [*stores, Awaited(stores[-1], loop)]
+    for store in stores:
+        store.close()
+        loop.run_until_complete(store.aclose())
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
 
 
 @pytest.mark.timeout(3600 if LONG else 300)
-def test_o200k_base(fast_url: str, o200k: tiktoken.Encoding) -> None:
-    compare(fast_url, "o200k_base", None, lambda: joined_total(tiktoken_count(o200k)))
+@pytest.mark.parametrize("measure", POLICIES)
+def test_windows_are_those_of_the_rule(fast_url: str, measure: str, totals: dict[Any, Total]) -> None:
+    windows = 0
+    policies = POLICIES[measure]
+    for number, options in enumerate(policies):
+        with opened(fast_url, options) as stores:
+            for seed in range(number, max(HISTORIES, len(policies)), len(policies)):
+                total = totals[options["counter"]] if measure == "text" else None
+                history = History(seed, f"session {seed}", stores, Reference(options, total))
+                try:
+                    history.run()
+                except AssertionError as error:
+                    raise AssertionError(f"seed {seed} of {options}, after {history.done}: {error}") from error
+                windows += history.windows
+                stores[0].delete(f"session {seed}")
+    print(f"{fast_url.partition(':')[0]}, {measure}: {windows} windows, all of them right")
+    assert windows > 0
 
 
 @pytest.mark.timeout(3600 if LONG else 300)
-def test_a_callable_that_begins_each_text(fast_url: str) -> None:
-    compare(fast_url, words_after_a_beginning, "words", lambda: summed_total(words_after_a_beginning))
+@pytest.mark.parametrize("measure", POLICIES)
+def test_several_writers(fast_url: str, measure: str, totals: dict[Any, Total]) -> None:
+    """Threads and tasks that change the same session: what is left has the windows of the rule."""
+    windows = 0
+    for seed in range(examples(4, long=200)):
+        options = POLICIES[measure][seed % len(POLICIES[measure])]
+        key = f"session {seed}"
+        total = totals[options["counter"]] if measure == "text" else None
+        with opened(fast_url, options) as stores:
+            stores[0].append(key, [user("begin")])
+
+            def change(store: Any, source: random.Random, key: str = key, measure: str = measure) -> Any:
+                kind = source.choice(("append", "append", "append", "append", "pop", "pop", "set_head", "recount"))
+                match kind:
+                    case "pop":
+                        return store.pop(key, source.choice((-1, 0)))
+                    case "set_head" if measure != "text":
+                        return store.set_head(key, [system(source.choice(TEXTS))] * source.randrange(3))
+                    case "recount":
+                        return store.recount(key)
+                return store.append(key, [message_of(source) for _ in range(source.choice((1, 1, 3)))])
+
+            def in_a_thread(number: int, seed: int = seed, stores: list[Any] = stores) -> None:
+                source = random.Random(f"{seed} {number}")
+                for _ in range(8):
+                    with contextlib.suppress(IndexError):
+                        change(stores[number % (len(stores) - 1)], source)
+
+            async def task(number: int, seed: int = seed, stores: list[Any] = stores) -> None:
+                class Async:
+                    def __getattr__(self, name: str) -> Any:
+                        return getattr(stores[0], f"a{name}")
+
+                source = random.Random(f"{seed} {number}")
+                for _ in range(8):
+                    with contextlib.suppress(IndexError):
+                        await change(Async(), source)
+
+            async def tasks(stores: list[Any] = stores) -> None:
+                await asyncio.gather(*(task(number) for number in (10, 11, 12)))
+                await stores[0].aclose()
+
+            run_all(
+                lambda: in_a_thread(0), lambda: in_a_thread(1), lambda: in_a_thread(2), lambda: asyncio.run(tasks())
+            )
+            reference = Reference(options, total)
+            # Where its messages are counted from is not known, so that it is counted anew.
+            stores[0].recount(key)
+            reference.begin(stores[0].all(key))
+            reference.first = stores[0].window(key, 2**60).start
+            checked = History(seed, key, stores, reference)
+            for _ in range(20):
+                found = checked.windows
+                reference.first = first_of(stores[0], key, reference)
+                checked.check_window(stores[0])
+                windows += checked.windows - found
+    assert windows > 0
 
 
-@pytest.mark.timeout(3600 if LONG else 300)
-def test_a_callable_whose_counts_do_not_add_up(fast_url: str) -> None:
-    compare(fast_url, odd_counts, "odd", lambda: summed_total(odd_counts))
+def first_of(store: Any, key: str, reference: Reference) -> int:
+    """Return the position of the first message behind the head: the last one's is known by slices."""
+    low, high = 0, 2**20
+    while low < high:  # the position after the last message
+        middle = (low + high) // 2
+        if store.slice(key, middle, 2**30):
+            low = middle + 1
+        else:
+            high = middle
+    return low - len(reference.rest)

@@ -15,14 +15,14 @@ from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
-from chatring import MessageRing
 from chatring.stores import Record, open_store
 from profiles import LONG, slow
 
 from stores import kill_writer
+from stores.histories import POLICIES, ring_of
 from stores.kill_writer import SHARED, Operation, operations
 from stores.servers import PostgresServer, Server, ValkeyServer, has_valkey
 
@@ -182,21 +182,22 @@ def _check_own(history: list[Record], done: list[Done]) -> None:
 
 
 def _check_sums(url: str, key: str, history: list[Record], count: int) -> None:
-    """Windows and tokens are those of a ring of the same history, and counting anew does not change them."""
-    store = open_store(url)
-    ring = MessageRing[Record](counter="cl100k_base", measure="text")
-    ring.put_messages(history)
-    tokens = ring.token_count()
+    """Windows and tokens are those of a ring of the same history, also counted anew, by whatever policy."""
     random = Random(len(history))
-    # As many small ones as large ones.
-    limits = [1, tokens + 1, *(round((tokens + 10) ** random.random()) for _ in range(count))]
-    for _ in range(2):
+    for number, policy in enumerate(("message, user", "text", "message, any", "message, user")):
+        store = open_store(url, **POLICIES[policy])
+        if number:
+            store.recount(key)
+        ring = ring_of(history, POLICIES[policy])
+        tokens = ring.token_count()
         assert store.token_count(key) == tokens
+        # As many small ones as large ones.
+        limits = [1, tokens + 1, *(round((tokens + 10) ** random.random()) for _ in range(count))]
         for limit in limits:
-            assert store.window(key, limit) == ring.get(token_limit=limit, verify=False), (key, limit)
-        store.recount(key)
-    assert store.all(key) == history
-    store.close()
+            head: dict[str, Any] = {} if policy == "text" else {"include_system": False}
+            assert store.window(key, limit, **head) == ring.window(token_limit=limit, **head), (key, limit)
+        assert store.all(key) == history
+        store.close()
 
 
 def _check_readers(url: str, key: str, history: list[Record], snapshots: list[Snapshot]) -> None:
