@@ -75,10 +75,10 @@ class Backend(ABC):
         """Read the bodies of the last `count` messages, None for all, the head's included, oldest first."""
 
     @abstractmethod
-    def write(self, key: str, session: Session | None, change: Change) -> Steps[bool]:
+    def write(self, key: str, session: Session | None, change: Change, *, is_locked: bool = False) -> Steps[bool]:
         """Make a change, if the session still is `session` (None: there is none): has its epoch and its end.
 
-        Return whether it was made; if not, nothing was.
+        Return whether it was made; if not, nothing was. `is_locked` tells whether `read` has locked the session.
         """
 
     @abstractmethod

@@ -316,7 +316,7 @@ class Sessions:
                 if is_locked:
                     yield from self._backend.unlock()
                 return result
-            if (yield from self._backend.write(key, session, change)):
+            if (yield from self._backend.write(key, session, change, is_locked=is_locked)):
                 self._remember(key, change.session)
                 return result
             if attempt:

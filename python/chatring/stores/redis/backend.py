@@ -139,7 +139,7 @@ class RedisBackend(Backend):
             raise self._foreign(key) from error
         return bodies
 
-    def write(self, key: str, session: Session | None, change: Change) -> Steps[bool]:
+    def write(self, key: str, session: Session | None, change: Change, *, is_locked: bool = False) -> Steps[bool]:
         """See `Backend`."""
         new = change.session
         if max(map(abs, (new.head_tokens, new.base, new.total, new.reach or 0))) > _MOST_TOKENS:

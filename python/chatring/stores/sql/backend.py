@@ -62,15 +62,13 @@ class SQLBackend(Backend):
             rows = (yield Statement("newest", {"key": key, "count": count}))[::-1]
         return [body for (body,) in rows]
 
-    def write(self, key: str, session: Session | None, change: Change) -> Steps[bool]:
+    def write(self, key: str, session: Session | None, change: Change, *, is_locked: bool = False) -> Steps[bool]:
         """See `Backend`."""
         numbers = self._numbers(key, session, change)
-        if self.adds_many and session is not None and change.rows and change.only_appends(session):
+        if self.adds_many and not is_locked and session is not None and change.rows and change.only_appends(session):
             first, *rest = self._parts(change)
-            if not rest and (yield from self._append(numbers, first)):
-                return True
             if not rest:
-                return False
+                return (yield from self._append(numbers, first))
         yield Statement("begin")
         saved = yield Statement("begin_session" if session is None else "save", numbers)
         if not saved:

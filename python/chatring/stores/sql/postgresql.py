@@ -39,8 +39,6 @@ _LARGEST_ROOM = 2**60
 # SQLSTATEs after which a connection is as good as before: another writer was faster, or took too long.
 _HARMLESS = ("40001", "40P01", "55P03", "57014")
 # Statements that may wait for another writer outside of a transaction; they take `patience`, in milliseconds.
-# Statements that are a whole change, and end a transaction that `read` with `lock` has begun.
-_WHOLE = ("append", "append_one")
 _WAITING = ("append", "append_one", "delete")
 _LINES = re.compile(r"\s*\n\s*")
 
@@ -373,10 +371,7 @@ class _Lent:
             patience = None if self.is_in_transaction else self._backend._patience(self._deadline)
             values = {**values, "patience": None if patience is None else str(patience)}
         try:
-            answer = yield text, values
-            if name in _WHOLE and self.is_in_transaction:
-                yield from self._calls(Statement("commit"))
-            return answer
+            return (yield text, values)
         except psycopg.errors.SerializationFailure:
             if self.is_in_transaction:
                 raise

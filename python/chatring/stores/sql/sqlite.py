@@ -157,6 +157,8 @@ class SQLiteBackend(SQLBackend):
                 self._check_process()
                 return run(steps, lambda: self._lend(deadline, turn))
         except sqlite3.Error as error:
+            if "no such column" in str(error):
+                self._connect().close()  # which says so if the tables are newer by now
             raise store_error(error, self.url, self._parsed.file) from error
         except ForkedError as error:
             raise inherited_error(self.url, *error.args) from None
@@ -211,6 +213,8 @@ class SQLiteBackend(SQLBackend):
                     lent.driver.backup(copy)
             _name(part, target)
         except sqlite3.Error as error:
+            if "no such column" in str(error):
+                self._connect().close()  # which says so if the tables are newer by now
             raise store_error(error, self.url, self._parsed.file) from error
         except ForkedError as error:
             raise inherited_error(self.url, *error.args) from None
