@@ -6,8 +6,8 @@ comes, Valkey as it comes, which is without an append-only file, and without its
 timings and not into others.
 
 Messages are OpenAI's dicts, with calls and results, and counted as those. In front of every session is the
-conversation's own system message, and beside every window are tools of some tokens: so many that the window begins in
-the middle of a turn, and carries its question.
+conversation's own system message, and beside every window are tools: of so many tokens that the window begins in the
+middle of a turn, and carries its question.
 """
 
 import asyncio
@@ -48,7 +48,7 @@ from benches.store_names import (
     WRITTEN,
 )
 
-WINDOW_TOKENS, TOOLS_TOKENS = 40_000, 600
+WINDOW_TOKENS = 40_000
 SHORT = 1_000
 # What is loaded in the quick mode; the full one has a million.
 LONG_QUICK, LONG_FULL = 100_000, 1_000_000
@@ -95,6 +95,7 @@ class Case(NamedTuple):
 
     key: str
     length: int
+    tools: int  # tokens
     window: Window[Message]
     place: Place
 
@@ -119,26 +120,27 @@ def cases(long: int, history: Callable[[int], list[Message]]) -> dict[tuple[str,
     left out is a multiple of a block, so the window's length depends on where the session ends.
     """
 
-    def window(length: int, ratio: float) -> Window[Message]:
-        ring = MessageRing[Message](WINDOW_TOKENS)
-        ring.put_messages(history(length))
-        return ring.window(initial_token_count=TOOLS_TOKENS, retention_ratio=ratio)
-
-    def case(key: str, length: int, window: Window[Message]) -> Case:
-        # Positions of a ring's window are those of the store.
-        return Case(key, length, window, Place(window.question, window.start))
+    def ring(length: int) -> MessageRing[Message]:
+        made = MessageRing[Message](WINDOW_TOKENS)
+        made.put_messages(history(length))
+        return made
 
     found = {}
+    longest = ring(long)
     for ratio in (1.0, 0.7):
-        wanted = window(long, ratio)
-        assert 100 < len(wanted) < SHORT
-        assert wanted.head == 1
-        assert wanted.question is not None
-        found["long", ratio] = case("long", long, wanted)
+        for tools in itertools.count(600, 200):
+            window = longest.window(initial_token_count=tools, retention_ratio=ratio)
+            if window.question is not None:
+                break
+        assert 100 < len(window) < SHORT
+        assert window.head == 1
+        # Positions of a ring's window are those of the store.
+        found["long", ratio] = Case("long", long, tools, window, Place(window.question, window.start))
         for length in itertools.count(SHORT):
-            shorter = window(length, ratio)
-            if list(shorter) == list(wanted):
-                found["short", ratio] = case(f"short {length}", length, shorter)
+            shorter = ring(length).window(initial_token_count=tools, retention_ratio=ratio)
+            if list(shorter) == list(window):
+                place = Place(shorter.question, shorter.start)
+                found["short", ratio] = Case(f"short {length}", length, tools, shorter, place)
                 break
     return found
 
@@ -233,14 +235,18 @@ def test_window(
     which: str,
     ratio: float,
 ) -> None:
-    backend, (key, length, window, place) = backends(name), cases[which, ratio]
+    backend, (key, length, tools, window, place) = backends(name), cases[which, ratio]
+
+    def ask(store: Any) -> Any:
+        return store.window(key, WINDOW_TOKENS, tools, retention_ratio=ratio)
+
     _load_once(backend, key, history(length))
     assert backend.store.length(key) == length
     with waits(backend) as (other, count):
         for _ in range(10):  # PostgreSQL's statements are prepared when they come again
-            assert _asked(other, key, ratio) == window
+            assert ask(other) == window
         before = count()
-        found = _asked(other, key, ratio)
+        found = ask(other)
         assert count() - before == 1
     assert (found.tokens, found.head) == (window.tokens, window.head)
     assert (found.question, found.start) == (place.question, place.start)
@@ -252,15 +258,11 @@ def test_window(
             if key not in backend.known.setdefault("plain", set()):
                 backend.known["plain"].add(key)
                 _load(plain, key, history(length))
-            assert _asked(plain, key, ratio) == window
-            others[PLAIN_STORE] = functools.partial(_asked, plain, key, ratio)
+            assert ask(plain) == window
+            others[PLAIN_STORE] = functools.partial(ask, plain)
         workload = f"{name}: window" + (f", ratio {ratio}" if ratio < 1 else "")
         label(workload, OUR_STORES[name], messages=length, limit=WINDOW_TOKENS, window=len(window))
-        in_turns(benchmark, functools.partial(_asked, backend.store, key, ratio), others, ROUNDS)
-
-
-def _asked(store: Any, key: str, ratio: float) -> Any:
-    return store.window(key, WINDOW_TOKENS, TOOLS_TOKENS, retention_ratio=ratio)
+        in_turns(benchmark, functools.partial(ask, backend.store), others, ROUNDS)
 
 
 @pytest.mark.parametrize("what", APPENDED)
