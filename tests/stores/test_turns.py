@@ -78,7 +78,7 @@ def test_a_turn_that_is_free_is_had_at_once() -> None:
     assert_free(turns)
 
     async def task() -> None:
-        async with turns.aof("ada", 0, "sqlite://"), turns.aof("bob", 0, "sqlite://"):
+        async with turns.of("ada", 0, "sqlite://"), turns.of("bob", 0, "sqlite://"):
             assert sorted(turns._queues) == ["ada", "bob"]
 
     asyncio.run(task())
@@ -92,7 +92,7 @@ def test_an_error_passes_the_turn_on() -> None:
 
     async def task() -> None:
         with pytest.raises(ZeroDivisionError):
-            async with turns.aof("ada", 0, "sqlite://"):
+            async with turns.of("ada", 0, "sqlite://"):
                 raise ZeroDivisionError
 
     asyncio.run(task())
@@ -113,7 +113,7 @@ def test_first_come_first_served_for_threads_and_tasks_of_several_loops() -> Non
             order.append(number)
 
     async def in_a_task(number: int) -> None:
-        async with turns.aof("ada", soon(), "sqlite://"):
+        async with turns.of("ada", soon(), "sqlite://"):
             order.append(number)
             await asyncio.sleep(0)
 
@@ -151,7 +151,7 @@ def test_a_turn_that_does_not_come_in_time() -> None:
         async def task(seconds: float = seconds) -> None:
             began = time.monotonic()
             with pytest.raises(StoreTimeoutError) as raised:
-                async with turns.aof("ada", soon(seconds), "sqlite://"):
+                async with turns.of("ada", soon(seconds), "sqlite://"):
                     pass
             assert str(raised.value) == TOO_LATE
             assert max(seconds, 0) - 0.01 <= time.monotonic() - began < max(seconds, 0) + 0.2
@@ -196,7 +196,7 @@ def test_a_task_that_is_cancelled_while_it_waits() -> None:
         holder = Holder(turns)
 
         async def wait() -> None:
-            async with turns.aof("ada", soon(), "sqlite://"):
+            async with turns.of("ada", soon(), "sqlite://"):
                 raise AssertionError("it was cancelled")
 
         tasks = [asyncio.create_task(wait()) for _ in range(5)]
@@ -219,11 +219,11 @@ def test_a_task_that_is_cancelled_when_its_turn_has_come() -> None:
 
     async def run(steps: int) -> None:
         turns, had = Turns(), list[str]()
-        first = turns.aof("ada", soon(), "sqlite://")
+        first = turns.of("ada", soon(), "sqlite://")
         await first.__aenter__()
 
         async def wait(name: str) -> None:
-            async with turns.aof("ada", soon(), "sqlite://"):
+            async with turns.of("ada", soon(), "sqlite://"):
                 had.append(name)
                 await asyncio.sleep(0)
 
@@ -246,13 +246,13 @@ def test_a_task_whose_time_is_up_when_its_turn_has_come() -> None:
     async def run() -> None:
         turns = Turns()
         for number in range(30):
-            holder = turns.aof("ada", soon(), "sqlite://")
+            holder = turns.of("ada", soon(), "sqlite://")
             await holder.__aenter__()
             outcomes: list[str] = []
 
             async def wait(outcomes: list[str] = outcomes, turns: Turns = turns) -> None:
                 try:
-                    async with turns.aof("ada", soon(0.01), "sqlite://"):
+                    async with turns.of("ada", soon(0.01), "sqlite://"):
                         outcomes.append("had")
                 except StoreTimeoutError:
                     outcomes.append("late")
@@ -273,7 +273,7 @@ def test_a_loop_that_was_closed_while_its_task_waited() -> None:
     holder = Holder(turns)
 
     async def wait() -> None:
-        async with turns.aof("ada", soon(), "sqlite://"):
+        async with turns.of("ada", soon(), "sqlite://"):
             order.append("gone")
 
     loop = asyncio.new_event_loop()
@@ -344,7 +344,7 @@ def test_never_two_at_once_and_nobody_is_forgotten() -> None:
         async def one() -> None:
             who = object()
             try:
-                async with turns.aof("ada", soon(source.choice((30, 0.001))), "sqlite://"):
+                async with turns.of("ada", soon(source.choice((30, 0.001))), "sqlite://"):
                     enter(who)
                     try:
                         await asyncio.sleep(source.choice((0, 0, 0.0005)))

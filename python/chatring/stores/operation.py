@@ -10,7 +10,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Generator
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, AsyncExitStack, ExitStack
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 _T = TypeVar("_T")
@@ -58,56 +58,64 @@ class AsyncConnection(Protocol):
 
 def run(steps: Steps[_T], lend: Callable[[], AbstractContextManager[Connection]]) -> _T:
     """Take all steps, and return what they return. An error ends them, and the connection's context."""
-    answer: Any = None
-    with ExitStack() as lent:
-        connection: Connection | None = None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            if isinstance(step, (Work, Pause)):
-                if connection is not None and not connection.is_in_transaction:
-                    lent.close()
-                    connection = None
-                answer = step.do()
-            else:
-                if connection is None:
-                    connection = lent.enter_context(lend())
+    step = _next(steps, None)
+    while not isinstance(step, _End):
+        if isinstance(step, (Work, Pause)):
+            step = _next(steps, step.do())
+            continue
+        with lend() as connection:
+            while not (isinstance(step, _End) or (_must_wait(step) and not connection.is_in_transaction)):
                 begun = time.perf_counter()
-                answer = connection.execute(step)
+                answer = step.do() if isinstance(step, (Work, Pause)) else connection.execute(step)
                 _log(step, begun)
+                step = _next(steps, answer)
+    result: _T = step.value
+    return result
 
 
 async def arun(steps: Steps[_T], lend: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> _T:
     """As `run`; what takes long is done in a thread of asyncio's."""
-    answer: Any = None
-    async with AsyncExitStack() as lent:
-        connection: AsyncConnection | None = None
-        while True:
-            try:
-                step = steps.send(answer)
-            except StopIteration as end:
-                return end.value  # type: ignore[no-any-return]
-            if isinstance(step, Work) and not step.takes_long:
-                answer = step.do()
-            elif isinstance(step, (Work, Pause)):
-                if connection is not None and not connection.is_in_transaction:
-                    await lent.aclose()
-                    connection = None
-                if isinstance(step, Work):
-                    answer = await asyncio.to_thread(step.do)
-                else:
-                    await asyncio.sleep(step.seconds)
-            else:
-                if connection is None:
-                    connection = await lent.enter_async_context(lend())
+    step = _next(steps, None)
+    while not isinstance(step, _End):
+        if isinstance(step, (Work, Pause)):
+            step = _next(steps, await _done(step))
+            continue
+        async with lend() as connection:
+            while not (isinstance(step, _End) or (_must_wait(step) and not connection.is_in_transaction)):
                 begun = time.perf_counter()
-                answer = await connection.execute(step)
+                answer = await (_done(step) if isinstance(step, (Work, Pause)) else connection.execute(step))
                 _log(step, begun)
+                step = _next(steps, answer)
+    result: _T = step.value
+    return result
+
+
+class _End(NamedTuple):
+    """What an operation returns."""
+
+    value: Any
+
+
+def _next(steps: Steps[Any], answer: Any) -> Any:
+    try:
+        return steps.send(answer)
+    except StopIteration as end:
+        return _End(end.value)
+
+
+def _must_wait(step: Any) -> bool:
+    """Return whether a step takes so long that no connection should be held meanwhile."""
+    return isinstance(step, Pause) or (isinstance(step, Work) and step.takes_long)
+
+
+async def _done(step: Work | Pause) -> Any:
+    if isinstance(step, Pause):
+        await asyncio.sleep(step.seconds)
+        return None
+    return await asyncio.to_thread(step.do) if step.takes_long else step.do()
 
 
 def _log(statement: Any, begun: float) -> None:
     # No values: they are messages.
-    if _logger.isEnabledFor(logging.DEBUG):
+    if _logger.isEnabledFor(logging.DEBUG) and not isinstance(statement, (Work, Pause)):
         _logger.debug("%s took %.1f ms", statement.name, (time.perf_counter() - begun) * 1000)

@@ -23,7 +23,8 @@ from chatring.window import Window
 _TRIES = 3
 # Seconds between two tries, at most.
 _LONGEST_PAUSE = 0.05
-# Bytes that are counted in about a millisecond.
+# Characters that are loaded, and bytes that are counted, in about a millisecond.
+_MUCH = 100_000
 _QUICK = 8_192
 # Sessions whose numbers are remembered, so that an append need not read them first.
 _REMEMBERED = 4_096
@@ -157,7 +158,8 @@ class Sessions:
                 rows = yield from self._backend.rows(key, session, counted.end, session.end)
             bodies = [row.body for _, row in rows]
             measured = yield Work(
-                lambda: self._measuring.measure_now(self._measuring.loaded(bodies), bodies), len(bodies) > FEW
+                lambda: self._measuring.measure_now(self._measuring.loaded(bodies), bodies),
+                self._core.calls_python or _is_much(bodies, _QUICK),
             )
             more = yield from self._appending(key, done.session, measured, (done.head or [], done.rows))
             counted, done = session, more._replace(head=more.head or done.head, rows=[*done.rows, *more.rows])
@@ -399,7 +401,8 @@ class Sessions:
         bodies = [row.body for row in rest]
         if self._core.is_joined:
             measured = yield Work(
-                lambda: self._measuring.measure_now(self._measuring.loaded(bodies), bodies), len(bodies) > FEW
+                lambda: self._measuring.measure_now(self._measuring.loaded(bodies), bodies),
+                self._core.calls_python or _is_much(bodies, _QUICK),
             )
         else:
             measured = Measured(bodies, self._core.known([row[:2] for row in rest]))
@@ -417,8 +420,9 @@ class Sessions:
         start = self._core.unread_from(session)
         if start >= session.end:
             return None
-        rows = yield from self._backend.rows(key, session, start, session.end)
-        return self._core.read(self._measuring.readable([row.body for _, row in rows]))
+        bodies = [row.body for _, row in (yield from self._backend.rows(key, session, start, session.end))]
+        batch: _Batch = yield Work(lambda: self._core.read(self._measuring.readable(bodies)), _is_much(bodies))
+        return batch
 
     def _new_session(self) -> Session:
         return self._session(self._core.empty(), _new_epoch())
@@ -440,6 +444,11 @@ def _window_of(messages: list[Any], tokens: int, start: int, question: int | Non
     window = Window(messages)
     window.tokens, window.start, window.question, window.head = tokens, start, question, head
     return window
+
+
+def _is_much(bodies: list[str], characters: int = _MUCH) -> bool:
+    """Return whether messages are loaded in more than a millisecond, or counted if they have so many characters."""
+    return len(bodies) > FEW or sum(map(len, bodies)) > characters
 
 
 def _new_epoch() -> int:

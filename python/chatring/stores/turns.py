@@ -6,8 +6,7 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from chatring.stores.errors import StoreTimeoutError
@@ -58,50 +57,21 @@ class Turns:
         self._lock = threading.Lock()
         self._queues = {}
 
-    @contextmanager
-    def of(self, name: str, deadline: float, url: str) -> Iterator[None]:
-        """Wait for the turn, and have it meanwhile.
+    def of(self, name: str, deadline: float, url: str) -> _Turn:
+        """Return a context, sync or async, that has the turn meanwhile.
 
         Args:
             name: what the turn is about.
-            deadline: until when to wait, by `time.monotonic`.
+            deadline: until when to wait for it, by `time.monotonic`.
             url: for the error.
 
         Raises:
-            StoreTimeoutError: if it does not come until then.
+            StoreTimeoutError: when it is entered, if the turn does not come until then.
         """
-        if (thread := self._waiting(name, _Thread)) is not None:
-            try:
-                came = thread.event.wait(max(deadline - time.monotonic(), 0))
-            except BaseException:
-                self._leave(name, thread)
-                raise
-            if not came:
-                self._leave(name, thread)
-                raise _too_late(url)
-        try:
-            yield
-        finally:
-            self._pass_on(name)
+        return _Turn(self, name, deadline, url)
 
-    @asynccontextmanager
-    async def aof(self, name: str, deadline: float, url: str) -> AsyncIterator[None]:
-        """As `of`, for a task."""
-        if (task := self._waiting(name, _Task)) is not None:
-            try:
-                await asyncio.wait_for(task.future, max(deadline - time.monotonic(), 0))
-            except BaseException as error:
-                self._leave(name, task)
-                if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-                    raise _too_late(url) from None
-                raise
-        try:
-            yield
-        finally:
-            self._pass_on(name)
-
-    def _waiting(self, name: str, kind: Callable[[], _W]) -> _W | None:
-        """Take the turn if nobody has it; otherwise return who waits for it now."""
+    def take(self, name: str, kind: Callable[[], _W]) -> _W | None:
+        """Take the turn if nobody has it; otherwise return the one who waits for it now."""
         with self._lock:
             queue = self._queues.get(name)
             if queue is None:
@@ -111,15 +81,17 @@ class Turns:
             queue.append(waiter)
             return waiter
 
-    def _leave(self, name: str, waiter: _Waiter) -> None:
+    def leave(self, name: str, waiter: _Waiter) -> None:
+        """Wait no longer."""
         with self._lock:
             queue = self._queues.get(name)
             if queue is not None and waiter in queue:
                 queue.remove(waiter)
                 return
-        self._pass_on(name)  # the turn came in the last moment
+        self.pass_on(name)  # the turn came in the last moment
 
-    def _pass_on(self, name: str) -> None:
+    def pass_on(self, name: str) -> None:
+        """Give the turn to the next."""
         while True:
             with self._lock:
                 queue = self._queues.get(name)
@@ -134,6 +106,38 @@ class Turns:
             except RuntimeError:  # its loop is closed
                 continue
             return
+
+
+class _Turn:
+    def __init__(self, turns: Turns, name: str, deadline: float, url: str) -> None:
+        self._turns, self._name, self._deadline, self._url = turns, name, deadline, url
+
+    def __enter__(self) -> None:
+        if (thread := self._turns.take(self._name, _Thread)) is not None:
+            try:
+                came = thread.event.wait(max(self._deadline - time.monotonic(), 0))
+            except BaseException:
+                self._turns.leave(self._name, thread)
+                raise
+            if not came:
+                self._turns.leave(self._name, thread)
+                raise _too_late(self._url)
+
+    def __exit__(self, *_: object) -> None:
+        self._turns.pass_on(self._name)
+
+    async def __aenter__(self) -> None:
+        if (task := self._turns.take(self._name, _Task)) is not None:
+            try:
+                await asyncio.wait_for(task.future, max(self._deadline - time.monotonic(), 0))
+            except BaseException as error:
+                self._turns.leave(self._name, task)
+                if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
+                    raise _too_late(self._url) from None
+                raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turns.pass_on(self._name)
 
 
 def _too_late(url: str) -> StoreTimeoutError:

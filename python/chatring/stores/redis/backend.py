@@ -83,7 +83,7 @@ class RedisBackend(Backend):
         """See `Backend`."""
         if turn is None:
             return await arun(steps, self._server.alend)
-        async with self.turns.aof(turn, deadline, self.url):
+        async with self.turns.of(turn, deadline, self.url):
             return await arun(steps, self._server.alend)
 
     def turn_of(self, key: str) -> str:

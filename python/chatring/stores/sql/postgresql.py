@@ -200,7 +200,7 @@ class PostgreSQLBackend(SQLBackend):
     @contextlib.asynccontextmanager
     async def _alend(self, deadline: float, turn: str | None) -> AsyncIterator[_AsyncConnection]:
         async with (
-            nullcontext() if turn is None else self.turns.aof(turn, deadline, self.url),
+            nullcontext() if turn is None else self.turns.of(turn, deadline, self.url),
             self._aown(deadline) if self._given_async is None else self._aborrowed(deadline) as connection,
         ):
             lent = _AsyncConnection(self, connection, deadline)
