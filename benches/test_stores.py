@@ -6,8 +6,8 @@ comes, Valkey as it comes, which is without an append-only file, and without its
 timings and not into others.
 
 Messages are OpenAI's dicts, with calls and results, and counted as those. In front of every session is the
-conversation's own system message, and beside every window are tools: of so many tokens that the window begins in the
-middle of a turn, and carries its question.
+conversation's own system message, and beside every window are tools of some tokens: so many, and the long session of so
+many messages, that windows begin in the middle of a turn, and carry its question.
 """
 
 import asyncio
@@ -48,7 +48,8 @@ from benches.store_names import (
     WRITTEN,
 )
 
-WINDOW_TOKENS = 40_000
+WINDOW_TOKENS, TOOLS_TOKENS = 40_000, 600
+RATIOS = (1.0, 0.7)
 SHORT = 1_000
 # What is loaded in the quick mode; the full one has a million.
 LONG_QUICK, LONG_FULL = 100_000, 1_000_000
@@ -95,7 +96,6 @@ class Case(NamedTuple):
 
     key: str
     length: int
-    tools: int  # tokens
     window: Window[Message]
     place: Place
 
@@ -120,27 +120,28 @@ def cases(long: int, history: Callable[[int], list[Message]]) -> dict[tuple[str,
     left out is a multiple of a block, so the window's length depends on where the session ends.
     """
 
-    def ring(length: int) -> MessageRing[Message]:
-        made = MessageRing[Message](WINDOW_TOKENS)
-        made.put_messages(history(length))
-        return made
+    def windows(length: int) -> list[Window[Message]]:
+        ring = MessageRing[Message](WINDOW_TOKENS)
+        ring.put_messages(history(length))
+        return [ring.window(initial_token_count=TOOLS_TOKENS, retention_ratio=ratio) for ratio in RATIOS]
 
+    def case(key: str, length: int, window: Window[Message]) -> Case:
+        # Positions of a ring's window are those of the store.
+        return Case(key, length, window, Place(window.question, window.start))
+
+    length, wanted = long, windows(long)
+    while any(window.question is None for window in wanted):
+        length += 10
+        wanted = windows(length)
     found = {}
-    longest = ring(long)
-    for ratio in (1.0, 0.7):
-        for tools in itertools.count(600, 200):
-            window = longest.window(initial_token_count=tools, retention_ratio=ratio)
-            if window.question is not None:
-                break
+    for number, ratio in enumerate(RATIOS):
+        window = wanted[number]
         assert 100 < len(window) < SHORT
         assert window.head == 1
-        # Positions of a ring's window are those of the store.
-        found["long", ratio] = Case("long", long, tools, window, Place(window.question, window.start))
-        for length in itertools.count(SHORT):
-            shorter = ring(length).window(initial_token_count=tools, retention_ratio=ratio)
-            if list(shorter) == list(window):
-                place = Place(shorter.question, shorter.start)
-                found["short", ratio] = Case(f"short {length}", length, tools, shorter, place)
+        found["long", ratio] = case("long", length, window)
+        for shorter in itertools.count(SHORT):
+            if list(same := windows(shorter)[number]) == list(window):
+                found["short", ratio] = case(f"short {shorter}", shorter, same)
                 break
     return found
 
@@ -221,7 +222,7 @@ def test_bulk_load_of_pure_python(
     benchmark.pedantic(plain.append, ("loaded", history(LOADED_AT_ONCE)))  # once
 
 
-@pytest.mark.parametrize("ratio", [1.0, 0.7])
+@pytest.mark.parametrize("ratio", RATIOS)
 @pytest.mark.parametrize("which", ["short", "long"])
 @pytest.mark.parametrize("name", BACKENDS)
 def test_window(
@@ -235,10 +236,10 @@ def test_window(
     which: str,
     ratio: float,
 ) -> None:
-    backend, (key, length, tools, window, place) = backends(name), cases[which, ratio]
+    backend, (key, length, window, place) = backends(name), cases[which, ratio]
 
     def ask(store: Any) -> Any:
-        return store.window(key, WINDOW_TOKENS, tools, retention_ratio=ratio)
+        return store.window(key, WINDOW_TOKENS, TOOLS_TOKENS, retention_ratio=ratio)
 
     _load_once(backend, key, history(length))
     assert backend.store.length(key) == length
@@ -299,7 +300,7 @@ def test_append(
 LLAMA_INDEX_CASES = [VALKEY, pytest.param(POSTGRESQL, marks=pytest.mark.full)]
 
 # What the slow one returned; it comes first, and ours must return the same.
-windows: dict[str, list[ChatMessage]] = {}
+answers: dict[str, list[ChatMessage]] = {}
 
 
 @pytest.mark.parametrize("name", LLAMA_INDEX_CASES)
@@ -312,8 +313,8 @@ def test_get_of_llama_index(
         token_limit=LIMIT, chat_store=store, chat_store_key="theirs", tokenizer_fn=ENCODE
     )
     label(f"{name}: get through LlamaIndex", THEIR_STORES[name], messages=MESSAGES, limit=LIMIT)
-    windows[name] = benchmark.pedantic(memory.get)  # once
-    assert len(windows[name]) > 1
+    answers[name] = benchmark.pedantic(memory.get)  # once
+    assert len(answers[name]) > 1
     if name == POSTGRESQL:
         store._session.kw["bind"].dispose()
     else:
@@ -329,5 +330,5 @@ def test_get(benchmark: BenchmarkFixture, backends: Backends, histories: Histori
         token_limit=LIMIT, chat_store=store, chat_store_key="ours", tokenizer_fn=ENCODE
     )
     label(f"{name}: get through LlamaIndex", OUR_ADAPTERS[name], messages=MESSAGES, limit=LIMIT)
-    assert benchmark(memory.get) == windows[name]
+    assert benchmark(memory.get) == answers[name]
     store.store.close()
