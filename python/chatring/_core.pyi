@@ -96,7 +96,12 @@ class _StorePolicy:
     """
 
     def __new__(
-        cls, counter: _CounterSource, measure: Any, start_on: Literal["user"] | None, format: str | None, /  # noqa: A002
+        cls,
+        counter: _CounterSource,
+        measure: Any,
+        start_on: Literal["user"] | None,
+        format: str | None,
+        /,  # noqa: A002
     ) -> _StorePolicy: ...
     @property
     def is_joined(self) -> bool:
@@ -144,7 +149,7 @@ class _StorePolicy:
         """
 
     def tail(self, session: _Numbers, earlier: _Batch, /) -> int:
-        """Return the tokens of the blank messages at the end of a session, which no sum has; `earlier` as in `append`."""
+        """Return the tokens of the blank messages at a session's end, which no sum has; `earlier` as in `append`."""
 
     def head_starts(self, rows: list[Any], /) -> list[int | None]:
         """Return the `before` of each message of a head; of each, a tuple that begins with its kind and its tokens."""
@@ -170,7 +175,8 @@ class _StorePolicy:
 
         Args:
             session: its numbers.
-            kept: the last message that stays: its position, row, and text if texts are joined; None: only the head stays.
+            kept: the last message that stays: its position, row, and text if texts are joined. None: only the head
+                stays.
             removed: the tokens of those that go.
         """
 

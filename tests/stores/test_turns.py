@@ -372,7 +372,7 @@ def test_never_two_at_once_and_nobody_is_forgotten() -> None:
         *(lambda number=number: in_tasks(number) for number in range(3)),
     )
     assert_free(turns)
-    assert counts["had"] > 50
+    assert counts["had"] > 10
     assert counts["late"] > 0
     assert counts["cancelled"] > 0
 
