@@ -100,8 +100,8 @@ class _StorePolicy:
         counter: _CounterSource,
         measure: Any,
         start_on: Literal["user"] | None,
-        format: str | None,
-        /,  # noqa: A002
+        format: str | None,  # noqa: A002
+        /,
     ) -> _StorePolicy: ...
     @property
     def is_joined(self) -> bool:
@@ -129,12 +129,12 @@ class _StorePolicy:
         """
 
     def append(
-        self, session: _Numbers, earlier: _Batch | None, batch: _Batch, /
+        self, ending: _Numbers, earlier: _Batch | None, batch: _Batch, /
     ) -> tuple[list[int | None], int, list[_Row], list[tuple[int, int]], bool]:
         """Return what messages add to a session.
 
         Args:
-            session: its numbers.
+            ending: the numbers of the session.
             earlier: where texts are joined, the messages from the position `unread_from` on.
             batch: what is appended.
 
@@ -148,7 +148,7 @@ class _StorePolicy:
             Exception: whatever a callable counter raises, unchanged.
         """
 
-    def tail(self, session: _Numbers, earlier: _Batch, /) -> int:
+    def tail(self, ending: _Numbers, earlier: _Batch, /) -> int:
         """Return the tokens of the blank messages at a session's end, which no sum has; `earlier` as in `append`."""
 
     def head_starts(self, rows: list[Any], /) -> list[int | None]:
@@ -158,7 +158,7 @@ class _StorePolicy:
     def empty() -> list[int | None]:
         """Return the numbers of a session without messages."""
 
-    def unread_from(self, session: _Numbers, /) -> int:
+    def unread_from(self, ending: _Numbers, /) -> int:
         """Return the position from which on messages must be read before others are appended; the end if none."""
 
     def may_be_last(self, kind: int, before: int | None, text: _Batch | None, /) -> bool:
@@ -170,18 +170,18 @@ class _StorePolicy:
             text: where texts are joined, the message.
         """
 
-    def cut(self, session: _Numbers, kept: tuple[int, Any, _Batch | None] | None, removed: int, /) -> list[int | None]:
+    def cut(self, ending: _Numbers, kept: tuple[int, Any, _Batch | None] | None, removed: int, /) -> list[int | None]:
         """Return a session's numbers without its last messages.
 
         Args:
-            session: its numbers.
+            ending: the numbers of the session.
             kept: the last message that stays: its position, row, and text if texts are joined. None: only the head
                 stays.
             removed: the tokens of those that go.
         """
 
     @staticmethod
-    def trimmed(session: _Numbers, position: int, before: int, /) -> list[int | None]:
+    def trimmed(ending: _Numbers, position: int, before: int, /) -> list[int | None]:
         """Return a session's numbers without its first messages; a start without a question is at `position`."""
 
     def limits(
