@@ -40,7 +40,7 @@ TEXTS = (
     *("", "", " ", "\n", "\t \t", "  \n", "\xa0", "\u3000", "ends in a space ", "ends in a line\n", " begins with one"),
     *("\ud800", "x\udfff ", "\0", "."),
 )
-HISTORIES = examples(70, long=4_500)
+HISTORIES = examples(50, long=4_500)
 WINDOWS = 4  # after each change
 
 
@@ -147,7 +147,10 @@ class Reference:
             totals = self._totals()
             start = window_start(totals, [message["role"] for message in self.rest], limit, initial)
             return self.rest[start:], totals[start], self.first + start, None, 0
-        items = [rule.Item(*_outline(message), self._ring.count(message), message) for message in self.all]
+        # Where a window may begin within the head, it would have had what was trimmed, which is left out then.
+        gone = self.evicted if self.start_on is None and not inside else []
+        history = [*self.head, *gone, *self.rest]
+        items = [rule.Item(*_outline(message), self._ring.count(message), message) for message in history]
         for item in items[len(self.head) :]:
             if item.kind == "system":
                 item.kind = "system behind others"  # also if those were trimmed
@@ -159,13 +162,15 @@ class Reference:
                 start_on=self.start_on,
                 include_system=inside,
                 retention_ratio=ratio,
-                evicted=sum(self._ring.count(message) for message in self.evicted),
+                evicted=sum(self._ring.count(message) for message in self.evicted if not gone),
             )
         except rule.HeadTooLongError:
             return None
-        moved = self.first - len(self.head)
-        question = None if answer.question is None else answer.question + moved
-        return [self.all[i] for i in answer.chosen], answer.tokens, answer.start + moved, question, answer.head
+        left = len(self.head) + len(gone)
+        chosen = [i for i in answer.chosen if i < len(self.head) or i >= left]
+        start = self.first + max(answer.start - left, 0)
+        question = None if answer.question is None else answer.question + self.first - left
+        return [history[i] for i in chosen], sum(items[i].tokens for i in chosen), start, question, answer.head
 
     def limits(self, source: random.Random) -> tuple[int, int, bool, float]:
         """Return a window's arguments: often such that one more token makes a difference."""
@@ -350,12 +355,14 @@ def opened(url: str, options: dict[str, Any]) -> Iterator[list[Any]]:
     """Open several stores on the same data, or what is in memory once, and one to be called by its async methods."""
     loop = asyncio.new_event_loop()
     stores = [open_store(url, **options) for _ in range(1 if url == "memory://" else 2)]
-    yield [*stores, Awaited(stores[-1], loop)]
-    for store in stores:
-        store.close()
-        loop.run_until_complete(store.aclose())
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
+    try:
+        yield [*stores, Awaited(stores[-1], loop)]
+    finally:
+        for store in stores:
+            store.close()
+            loop.run_until_complete(store.aclose())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
 
 
 @pytest.mark.timeout(3600 if LONG else 300)

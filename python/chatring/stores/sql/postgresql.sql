@@ -197,7 +197,7 @@ SELECT NULL::bigint AS seq, json_build_array(
         WHEN has_all THEN head_tokens + total - CASE WHEN start < 0 THEN base ELSE lead_total END
         WHEN start = "end" THEN inside
         WHEN start_before IS NULL THEN inside + start_tokens
-        ELSE inside + total - start_before
+        ELSE inside + total - start_before - CASE WHEN start < 0 THEN base ELSE 0 END
     END)::text AS body
 FROM opened
 UNION ALL

@@ -53,6 +53,7 @@ else
   if member and member ~= 'end' then
     start, question = tonumber(string.sub(member, 1, 16)) - OFFSET, tonumber(string.sub(member, 18))
     tokens = inside + total - before
+    if start < 0 then tokens = tokens - base end
   else
     start, tokens = finish, inside
     local row
@@ -65,7 +66,7 @@ else
       local own, before_it, asks = facts_of(row, start)
       if not own then return {'foreign'} end
       question = asks
-      if before_it then tokens = inside + total - before_it else tokens = inside + own end
+      if before_it then tokens = inside + total - before_it - (start < 0 and base or 0) else tokens = inside + own end
     end
   end
 end
