@@ -473,6 +473,32 @@ def test_a_counter_that_runs_a_loop_of_its_own_ends(sqlite_url: str) -> None:
     asyncio.run(run())
 
 
+def test_a_change_that_others_always_outrun_is_made(sqlite_url: str) -> None:
+    """After a few tries it is counted within the transaction, when nobody else can change the session."""
+    other = open_store(f"{sqlite_url}?timeout=0.1", counter=str.split, counter_name="words", measure="text")
+    outrun: list[bool] = []
+
+    def count(text: str) -> list[str]:
+        if text.endswith(" change"):
+            try:
+                other.append("ada", [user("quicker\n")])
+                outrun.append(True)
+            except StoreTimeoutError:
+                outrun.append(False)
+        return text.split()
+
+    store = open_store(sqlite_url, counter=count, counter_name="words", measure="text")
+    store.append("ada", [user("one\n")])
+    store.append("ada", [user("change")])
+    assert outrun[0] is True
+    assert outrun[-1] is False
+    texts = [message["content"] for message in store.all("ada")]
+    assert texts == ["one\n", *["quicker\n"] * outrun.count(True), "change"]
+    assert_is(other, "ada", store.all("ada"), {"counter": str.split, "counter_name": "words", "measure": "text"})
+    store.close()
+    other.close()
+
+
 # Many processes.
 
 FIRST_USE = """
