@@ -281,9 +281,9 @@ def test_last(store: Any) -> None:
         assert store.last("ada", n) == (messages[-n:] if n else [])
     assert store.last("ada", 2**80) == messages
     assert error_of(lambda: store.last("ada", -1)) == "n must be at least 0, got -1"
-    for n in ("1", 1.0, None):
+    for odd in ("1", 1.0, None):
         with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
-            store.last("ada", n)
+            store.last("ada", odd)
 
 
 def test_slice(store: Any) -> None:
@@ -517,9 +517,9 @@ def test_pop_refuses_an_index_that_is_not_there(store: Any) -> None:
         message = f"index {index} is out of range for a session of 3 messages"
         assert error_of(lambda: store.pop("ada", index), IndexError) == message  # noqa: B023
     assert error_of(lambda: store.pop("bob"), IndexError) == "index -1 is out of range for a session of 0 messages"
-    for index in ("0", 1.0, None):
+    for odd in ("0", 1.0, None):
         with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
-            store.pop("ada", index)
+            store.pop("ada", odd)
     assert_is(store, "ada", conversation(3))
     assert store.keys() == ["ada"]
 
