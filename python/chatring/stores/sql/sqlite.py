@@ -158,7 +158,8 @@ class SQLiteBackend(SQLBackend):
                 return run(steps, lambda: self._lend(deadline, turn))
         except sqlite3.Error as error:
             if "no such column" in str(error):
-                self._connect().close()  # which says so if the tables are newer by now
+                with self._calls, contextlib.suppress(sqlite3.Error):
+                    self._connect().close()  # which says so if the tables are newer by now
             raise store_error(error, self.url, self._parsed.file) from error
         except ForkedError as error:
             raise inherited_error(self.url, *error.args) from None
@@ -214,7 +215,8 @@ class SQLiteBackend(SQLBackend):
             _name(part, target)
         except sqlite3.Error as error:
             if "no such column" in str(error):
-                self._connect().close()  # which says so if the tables are newer by now
+                with self._calls, contextlib.suppress(sqlite3.Error):
+                    self._connect().close()  # which says so if the tables are newer by now
             raise store_error(error, self.url, self._parsed.file) from error
         except ForkedError as error:
             raise inherited_error(self.url, *error.args) from None
