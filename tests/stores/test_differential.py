@@ -377,7 +377,7 @@ def test_windows_are_those_of_the_rule(fast_url: str, measure: str, totals: dict
                 history = History(seed, f"session {seed}", stores, Reference(options, total))
                 try:
                     history.run()
-                except AssertionError as error:
+                except Exception as error:
                     raise AssertionError(f"seed {seed} of {options}, after {history.done}: {error}") from error
                 windows += history.windows
                 stores[0].delete(f"session {seed}")

@@ -1382,6 +1382,31 @@ def test_recount_counts_what_has_changed_its_tokens(store_url: str, opened: Call
     assert_is(store, "ada", messages + messages, policy)
 
 
+@pytest.mark.parametrize("policy", ["message, user", "message, any", "text"])
+def test_recount_of_what_others_have_appended_meanwhile(
+    durable_url: str, opened: Callable[..., Any], policy: str
+) -> None:
+    """A store that remembers the session as it was counts what is new on top."""
+    options = POLICIES[policy]
+    cases = [
+        ([], [system("Be brief.")]),
+        ([system("one")], [system("two"), user("hello")]),
+        ([assistant("one"), call(), result("x")], [user("hello"), assistant("two")]),
+        ([user("one"), user("\t"), system(" ")], [assistant("two"), user(" "), user("three\n")]),
+        ([user("one\n")], [user(" "), result("")]),
+    ]
+    for number, (before, more) in enumerate(cases):
+        key = f"session {number}"
+        ours, theirs = opened(durable_url, **options), opened(durable_url, **options)
+        ours.replace(key, before)
+        theirs.append(key, more)
+        ours.recount(key)
+        assert_is(theirs, key, [*before, *more], options, moved=True)
+        theirs.append(key, [user("end")])
+        ours.recount(key)
+        assert_is(theirs, key, [*before, *more, user("end")], options, moved=True)
+
+
 # Several stores, threads and tasks.
 
 

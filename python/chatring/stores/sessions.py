@@ -146,7 +146,8 @@ class Sessions:
             nonlocal counted, done
             if session is None:
                 return None, None
-            if counted is None or counted.epoch != session.epoch or counted.end > session.end:
+            is_longer = counted is not None and counted.epoch == session.epoch and counted.end <= session.end
+            if counted is None or not is_longer or counted.head != session.head:
                 head = yield from self._backend.rows(key, session, -session.head, 0)
                 rows = [*head, *(yield from self._backend.rows(key, session, session.first, session.end))]
                 begin = max(session.first - session.head, 0)
@@ -162,7 +163,7 @@ class Sessions:
                 self._core.calls_python or _is_much(bodies, _QUICK),
             )
             more = yield from self._appending(key, done.session, measured, (done.head or [], done.rows))
-            counted, done = session, more._replace(head=more.head or done.head, rows=[*done.rows, *more.rows])
+            counted, done = session, _joined(done, more)
             return done._replace(keep=min(done.keep, session.first)), None
 
         yield from self._make(key, plan, any_policy=True)
@@ -444,6 +445,15 @@ def _window_of(messages: list[Any], tokens: int, start: int, question: int | Non
     window = Window(messages)
     window.tokens, window.start, window.question, window.head = tokens, start, question, head
     return window
+
+
+def _joined(first: Change, more: Change) -> Change:
+    """Return the change that stores the rows of both, of which the first ones are not stored yet."""
+    rows = [row._replace(before=None, question=None) for row in first.rows] if more.forgets else list(first.rows)
+    begin = first.session.end - len(rows)
+    for position, before in more.settled:
+        rows[position - begin] = rows[position - begin]._replace(before=before)
+    return more._replace(head=more.head or first.head, rows=[*rows, *more.rows], settled=[], forgets=False)
 
 
 def _is_much(bodies: list[str], characters: int = _MUCH) -> bool:
