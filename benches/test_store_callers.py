@@ -295,6 +295,7 @@ def test_appends(
         for _ in range(2):
             store.append(key, [MESSAGE])
     pool, each = POOLS[name](backend.url, theirs), APPENDS[count] // count
+    begun = backend.opened
     callers = (Tasks if kind == "tasks" else Threads)(store, pool)
     prepared: Prepared = []
 
@@ -309,8 +310,10 @@ def test_appends(
         label(f"{name}: append, one of {count} {kind}", OUR_STORES[name])
         others = {BARE_POOLS[name]: lambda: callers.execute(prepared)}
         rounds = in_turns(benchmark, lambda: callers.append(ours, each), others, ROUNDS, prepare, calls=each * count)
-        # Valkey counts the one that asks.
-        assert backend.opened - opened == (name == VALKEY)
+        if name == POSTGRESQL:
+            assert backend.opened == opened
+        else:  # redis-py's pools open more until all have called at once; Valkey counts who asks, too
+            assert backend.opened - begun <= 2 * min(count, POOL[name]) + 2
         for one, other in zip(ours, theirs, strict=True):
             assert store.length(one) == 2 + each * (rounds + 1)
             assert pool.session(one)._replace(epoch=0) == pool.session(other)._replace(epoch=0)
