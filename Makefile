@@ -65,7 +65,7 @@ test-long: $(STAMPS)/extension $(STAMPS)/test ## ten times the generated cases
 	HYPOTHESIS_PROFILE=long $(PYTEST) --timeout 3600
 
 test-kills: $(STAMPS)/extension $(STAMPS)/test ## 240 kills of writers and servers over all stores on disk, 400 programs that fork, 7,000 calls through a pooler
-	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/stores/test_kill.py tests/stores/test_sql_fork.py tests/stores/test_sql_pooler.py --timeout 3600 -rP
+	HYPOTHESIS_PROFILE=long $(BIN)/python -m pytest tests/stores/test_kill.py tests/stores/test_sqlite_fork.py tests/stores/test_postgresql_pooler.py --timeout 3600 -rP
 
 instructions: ## the guard: instruction counts of the core against benches/instructions.json (needs valgrind)
 	cargo bench --locked --quiet --no-default-features --bench instructions

@@ -269,7 +269,7 @@ pub fn append(start_on: StartOn, ending: Ending, items: &[(Outline, i64)]) -> Ap
             appended.rows.iter_mut().for_each(|row| row.before = None);
             appended.forgets = ending.first < old_end;
         }
-        let start = match starting(start_on, outline, ending.last, ending.question.is_some()) {
+        let start = match starting(start_on, outline, || ending.last, ending.question.is_some()) {
             Starting::No => Row::default(),
             Starting::Alone => Row { before: Some(ending.total), ..Row::default() },
             Starting::Carrying => {

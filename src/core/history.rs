@@ -287,14 +287,12 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         {
             return Starting::Alone;
         }
-        let before = position.checked_sub(1).and_then(|before| self.outlines.get(before)).copied();
-        match (
-            starting(start_on, *outline, before, self.first_user.is_some_and(|user| user < position)),
-            self.first_user,
-        ) {
+        let before = || position.checked_sub(1).and_then(|before| self.outlines.get(before)).copied();
+        let is_asked = self.first_user.is_some_and(|user| user < position);
+        match starting(start_on, *outline, before, is_asked) {
             // Once there is a question, nothing before it begins a window.
-            (Starting::Alone, Some(user)) if position < user => Starting::No,
-            (starting, _) => starting,
+            Starting::Alone if self.first_user.is_some_and(|user| position < user) => Starting::No,
+            starting => starting,
         }
     }
 

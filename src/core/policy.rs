@@ -39,20 +39,24 @@ impl Rule {
 /// message stands before it. The last message aside, and the history's first where texts are joined, with which one may under
 /// [`StartOn::Any`].
 #[must_use]
-pub fn starting(start_on: StartOn, outline: Outline, before: Option<Outline>, is_asked: bool) -> Starting {
-    let is_after = |kind| before.is_some_and(|before| before.kind == kind);
+#[inline]
+pub fn starting(
+    start_on: StartOn,
+    outline: Outline,
+    before: impl FnOnce() -> Option<Outline>,
+    is_asked: bool,
+) -> Starting {
     match (start_on, outline.kind) {
         (StartOn::Any, _) if outline.may_start => Starting::Alone,
         (StartOn::User, Kind::User) => Starting::Alone,
-        (StartOn::User, Kind::Assistant) => {
-            let is_within = is_after(Kind::Assistant) && before.is_some_and(|before| before.continues);
-            match is_asked {
-                // Within a step; or with its question just before it, so that it would be the window that begins there.
-                _ if is_within || is_after(Kind::User) => Starting::No,
-                true => Starting::Carrying,
-                false => Starting::Alone,
+        (StartOn::User, Kind::Assistant) => match before() {
+            // Within a step; or with its question just before it, so that it would be the window that begins there.
+            Some(Outline { kind: Kind::Assistant, continues: true, .. } | Outline { kind: Kind::User, .. }) => {
+                Starting::No
             }
-        }
+            _ if is_asked => Starting::Carrying,
+            _ => Starting::Alone,
+        },
         _ => Starting::No,
     }
 }
