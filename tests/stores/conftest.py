@@ -71,10 +71,10 @@ def store_url(request: pytest.FixtureRequest) -> str:
 def connect(request: pytest.FixtureRequest) -> Iterator[Callable[[str], Callable[..., Any]]]:
     """Open a `RedisStore`; its methods are called by the names of the sync ones."""
     loop = asyncio.new_event_loop()
-    stores: list[RedisStore] = []
+    stores: list[RedisStore[Any]] = []
 
     def opened(url: str) -> Callable[..., Any]:
-        store = RedisStore(url)
+        store = RedisStore[Any](url)
         stores.append(store)
         if request.param == "sync":
             return lambda method, *arguments: getattr(store, method)(*arguments)

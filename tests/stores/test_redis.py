@@ -43,7 +43,7 @@ def client(valkey_server: ValkeyServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def store(valkey_url: str) -> Iterator[RedisStore[Any]]:
-    store = RedisStore(valkey_url)
+    store = RedisStore[Any](valkey_url)
     yield store
     store.close()
 
@@ -76,8 +76,8 @@ def commands(client: redis.Redis) -> dict[str, int]:
 
 def test_append_and_window_are_one_command_each(client: redis.Redis, call: Callable[..., Any]) -> None:
     call("append", "ada", [HELLO])
-    for method, *arguments in (("window", 10), ("all",), ("length",)):  # which the server has the scripts of then
-        call(method, "ada", *arguments)
+    for method, known in (("window", (10,)), ("all", ()), ("length", ())):  # which the server has the scripts of then
+        call(method, "ada", *known)
     for method, arguments, count in (
         ("append", ("ada", [HELLO]), 1),
         ("append", ("ada", [HELLO] * 100), 1),
@@ -438,7 +438,7 @@ def test_valkey_is_a_scheme(valkey_url: str, store: RedisStore[Any]) -> None:
 
 @pytest.mark.parametrize("parameter", ["decode_responses=true", "protocol=3", "health_check_interval=1", "db=0"])
 def test_parameters_of_redis_py(valkey_url: str, parameter: str) -> None:
-    store = RedisStore(f"{valkey_url}?{parameter}")
+    store = RedisStore[Any](f"{valkey_url}?{parameter}")
     store.append("ada", [Record("user", "\ud800 bytes", b"\xff")])
     assert store.window("ada", 100) == store.all("ada") == [Record("user", "\ud800 bytes", b"\xff")]
     assert store.keys() == ["ada"]
@@ -618,7 +618,11 @@ def test_a_loop_that_ends_leaves_no_connection(client: redis.Redis, store: Redis
 
 
 def test_how_many_connections_and_how_long_to_wait_for_one(client: redis.Redis, valkey_url: str) -> None:
-    for options, parameters in (({"pool_size": 2, "timeout": 0.3}, ""), ({}, "?max_connections=2&timeout=0.3")):
+    kinds: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"pool_size": 2, "timeout": 0.3}, ""),
+        ({}, "?max_connections=2&timeout=0.3"),
+    )
+    for options, parameters in kinds:
         store: RedisStore[Any] = RedisStore(valkey_url + parameters, **options)
         assert store.timeout == 0.3
         store.replace("ada", [HELLO])

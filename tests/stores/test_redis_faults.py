@@ -189,7 +189,10 @@ def test_only_other_writers_are_blamed_for_a_change_that_takes_long(
     valkey_url: str, monkeypatch: pytest.MonkeyPatch, change: tuple[Any, ...], other_writes: bool
 ) -> None:
     now = 0.0
-    with contextlib.closing(RedisStore[Any](valkey_url)) as store, contextlib.closing(RedisStore(valkey_url)) as other:
+    with (
+        contextlib.closing(RedisStore[Any](valkey_url)) as store,
+        contextlib.closing(RedisStore[Any](valkey_url)) as other,
+    ):
         connection = store._backend._server._connection  # type: ignore[attr-defined]
         execute = connection.execute
 
@@ -217,7 +220,10 @@ def test_a_change_that_takes_longer_than_others_pause_is_made(
     valkey_url: str, monkeypatch: pytest.MonkeyPatch, change: tuple[Any, ...]
 ) -> None:
     """From its fourth try on others wait for it, for a moment, even if it dies."""
-    with contextlib.closing(RedisStore[Any](valkey_url)) as store, contextlib.closing(RedisStore(valkey_url)) as other:
+    with (
+        contextlib.closing(RedisStore[Any](valkey_url)) as store,
+        contextlib.closing(RedisStore[Any](valkey_url)) as other,
+    ):
         connection = store._backend._server._connection  # type: ignore[attr-defined]
         execute = connection.execute
         tries, waited = 0, []
@@ -459,11 +465,12 @@ def test_a_row_that_is_not_ours(
     call("append", "ada", [HELLO])
     set_row: Any = client.lset  # whose types know no bytes
     set_row(keys_of("ada").messages, 1, row)
-    for method, *arguments in (("pop",), ("recount",)):
+    for method in ("pop", "recount"):
         with pytest.raises(ForeignDataError, match=r"was not written by chatring, or the server evicted a part of it"):
-            call(method, "ada", *arguments)
+            call(method, "ada")
     if row.count(b"\0") != 2 or row.startswith(b"\xff"):
-        for method, *arguments in (("window", 10), ("all",)):
+        calls: tuple[tuple[Any, ...], ...] = (("window", 10), ("all",))
+        for method, *arguments in calls:
             with pytest.raises(ForeignDataError, match=r"was not written by chatring"):
                 call(method, "ada", *arguments)
 
