@@ -12,6 +12,8 @@ OUR_STORES = {
     POSTGRESQL: "chatring SQLStore",
     VALKEY: "chatring RedisStore",
 }
+# The same window of a session of about 1,000 messages, in turns with that of the long one.
+OUR_SHORT = {name: f"{store}, a short session" for name, store in OUR_STORES.items()}
 OUR_ADAPTERS = {POSTGRESQL: "chatring SQLChatStore", VALKEY: "chatring RedisChatStore"}
 THEIR_STORES = {POSTGRESQL: "llama-index PostgresChatStore", VALKEY: "llama-index RedisChatStore"}
 BARE_DRIVERS = {SQLITE: "sqlite3", SQLITE_NORMAL: "sqlite3", POSTGRESQL: "psycopg", VALKEY: "redis-py"}

@@ -38,6 +38,7 @@ from benches.store_names import (
     BACKENDS,
     BARE_DRIVERS,
     OUR_ADAPTERS,
+    OUR_SHORT,
     OUR_STORES,
     PLAIN_STORE,
     POSTGRESQL,
@@ -238,7 +239,7 @@ def test_window(
 ) -> None:
     backend, (key, length, window, place) = backends(name), cases[which, ratio]
 
-    def ask(store: Any) -> Any:
+    def ask(store: Any, key: str = key) -> Any:
         return store.window(key, WINDOW_TOKENS, TOOLS_TOKENS, retention_ratio=ratio)
 
     _load_once(backend, key, history(length))
@@ -261,6 +262,11 @@ def test_window(
                 _load(plain, key, history(length))
             assert ask(plain) == window
             others[PLAIN_STORE] = functools.partial(ask, plain)
+        if which == "long":
+            short = cases["short", ratio]
+            _load_once(backend, short.key, history(short.length))
+            assert ask(backend.store, short.key) == window
+            others[OUR_SHORT[name]] = functools.partial(ask, backend.store, short.key)
         workload = f"{name}: window" + (f", ratio {ratio}" if ratio < 1 else "")
         label(workload, OUR_STORES[name], messages=length, limit=WINDOW_TOKENS, window=len(window))
         in_turns(benchmark, functools.partial(ask, backend.store), others, ROUNDS)
