@@ -12,10 +12,10 @@ from chatring.stores.names import check_name
 from chatring.stores.operation import Steps, Work
 from chatring.stores.session import Row
 
-# Characters that are loaded in a millisecond or two.
-_QUICKLY_LOADED = 2**18
+# Messages, and characters, that are loaded in about a millisecond.
+_MANY, _MUCH = 200, 100_000
 # Characters that are dumped, read and counted in about a millisecond; and messages.
-_LITTLE, FEW = 4_096, 32
+_LITTLE, _FEW = 4_096, 32
 
 
 class Measured(NamedTuple):
@@ -96,9 +96,7 @@ class Measuring:
 
     def messages(self, bodies: list[str]) -> Steps[list[Any]]:
         """Return the messages of bodies."""
-        if sum(map(len, bodies)) <= _QUICKLY_LOADED:
-            return self.loaded(bodies)
-        messages: list[Any] = yield Work(lambda: self.loaded(bodies), True)
+        messages: list[Any] = yield Work(lambda: self.loaded(bodies), is_much(bodies))
         return messages
 
     def loaded(self, bodies: list[str]) -> list[Any]:
@@ -158,7 +156,7 @@ def _name_of(what: str, known: str | None, given: str | None) -> str:
 
 def _is_little(messages: list[Any]) -> bool:
     """Return whether messages are dumped, read and counted in a millisecond or two, as far as can be seen at once."""
-    if len(messages) > FEW:
+    if len(messages) > _FEW:
         return False
     size = 0
     for message in messages:
@@ -171,3 +169,8 @@ def _is_little(messages: list[Any]) -> bool:
         if len(values) > 99:
             return False
     return size <= _LITTLE
+
+
+def is_much(bodies: list[str], characters: int = _MUCH) -> bool:
+    """Return whether messages are loaded in more than a millisecond, or counted if they have so many characters."""
+    return len(bodies) > _MANY or sum(map(len, bodies)) > characters

@@ -13,7 +13,7 @@ from typing import Any
 from chatring._core import MessageRing, _Batch
 from chatring.stores.backend import Backend
 from chatring.stores.errors import StoreTimeoutError, counter_mismatch
-from chatring.stores.measuring import FEW, Measured, Measuring
+from chatring.stores.measuring import Measured, Measuring, is_much
 from chatring.stores.names import check_key
 from chatring.stores.operation import Pause, Steps, Work
 from chatring.stores.session import Change, Found, Info, Limits, Row, Session
@@ -23,9 +23,8 @@ from chatring.window import Window
 _TRIES = 3
 # Seconds between two tries, at most.
 _LONGEST_PAUSE = 0.05
-# Characters that are loaded, and bytes that are counted, in about a millisecond.
-_MUCH = 100_000
-_QUICK = 8_192
+# Messages that are combined with the numbers of a session in about a millisecond; bytes that are counted in that.
+_MANY, _QUICK = 1_000, 8_192
 # Sessions whose numbers are remembered, so that an append need not read them first.
 _REMEMBERED = 4_096
 # Messages that are looked at first to find one with which a session may end.
@@ -160,7 +159,7 @@ class Sessions:
             bodies = [row.body for _, row in rows]
             measured = yield Work(
                 lambda: self._measuring.measure_now(self._measuring.loaded(bodies), bodies),
-                self._core.calls_python or _is_much(bodies, _QUICK),
+                self._core.calls_python or is_much(bodies, _QUICK),
             )
             more = yield from self._appending(key, done.session, measured, (done.head or [], done.rows))
             counted, done = session, _joined(done, more)
@@ -352,13 +351,17 @@ class Sessions:
             elif (start := self._core.unread_from(session)) < session.end:
                 rows = before[1][start - session.end :]
                 earlier = self._core.read(self._measuring.readable([row.body for row in rows]))
-        if self._core.is_joined:
-            takes_long = batch.bytes_to_count + (earlier.bytes_to_count if earlier else 0) > _QUICK
-            work = Work(lambda: self._core.append(numbers, earlier, batch), takes_long or self._core.calls_python)
-            added = yield work
-        else:
-            added = self._core.append(numbers, None, batch)
-        ending, heads, rows, settled, forgets = added
+
+        def add() -> tuple[Any, int, list[Row], list[tuple[int, int]], bool]:
+            ending, heads, rows, settled, forgets = self._core.append(numbers, earlier, batch)
+            stored = [Row._make((*row, body)) for row, body in zip(rows, bodies[heads:], strict=True)]
+            return ending, heads, stored, settled, forgets
+
+        takes_long = len(bodies) > _MANY
+        if self._core.is_joined:  # and counted only now
+            to_count = batch.bytes_to_count + (earlier.bytes_to_count if earlier else 0)
+            takes_long = takes_long or to_count > _QUICK or self._core.calls_python
+        ending, heads, stored, settled, forgets = yield Work(add, takes_long)
         head = None
         if heads:
             if before is not None:
@@ -370,7 +373,6 @@ class Sessions:
                 [*(head or []), *(Row(kind, tokens, None, None, body) for kind, tokens, body in kinds)]
             )
         new = self._session(ending, numbers.epoch)
-        stored = [Row._make((*row, body)) for row, body in zip(rows, bodies[heads:], strict=True)]
         return Change(new, numbers.first if session is None else session.end, stored, head, settled, forgets)
 
     def _cutting(self, key: str, session: Session, position: int) -> Steps[tuple[Change, str]]:
@@ -403,7 +405,7 @@ class Sessions:
         if self._core.is_joined:
             measured = yield Work(
                 lambda: self._measuring.measure_now(self._measuring.loaded(bodies), bodies),
-                self._core.calls_python or _is_much(bodies, _QUICK),
+                self._core.calls_python or is_much(bodies, _QUICK),
             )
         else:
             measured = Measured(bodies, self._core.known([row[:2] for row in rest]))
@@ -422,7 +424,7 @@ class Sessions:
         if start >= session.end:
             return None
         bodies = [row.body for _, row in (yield from self._backend.rows(key, session, start, session.end))]
-        batch: _Batch = yield Work(lambda: self._core.read(self._measuring.readable(bodies)), _is_much(bodies))
+        batch: _Batch = yield Work(lambda: self._core.read(self._measuring.readable(bodies)), is_much(bodies))
         return batch
 
     def _new_session(self) -> Session:
@@ -454,11 +456,6 @@ def _joined(first: Change, more: Change) -> Change:
     for position, before in more.settled:
         rows[position - begin] = rows[position - begin]._replace(before=before)
     return more._replace(head=more.head or first.head, rows=[*rows, *more.rows], settled=[], forgets=False)
-
-
-def _is_much(bodies: list[str], characters: int = _MUCH) -> bool:
-    """Return whether messages are loaded in more than a millisecond, or counted if they have so many characters."""
-    return len(bodies) > FEW or sum(map(len, bodies)) > characters
 
 
 def _new_epoch() -> int:

@@ -72,9 +72,7 @@ class Store(Generic[_M]):
         self.start_on = measuring.start_on
         self.format = format
         self.policy_name = measuring.name
-        if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout > 0:
-            raise ValueError(f"timeout must be a number of seconds above 0, got {timeout!r}")
-        self.timeout = float(timeout)
+        self.timeout = check_timeout(timeout)
         self._backend = backend
         self._sessions = Sessions(backend, measuring, self.timeout)
 
@@ -400,6 +398,17 @@ class Store(Generic[_M]):
 
     def _achange(self, key: str, steps: Steps[_T]) -> Awaitable[_T]:
         return self._backend.arun(steps, time.monotonic() + self.timeout, self._backend.turn_of(key))
+
+
+def check_timeout(timeout: Any) -> float:
+    """Return `timeout`, if it is a number of seconds.
+
+    Raises:
+        ValueError: if it is not one, or not above 0.
+    """
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0 < timeout < float("inf"):
+        raise ValueError(f"timeout must be a number of seconds above 0, got {timeout!r}")
+    return float(timeout)
 
 
 def _listed(messages: Any) -> list[Any]:

@@ -30,15 +30,22 @@ class _Thread:
 class _Task:
     def __init__(self) -> None:
         self.loop = asyncio.get_running_loop()
-        self.future: asyncio.Future[None] = self.loop.create_future()
+        self._came: asyncio.Future[bool] = self.loop.create_future()
 
     def wake(self) -> None:
-        def wake() -> None:
-            if not self.future.done():
-                self.future.set_result(None)
-
         # If the loop has been closed, `Turns` has nobody to wake: whoever waits in it is gone.
-        self.loop.call_soon_threadsafe(wake)
+        self.loop.call_soon_threadsafe(self._set, True)
+
+    async def wait(self, seconds: float) -> bool:
+        timer = self.loop.call_later(seconds, self._set, False)
+        try:
+            return await self._came
+        finally:
+            timer.cancel()
+
+    def _set(self, came: bool) -> None:
+        if not self._came.done():
+            self._came.set_result(came)
 
 
 class Turns:
@@ -129,12 +136,13 @@ class _Turn:
     async def __aenter__(self) -> None:
         if (task := self._turns.take(self._name, _Task)) is not None:
             try:
-                await asyncio.wait_for(task.future, max(self._deadline - time.monotonic(), 0))
-            except BaseException as error:
+                came = await task.wait(max(self._deadline - time.monotonic(), 0))
+            except BaseException:
                 self._turns.leave(self._name, task)
-                if isinstance(error, (TimeoutError, asyncio.TimeoutError)):
-                    raise _too_late(self._url) from None
                 raise
+            if not came:
+                self._turns.leave(self._name, task)
+                raise _too_late(self._url)
 
     async def __aexit__(self, *_: object) -> None:
         self._turns.pass_on(self._name)

@@ -6,11 +6,13 @@ import json
 import os
 import secrets
 import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
 from chatring.stores.backend import Backend
 from chatring.stores.errors import ForeignDataError, SchemaVersionError, StoreError
-from chatring.stores.operation import Steps, arun, run
+from chatring.stores.operation import AsyncConnection, Connection, Steps, arun, run
 from chatring.stores.redis.layout import MOST_BYTES, Names, bodies_of, member_of, packed, starts_of, unpacked
 from chatring.stores.redis.scripts import Script, Scripts
 from chatring.stores.redis.server import Call, RedisServer, Scan, Times
@@ -74,17 +76,11 @@ class RedisBackend(Backend):
 
     def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
         """See `Backend`."""
-        if turn is None:
-            return run(steps, self._server.lend)
-        with self.turns.of(turn, deadline, self.url):
-            return run(steps, self._server.lend)
+        return run(steps, lambda: self._lend(deadline, turn))
 
     async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
         """See `Backend`."""
-        if turn is None:
-            return await arun(steps, self._server.alend)
-        async with self.turns.of(turn, deadline, self.url):
-            return await arun(steps, self._server.alend)
+        return await arun(steps, lambda: self._alend(deadline, turn))
 
     def turn_of(self, key: str) -> str:
         """See `Backend`."""
@@ -246,6 +242,18 @@ class RedisBackend(Backend):
     async def aclose(self) -> None:
         """See `Backend`."""
         await self._server.aclose()
+
+    @contextmanager
+    def _lend(self, deadline: float, turn: str | None) -> Iterator[Connection]:
+        # Only from the first call on: who counts holds no turn.
+        with nullcontext() if turn is None else self.turns.of(turn, deadline, self.url), self._server.lend() as lent:
+            yield lent
+
+    @asynccontextmanager
+    async def _alend(self, deadline: float, turn: str | None) -> AsyncIterator[AsyncConnection]:
+        has_turn = nullcontext() if turn is None else self.turns.of(turn, deadline, self.url)
+        async with has_turn, self._server.alend() as lent:
+            yield lent
 
     def _call(self, key: str, script: Script, *arguments: Any) -> Steps[Any]:
         """Return what a script answers: all behind `ok`, None if there is no such session, or a number."""

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from chatring.stores.redis.backend import RedisBackend
 from chatring.stores.redis.server import RedisServer
-from chatring.stores.store import Store
+from chatring.stores.store import Store, check_timeout
 
 _M = TypeVar("_M")
 
@@ -55,6 +55,8 @@ class RedisStore(Store[_M]):
         timeout: float | None = None,
         **options: Any,
     ) -> None:
+        if timeout is not None:
+            timeout = check_timeout(timeout)
         server = RedisServer(
             url, client=client, async_client=async_client, password=password, pool_size=pool_size, timeout=timeout
         )

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from chatring.stores.redaction import check_url
 from chatring.stores.sql.backend import SQLBackend
-from chatring.stores.store import Store
+from chatring.stores.store import Store, check_timeout
 
 _M = TypeVar("_M")
 
@@ -55,7 +55,7 @@ class SQLStore(Store[_M]):
         if pool_size is not None and (not isinstance(pool_size, int) or isinstance(pool_size, bool) or pool_size < 1):
             raise ValueError(f"pool_size must be a number of connections, at least 1, got {pool_size!r}")
         if timeout is not None:
-            options["timeout"] = timeout
+            options["timeout"] = timeout = check_timeout(timeout)
         backend: Any
         if url.startswith("sqlite"):
             given = {"schema": schema, "pool": pool, "async_pool": async_pool, "password": password}
