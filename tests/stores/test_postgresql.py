@@ -24,9 +24,8 @@ from chatring.stores import (
     StoreTimeoutError,
     open_store,
 )
-from chatring.stores.session import Limits
-from chatring.stores.sql import SQLStore, schema
-from chatring.stores.sql import backend as sql_backend
+from chatring.stores.session import Limits, Session
+from chatring.stores.sql import SQLStore, postgresql, schema
 from psycopg.types.numeric import Int8BinaryDumper
 from threads import run_numbered
 
@@ -357,7 +356,7 @@ def test_a_window_reads_ranges_of_indexes(postgres_url: str, connected: Connecte
         for with_head in (True, False):
             limits = backend._limits(Limits(room, with_head, [100, -(2**63)], [300, 1]))
             values = {"key": "ada", "falls_to_last": False, **limits}
-            text = f"EXPLAIN (ANALYZE) {backend._texts['window']}"
+            text = f"EXPLAIN (ANALYZE) {backend.texts['window']}"
             plan = "\n".join(line for (line,) in connected.connections[0].execute(text, values, prepare=True))
             assert not re.search(r"Seq Scan on chatring_message|Sort|Hash|Merge", plan), plan
             read = [int(number) for number in re.findall(r"actual time=\S+ rows=(\d+)", plan)]
@@ -365,10 +364,65 @@ def test_a_window_reads_ranges_of_indexes(postgres_url: str, connected: Connecte
     store.close()
 
 
+@pytest.mark.parametrize("is_analyzed", [False, True])
+def test_a_page_of_keys_reads_a_range_of_the_index(postgres_url: str, connected: Connected, is_analyzed: bool) -> None:
+    store: SQLStore[Any] = SQLStore(postgres_url)
+    store.append("", [ONE])
+    columns = ", ".join(Session._fields).replace("end", '"end"')
+    run_on(
+        postgres_url,
+        f"INSERT INTO chatring_session (key, updated_at, {columns}) SELECT to_char(number, 'FM00000'), 0, {columns} "
+        "FROM chatring_session, generate_series(1, 20000) AS number",
+    )
+    if is_analyzed:
+        run_on(postgres_url, "VACUUM ANALYZE")
+    backend: Any = store._backend
+    for prefix, after in (("", None), ("", "10000"), ("07", None), ("07", "07500"), ("", "20000"), ("é", None)):
+        statement = next(backend.keys(prefix, after, 10))
+        (connection, *_) = connected.connections
+        text = f"EXPLAIN (ANALYZE) {backend.texts[statement.name]}"
+        plan = "\n".join(line for (line,) in connection.execute(text, statement.values, prepare=True))
+        assert "Index Only Scan" in plan, plan
+        assert "Sort" not in plan, plan
+        assert max(int(number) for number in re.findall(r"actual time=\S+ rows=(\d+)", plan)) <= 10, plan
+    assert store.keys(limit=2) == ["", "00001"]
+    assert store.keys("07", "07998") == ["07999"]
+    assert len(store.keys("07")) == 1000
+    store.close()
+
+
+@pytest.mark.parametrize("prefix", ["", "a", "a\x7f", "~", "\x7f", "aé", "é", "\U0010ffff", "b", "a%", "a_"])
+def test_keys_by_prefix(store: Store[Any], prefix: str) -> None:
+    keys = [
+        "",
+        "a",
+        "a\x7f",
+        "a\x7fb",
+        "a~",
+        "aé",
+        "aéz",
+        "aê",
+        "a\U0010ffff\U0010ffff",
+        "b",
+        "~",
+        "~~",
+        "\x7f",
+        "é",
+        "\U0010ffff",
+    ]
+    keys.sort(key=str.encode)
+    for key in keys:
+        store.append(key, [ONE])
+    some = [key for key in keys if key.startswith(prefix)]
+    assert store.keys(prefix) == some
+    assert store.keys(prefix, "aé") == [key for key in some if key.encode() > "aé".encode()]
+    store.close()
+
+
 def test_many_messages_go_to_postgresql_in_parts(
     store: Store[Any], connected: Connected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sql_backend, "_PART_BYTES", 700)
+    monkeypatch.setattr(postgresql, "_PART_BYTES", 700)
     sizes = (10, 400, 900, 0, 0, 1_000, *[100] * 7)
     messages = [{"role": ("user", "assistant")[size % 3 % 2], "content": "word " * (size // 5)} for size in sizes]
     store.append("ada", messages)
@@ -488,9 +542,9 @@ def newer_store(url: str, monkeypatch: pytest.MonkeyPatch) -> SQLStore[Any]:
     monkeypatch.setattr(schema, "VERSION", 3)
     monkeypatch.setattr(schema, "MIGRATIONS", {2: "migrate_2_to_3"})
     store: SQLStore[Any] = SQLStore(url)
-    texts = store._backend._texts  # type: ignore[attr-defined]
+    texts = store._backend.texts  # type: ignore[attr-defined]
     for name, text in texts.items():
-        texts[name] = re.sub(r"\bepoch\b", "epoch3", text)
+        texts[name] = re.sub(r"(?<!%\()\bepoch\b", "epoch3", text)  # the column, not the value
     texts["migrate_2_to_3"] = NEXT
     return store
 
@@ -534,7 +588,7 @@ def test_a_migration_that_fails_changes_nothing(store: Store[Any], postgres_url:
     store.append("ada", [ONE])
     with pytest.MonkeyPatch.context() as patch:
         newer = newer_store(postgres_url, patch)
-        newer._backend._texts["migrate_2_to_3"] = f"{NEXT}; SELECT 1 / 0"  # type: ignore[attr-defined]
+        newer._backend.texts["migrate_2_to_3"] = f"{NEXT}; SELECT 1 / 0"  # type: ignore[attr-defined]
         for _ in range(2):
             with pytest.raises(StoreError, match="division by zero"):
                 newer.append("ada", [ONE])
@@ -942,7 +996,7 @@ def test_a_loop_for_each_call_leaves_nothing_behind(postgres_url: str) -> None:
             asyncio.run(use_once(store))
 
     run_numbered(use, 16)
-    assert store._backend._loops == {}  # type: ignore[attr-defined]
+    assert store._backend._pools._loops == {}  # type: ignore[attr-defined]
     wait_for_connections(postgres_url, before)
     gc.collect()
     assert store.length("ada") == 80

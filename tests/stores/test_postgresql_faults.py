@@ -21,6 +21,7 @@ from chatring.stores import (
     StoreUnavailableError,
     open_store,
 )
+from chatring.stores.sql import SQLStore
 from threads import run_numbered
 
 from stores.servers import PASSWORD, PostgresServer
@@ -344,6 +345,47 @@ def test_a_lock_timeout_keeps_the_connection(postgres_url: str, store: Store[Any
         holder.rollback()
         assert holder.execute(process).fetchall() == before
     impatient.close()
+
+
+@pytest.mark.parametrize("name", ["append one", "append two", "delete", "pop"])
+@pytest.mark.parametrize("later", [0.3, 0.7])
+def test_who_waits_for_a_turn_waits_no_longer_for_the_session(
+    postgres_url: str, store: Store[Any], name: str, later: float
+) -> None:
+    impatient = open_store(f"{postgres_url}?timeout=1.2")
+    impatient.length("ada")
+    waited: list[float] = []
+
+    def wait(number: int) -> None:
+        time.sleep(number * later)
+        begun = time.monotonic()
+        with pytest.raises(StoreTimeoutError):
+            CHANGES[name](impatient)
+        waited.append(time.monotonic() - begun)
+
+    with psycopg.connect(postgres_url) as holder:
+        holder.execute("SELECT * FROM chatring_session FOR UPDATE")
+        run_numbered(wait, 2)
+    assert all(1.1 < seconds < 1.5 for seconds in waited), waited
+    assert_unchanged(impatient)
+    impatient.close()
+
+
+def test_a_timeout_that_is_longer_than_any(postgres_url: str, store: Store[Any]) -> None:
+    patient: SQLStore[Any] = SQLStore(postgres_url, timeout=1e12)
+    assert patient.timeout == 1e12
+    with psycopg.connect(postgres_url) as holder:
+        holder.execute("SELECT * FROM chatring_session FOR UPDATE")
+        threads = [threading.Thread(target=patient.append, args=("ada", [ONE])) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        wait_until_blocked(postgres_url)
+        holder.rollback()
+    for thread in threads:
+        thread.join()
+    assert patient.length("ada") == len(SESSIONS["ada"]) + 2
+    assert asyncio.run(patient.alength("ada")) == len(SESSIONS["ada"]) + 2
+    patient.close()
 
 
 def test_one_writer_waits_for_another(postgres_url: str, store: Store[Any]) -> None:

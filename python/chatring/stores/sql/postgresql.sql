@@ -5,7 +5,8 @@ CREATE TABLE chatring_schema (version INTEGER NOT NULL);
 
 CREATE TABLE chatring_session (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    key TEXT NOT NULL UNIQUE,
+    -- In the order of its bytes, which is that of UTF-8 there.
+    key TEXT COLLATE "C" NOT NULL UNIQUE,
     -- Which counter, measure, start rule and format the numbers are of.
     policy TEXT NOT NULL,
     -- Another one after every change but an append.
@@ -142,9 +143,19 @@ WHERE key = :key AND updated_at < :before
     AND (:patience::text IS NULL OR set_config('lock_timeout', :patience::text, true) IS NOT NULL);
 
 -- name: keys
+-- The range of the index is in the right order, and its end is nowhere if most keys begin so. CASE keeps PostgreSQL from
+-- guessing that few do, and sorting all that it reads.
 SELECT key FROM chatring_session
-WHERE (:after::text IS NULL OR key COLLATE "C" > :after::text) AND starts_with(key, :prefix::text)
-ORDER BY key COLLATE "C" LIMIT :count;
+WHERE key >= greatest(:prefix::text, :after::text) AND (:after::text IS NULL OR key <> :after::text)
+  AND CASE WHEN starts_with(key, :prefix::text) THEN true ELSE false END
+ORDER BY key LIMIT :count;
+
+-- name: keys_until
+-- `keys` of which none comes behind `until`.
+SELECT key FROM chatring_session
+WHERE key >= greatest(:prefix::text, :after::text) AND key < :until::text
+  AND (:after::text IS NULL OR key <> :after::text) AND CASE WHEN starts_with(key, :prefix::text) THEN true ELSE false END
+ORDER BY key LIMIT :count;
 
 -- name: window
 -- `room` is what head and window may have; what is left out is a multiple of the largest of `blocks` whose least allowance

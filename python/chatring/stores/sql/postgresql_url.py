@@ -27,6 +27,9 @@ _OPTIONS = (
     # The session of a writer whose machine is gone is free in half a minute; the system's own keepalives take hours.
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
 )
+LONGEST = 86_400.0
+"""Seconds that anybody waits at most, a day: what is longer does not fit into what drivers and the system take."""
+_LOCK_TIMEOUT = re.compile(r"\block_timeout\s*=")
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 # The user ends at the first colon, the password at the next @, also if somebody forgot to write %2F for a slash.
 _CREDENTIALS = re.compile(r"(?<=://)([^:/]*)(:[^@]*)?@")
@@ -97,6 +100,11 @@ class PostgreSQLUrl:
             else {},
         )
 
+    @property
+    def has_lock_timeout(self) -> bool:
+        """Whether it says itself how long to wait for other writers."""
+        return _LOCK_TIMEOUT.search(self.parameters.get("options", "")) is not None
+
     @staticmethod
     def check_scheme(url: str) -> None:
         """Refuse what does not begin as a URL of PostgreSQL does.
@@ -116,7 +124,11 @@ class PostgreSQLUrl:
         Args:
             timeout: how long to wait for other writers, in seconds.
         """
-        settings = (f"-c lock_timeout={max(round(timeout * 1000), 1)}", *_OPTIONS) if self.startup_options else ()
+        settings = (
+            (f"-c lock_timeout={max(round(min(timeout, LONGEST) * 1000), 1)}", *_OPTIONS)
+            if self.startup_options
+            else ()
+        )
         return {
             **lost_connection(self.parameters),
             **self.parameters,
