@@ -7,6 +7,7 @@ import concurrent.futures
 import contextlib
 import gc
 import os
+import random
 import signal
 import socket
 import sqlite3
@@ -21,8 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chatring.formats.json_format import JsonFormat
 from chatring.stores import Store, StoreTimeoutError, open_store
 from chatring.stores.sql import SQLStore
+from chatring.stores.sql.sqlite import SQLiteBackend
 from profiles import FAST, slow
 from threads import run_numbered
 
@@ -34,6 +37,13 @@ ONE = user("one")
 def append(store: Store[Any], count: int) -> None:
     for _ in range(count):
         store.append("ada", [ONE])
+
+
+def time_until_timeout(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    with pytest.raises(StoreTimeoutError):
+        call()
+    return time.monotonic() - began
 
 
 def path_of(url: str) -> str:
@@ -378,6 +388,62 @@ def test_the_timeout_is_the_timeout(sqlite_url: str, held: sqlite3.Connection, h
     store.close()
 
 
+@pytest.mark.parametrize("how", ["append", "delete", "prune", "replace"])
+@pytest.mark.parametrize("is_first", [True, False])
+def test_whatever_writes_waits_until_the_timeout(
+    sqlite_url: str, held: sqlite3.Connection, how: str, is_first: bool
+) -> None:
+    store = open_store(sqlite_url, timeout=0.5)
+    calls: dict[str, Callable[[], object]] = {
+        "append": lambda: store.append("ada", [ONE]),
+        "delete": lambda: store.delete("ada"),
+        "prune": lambda: store.prune(max_messages=10),
+        "replace": lambda: store.replace("ada", [ONE]),
+    }
+    if not is_first:
+        assert store.length("ada") == 1
+    waited = time_until_timeout(calls[how])
+    assert 0.4 < waited < 0.9
+    held.rollback()
+    calls[how]()
+    store.close()
+
+
+@pytest.mark.parametrize("how", ["timeout", "URL", "backend"])
+@pytest.mark.parametrize("is_wal", [True, False])
+def test_the_first_call_of_all_waits_until_the_timeout(sqlite_url: str, how: str, is_wal: bool) -> None:
+    """It makes the log and the tables."""
+    connection = sqlite3.connect(path_of(sqlite_url), isolation_level=None)
+    if is_wal:
+        connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("BEGIN IMMEDIATE" if is_wal else "BEGIN EXCLUSIVE")
+    stores: dict[str, Callable[[], Store[Any]]] = {
+        "timeout": lambda: open_store(f"{sqlite_url}?timeout=7", timeout=0.5),
+        "URL": lambda: open_store(f"{sqlite_url}?timeout=0.5"),
+        "backend": lambda: Store(SQLiteBackend(sqlite_url), timeout=0.5),
+    }
+    store = stores[how]()
+    waited = time_until_timeout(lambda: store.length("ada"))
+    assert 0.4 < waited < 0.9
+    connection.rollback()
+    connection.close()
+    store.append("ada", [ONE])
+    store.close()
+
+
+def test_a_timeout_of_years(sqlite_url: str) -> None:
+    """SQLite's is of 32 bits."""
+    store = open_store(sqlite_url, timeout=1e8)
+    store.append("ada", [ONE])
+    other = sqlite3.connect(path_of(sqlite_url), isolation_level=None, check_same_thread=False)
+    other.execute("BEGIN IMMEDIATE")
+    threading.Timer(0.2, other.rollback).start()
+    store.append("ada", [ONE])
+    assert store.length("ada") == 2
+    store.close()
+    other.close()
+
+
 def test_a_task_that_is_cancelled_while_it_waits(sqlite_url: str, held: sqlite3.Connection) -> None:
     async def run() -> None:
         store = open_store(sqlite_url, timeout=20)
@@ -451,23 +517,150 @@ def test_a_counter_that_sleeps_is_in_no_writers_way(sqlite_url: str) -> None:
     store.close()
 
 
-def test_a_counter_that_runs_a_loop_of_its_own_ends(sqlite_url: str) -> None:
-    """It waits for the one thread that writes, in that thread: an error in time, and nothing is stored."""
+def test_a_counter_that_sleeps_is_in_no_tasks_way(sqlite_url: str) -> None:
+    """Longer than they wait, and in the threads of asyncio alone."""
+    sleeping: list[str] = []
 
+    def count(text: str) -> list[str]:
+        if text == "slow":
+            sleeping.append(threading.current_thread().name)
+            time.sleep(1)
+        return text.split()
+
+    store = open_store(sqlite_url, counter=count, counter_name="words", timeout=0.5)
+
+    async def run() -> None:
+        await store.aappend("bob", [ONE])
+        slow = asyncio.create_task(store.aappend("ada", [user("slow")]))
+        while not sleeping:
+            await asyncio.sleep(0.01)
+        for _ in range(5):
+            began = time.perf_counter()
+            await store.aappend("bob", [ONE])
+            assert await store.alength("bob")
+            assert time.perf_counter() - began < 0.3
+        assert not slow.done()
+        slow.cancel()
+        await asyncio.gather(slow, return_exceptions=True)
+        assert await store.alength("bob") == 6
+        assert await store.alength("ada") == 0
+        await store.aclose()
+
+    asyncio.run(run())
+    assert not any(name.startswith("chatring") for name in sleeping)
+
+
+def test_a_counter_that_runs_a_loop_of_its_own(sqlite_url: str) -> None:
     def count(text: str) -> list[str]:
         if text == "outer":
             asyncio.run(store.aappend("ada", [user("inner")]))
         return text.split()
 
-    store = open_store(sqlite_url, counter=count, counter_name="words", timeout=0.3)
+    store = open_store(sqlite_url, counter=count, counter_name="words", timeout=5)
 
     async def run() -> None:
-        began = time.monotonic()
-        with pytest.raises(StoreTimeoutError):
-            await store.aappend("ada", [user("outer")])
-        assert time.monotonic() - began < 3
+        await store.aappend("ada", [user("outer")])
+        assert await store.aall("ada") == [user("inner"), user("outer")]
+        await store.aclose()
+
+    asyncio.run(run())
+    store.append("ada", [user("outer")])
+    assert store.all("ada") == [user("inner"), user("outer")] * 2
+    store.close()
+
+
+@pytest.mark.parametrize("url", ["memory://", "file"])
+@pytest.mark.parametrize("kind", ["sync", "async", "loops"])
+def test_a_format_that_uses_its_store(url: str, sqlite_url: str, kind: str) -> None:
+    """Also another one of the file."""
+    busy = False
+    calls: dict[str, int] = {}
+
+    def use(what: str) -> None:
+        nonlocal busy
+        calls[what] = calls.get(what, 0) + 1
+        if not busy:
+            busy = True
+            for each in stores:
+                if kind == "loops":
+                    asyncio.run(each.aappend("log", [ONE]))
+                    assert asyncio.run(each.alength("log"))
+                else:
+                    each.append("log", [ONE])
+                    assert each.length("log")
+                assert each.window("ada", 100) is not None
+            busy = False
+
+    class Using(JsonFormat):
+        name = "using"
+
+        def read(self, message: Any) -> Any:
+            use("read")
+            return super().read(message)
+
+        def load(self, body: str) -> Any:
+            use("load")
+            return super().load(body)
+
+    options: dict[str, Any] = {"format": Using(), "timeout": 3}
+    stores = [open_store(sqlite_url if url == "file" else url, **options)]
+    if url == "file":
+        stores.append(open_store(sqlite_url, counter="o200k_base", timeout=3, format=Using()))
+    store = stores[0]
+
+    def work() -> None:
+        store.append("ada", [ONE, user("two")])
+        assert store.window("ada", 100) == [ONE, user("two")]
+        store.recount("ada")
+        assert store.all("ada") == [ONE, user("two")]
+        assert store.last("ada", 1) == [user("two")]
+        store.replace("ada", [ONE])
+
+    async def awork() -> None:
+        await store.aappend("ada", [ONE, user("two")])
+        assert await store.awindow("ada", 100) == [ONE, user("two")]
+        await store.arecount("ada")
+        assert await store.aall("ada") == [ONE, user("two")]
+        assert await store.alast("ada", 1) == [user("two")]
+        await store.areplace("ada", [ONE])
+
+    began = time.monotonic()
+    if kind == "async":
+        asyncio.run(awork())
+    else:
+        work()
+    assert time.monotonic() - began < 2.5
+    assert min(calls["read"], calls["load"]) > 2
+    assert store.length("log") > 4
+    for each in stores:
+        each.close()
+
+
+def test_a_task_that_is_cancelled_at_any_time(sqlite_url: str) -> None:
+    """Its change is made as a whole or not at all, and nothing stays locked."""
+    store = open_store(f"{sqlite_url}?synchronous=OFF", timeout=5)
+    batch = [ONE] * 50
+
+    async def run() -> None:
         await store.aappend("ada", [ONE])
-        assert await store.aall("ada") == [ONE]
+        for number in range(60 if FAST else 300):
+            calls = [store.aappend("ada", batch), store.areplace("bob", batch), store.aappend(f"{number}", batch)]
+            tasks = [asyncio.create_task(call) for call in calls]
+            await asyncio.sleep(random.uniform(0, 0.003))
+            for task in tasks:
+                task.cancel()
+            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+            assert {type(outcome) for outcome in outcomes} <= {type(None), asyncio.CancelledError}
+        await store.aappend("ada", [ONE])  # after those whose transactions had begun
+        assert await store.alength("ada") % 50 == 2
+        assert await store.alength("bob") in (0, 50)
+        for key in await store.akeys():
+            assert key in ("ada", "bob") or await store.alength(key) == 50
+            assert len(await store.awindow(key, 10**6)) == await store.alength(key)
+        other = sqlite3.connect(path_of(sqlite_url), isolation_level=None, timeout=0)
+        other.execute("BEGIN IMMEDIATE")
+        other.close()
+        assert store._backend.turns._queues == {}
         await store.aclose()
 
     asyncio.run(run())

@@ -1,7 +1,8 @@
 """How an operation runs: a generator that yields what it waits for and is sent the answers, once for sync and async.
 
-What it yields is a statement of its backend's, `Work`, or a `Pause`. The runner has a connection from the first
-statement on, and gives it back at the end, or before it waits for anything else.
+What it yields is a statement of its backend's, `Work`, or a `Pause`. The runner has a connection for the statements
+that follow each other, and gives it back before anything else, unless they are within a transaction: work may call what
+the user handed in, which may use the same store.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 _T = TypeVar("_T")
@@ -60,15 +62,7 @@ def run(steps: Steps[_T], lend: Callable[[], AbstractContextManager[Connection]]
     """Take all steps, and return what they return. An error ends them, and the connection's context."""
     step = _next(steps, None)
     while not isinstance(step, _End):
-        if isinstance(step, (Work, Pause)):
-            step = _next(steps, step.do())
-            continue
-        with lend() as connection:
-            while not (isinstance(step, _End) or (_must_wait(step) and not connection.is_in_transaction)):
-                begun = time.perf_counter()
-                answer = step.do() if isinstance(step, (Work, Pause)) else connection.execute(step)
-                _log(step, begun)
-                step = _next(steps, answer)
+        step = _next(steps, step.do()) if isinstance(step, (Work, Pause)) else _with_connection(steps, step, lend)
     result: _T = step.value
     return result
 
@@ -81,11 +75,27 @@ async def arun(steps: Steps[_T], lend: Callable[[], AbstractAsyncContextManager[
             step = _next(steps, await _done(step))
             continue
         async with lend() as connection:
-            while not (isinstance(step, _End) or (_must_wait(step) and not connection.is_in_transaction)):
+            while not isinstance(step, _End) and (connection.is_in_transaction or not isinstance(step, (Work, Pause))):
                 begun = time.perf_counter()
                 answer = await (_done(step) if isinstance(step, (Work, Pause)) else connection.execute(step))
                 _log(step, begun)
                 step = _next(steps, answer)
+    result: _T = step.value
+    return result
+
+
+async def arun_in_threads(
+    steps: Steps[_T],
+    lend: Callable[[], AbstractContextManager[Connection]],
+    in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
+) -> _T:
+    """As `arun`, of a driver that waits: `in_thread` takes the statements that follow each other, or a transaction."""
+    step = _next(steps, None)
+    while not isinstance(step, _End):
+        if isinstance(step, (Work, Pause)):
+            step = _next(steps, await _done(step))
+        else:
+            step = await in_thread(partial(_with_connection, steps, step, lend))
     result: _T = step.value
     return result
 
@@ -103,9 +113,15 @@ def _next(steps: Steps[Any], answer: Any) -> Any:
         return _End(end.value)
 
 
-def _must_wait(step: Any) -> bool:
-    """Return whether a step takes so long that no connection should be held meanwhile."""
-    return isinstance(step, Pause) or (isinstance(step, Work) and step.takes_long)
+def _with_connection(steps: Steps[Any], step: Any, lend: Callable[[], AbstractContextManager[Connection]]) -> Any:
+    """Take the statements from `step` on, and what is done within a transaction. Return the step that follows."""
+    with lend() as connection:
+        while not isinstance(step, _End) and (connection.is_in_transaction or not isinstance(step, (Work, Pause))):
+            begun = time.perf_counter()
+            answer = step.do() if isinstance(step, (Work, Pause)) else connection.execute(step)
+            _log(step, begun)
+            step = _next(steps, answer)
+    return step
 
 
 async def _done(step: Work | Pause) -> Any:

@@ -12,7 +12,6 @@ PostgreSQL, and it costs nothing: no row is touched. Whoever gets that error loo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from chatring.stores.errors import ForeignDataError, SchemaVersionError
@@ -22,15 +21,6 @@ from chatring.stores.sql.statement import Statement
 VERSION = 2
 # By the version that it leads from: the name of the statement that leads to the next.
 MIGRATIONS: dict[int, str] = {}
-
-Execute = Callable[[str, Mapping[str, Any]], list[tuple[Any, ...]]]
-
-# What `made` yields besides the statements of SQLite's file.
-_SQLITE = {
-    "has_tables": "SELECT 1 FROM sqlite_master WHERE name = 'chatring_schema'",
-    "lock_schema": "SELECT 1",  # it begins with all locks that there are
-    "first_version": "INSERT INTO chatring_schema (version) VALUES (:version)",
-}
 
 
 def made(url: str) -> Steps[None]:
@@ -53,20 +43,6 @@ def made(url: str) -> Steps[None]:
             yield Statement(MIGRATIONS[older])
         yield Statement("set_version", {"version": VERSION})
     yield Statement("commit")
-
-
-def prepare(url: str, texts: Mapping[str, str], execute: Execute) -> None:
-    """Do what `made` does, with a SQLite database."""
-    steps = made(url)
-    answer: Any = None
-    while True:
-        try:
-            name, values, _ = steps.send(answer)
-        except StopIteration:
-            return
-        text = _SQLITE.get(name) or texts[name]
-        is_script = name == "schema" or name in MIGRATIONS.values()
-        answer = [row for part in (text.split(";") if is_script else [text]) for row in execute(part, values)]
 
 
 def _version(url: str) -> Steps[int | None]:

@@ -19,7 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from chatring.stores.errors import StoreTimeoutError
-from chatring.stores.operation import Steps, run
+from chatring.stores.operation import Steps, arun_in_threads, run
 from chatring.stores.session import Limits
 from chatring.stores.sql import schema
 from chatring.stores.sql.backend import SQLBackend
@@ -35,15 +35,24 @@ _T = TypeVar("_T")
 _LOG_BYTES = 2**23
 # Connections that read at the same time.
 _READERS = 8
+_TIMEOUT = 10.0
+# Tenths of a second, which SQLite counts in milliseconds of 32 bits.
+_LONGEST_WAIT = 10_000_000
 _TEXTS = read_statements("queries.sql", "sqlite.sql")
+# Those that are several, which the driver takes one by one.
+_SCRIPTS = {name: text.split(";") for name, text in _TEXTS.items() if ";" in text}
 
 
 class _Connection:
-    """A connection, for one operation after the other."""
+    """A connection, for one operation after the other.
 
-    def __init__(self, driver: sqlite3.Connection) -> None:
+    Attributes:
+        deadline: until when a statement waits for other writers, by `time.monotonic`.
+    """
+
+    def __init__(self, driver: sqlite3.Connection, deadline: float) -> None:
         self.driver = driver
-        self.deadline = 0.0
+        self.deadline = deadline
         self.is_in_transaction = False
         self._process = os.getpid()
         self._waits = -1  # for other writers, in tenths of a second
@@ -53,18 +62,23 @@ class _Connection:
         if os.getpid() != self._process:  # a counter that is called within a transaction forked
             raise ForkedError(self._process)
         name, values, many = statement
-        if name == "begin":
-            if self.is_in_transaction:
-                return 0
-            self._wait_until_deadline()
+        if not self.is_in_transaction:
+            self.wait_until_deadline()
+        elif name == "begin":
+            return 0
+        elif name in _SCRIPTS:
+            for text in _SCRIPTS[name]:
+                self.driver.execute(text)
+            return 0
         if many is not None:
             return self.driver.executemany(_TEXTS[name], many).rowcount
         cursor = self.driver.execute(_TEXTS[name], values)
         self.is_in_transaction = self.driver.in_transaction
         return cursor.rowcount if cursor.description is None else cursor.fetchall()
 
-    def _wait_until_deadline(self) -> None:
-        tenths = max(math.ceil((self.deadline - time.monotonic()) * 10), 0)
+    def wait_until_deadline(self) -> None:
+        """Have the next statement wait for other writers until the deadline."""
+        tenths = min(max(math.ceil((self.deadline - time.monotonic()) * 10), 0), _LONGEST_WAIT)
         if tenths != self._waits:
             self.driver.execute(f"PRAGMA busy_timeout = {tenths * 100}")
             self._waits = tenths
@@ -80,16 +94,16 @@ class _Pool:
         self.is_closed = False
 
     @contextlib.contextmanager
-    def connection(self, connect: Callable[[], sqlite3.Connection], deadline: float, url: str) -> Iterator[_Connection]:
+    def connection(self, connect: Callable[[float], _Connection], deadline: float, url: str) -> Iterator[_Connection]:
         if not self._slots.acquire(timeout=max(deadline - time.monotonic(), 0)):
             raise StoreTimeoutError(f"{url}: all connections were in use for too long; try again")
         connection = None
         try:
             try:
                 connection = self._idle.pop()
+                connection.deadline = deadline
             except IndexError:
-                connection = _Connection(connect())
-            connection.deadline = deadline
+                connection = connect(deadline)
             yield connection
         except BaseException as error:
             if connection is not None:
@@ -119,12 +133,13 @@ class _Pool:
 class SQLiteBackend(SQLBackend):
     """A file of SQLite (3.35 or newer), or a database in memory, `sqlite://`.
 
-    One writer of the process at a time, first come, first served; reading needs no turn. The async methods work in
-    threads of their own, one for what changes something, so that nothing waits for a writer but other writers.
+    One writer of the process at a time, first come, first served; reading needs no turn. The statements of the async
+    methods run in threads of their own, one for what changes something, so that nothing waits for a writer but other
+    writers.
 
     Args:
         url: as in `SQLStore`.
-        timeout: how long a call waits for other writers, in seconds, if the URL does not say.
+        timeout: how long a call waits for other writers and for a connection, in seconds, instead of the URL's.
         pool_size: how many connections read at once, if the URL does not say.
 
     Raises:
@@ -133,12 +148,12 @@ class SQLiteBackend(SQLBackend):
 
     adds_many = False
 
-    def __init__(self, url: str, *, pool_size: int = _READERS) -> None:
+    def __init__(self, url: str, *, timeout: float | None = None, pool_size: int | None = None) -> None:
         self._parsed = SQLiteUrl.parse(url)
         self.url = self._parsed.shown
-        self.timeout = self._parsed.timeout
+        self.timeout = timeout or self._parsed.timeout or _TIMEOUT
         self.is_in_memory = self._parsed.file is None
-        self._size = 1 if self.is_in_memory else self._parsed.pool_size or pool_size
+        self._size = 1 if self.is_in_memory else self._parsed.pool_size or pool_size or _READERS
         self.turns = Turns()
         self._process = os.getpid()
         self._pools: dict[int, _Pool] = {}
@@ -152,37 +167,33 @@ class SQLiteBackend(SQLBackend):
 
     def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
         """See `Backend`."""
-        try:
-            with self._calls:
-                self._check_process()
-                return run(steps, lambda: self._lend(deadline, turn))
-        except sqlite3.Error as error:
-            if "no such column" in str(error):
-                with self._calls, contextlib.suppress(sqlite3.Error):
-                    self._connect().close()  # which says so if the tables are newer by now
-            raise store_error(error, self.url, self._parsed.file) from error
-        except ForkedError as error:
-            raise inherited_error(self.url, *error.args) from None
+        return run(steps, lambda: self._lend(deadline, turn))
 
     async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
         """See `Backend`. A change whose call is cancelled may be made a moment later."""
-        self._check_process()
-        work = self._submit(turn is not None, steps, deadline, turn)
-        is_late = False
 
-        def give_up() -> None:
-            nonlocal is_late
-            is_late = work.cancel()  # if it has not begun
+        async def in_thread(call: Callable[[], Any]) -> Any:
+            # Once begun it goes on to its end, if it is a transaction to that one's, whatever becomes of its caller.
+            work = self._submit(turn is not None, call)
+            is_late = False
 
-        late = asyncio.get_running_loop().call_later(max(deadline - time.monotonic(), 0), give_up)
-        try:
-            return await asyncio.wrap_future(work)
-        except asyncio.CancelledError:
-            if is_late:
-                raise StoreTimeoutError(f"{self.url}: other calls of this process took too long; try again") from None
-            raise
-        finally:
-            late.cancel()
+            def give_up() -> None:
+                nonlocal is_late
+                is_late = work.cancel()  # if it has not begun
+
+            late = asyncio.get_running_loop().call_later(max(deadline - time.monotonic(), 0), give_up)
+            try:
+                return await asyncio.wrap_future(work)
+            except asyncio.CancelledError:
+                if is_late:
+                    raise StoreTimeoutError(
+                        f"{self.url}: other calls of this process took too long; try again"
+                    ) from None
+                raise
+            finally:
+                late.cancel()
+
+        return await arun_in_threads(steps, lambda: self._lend(deadline, turn), in_thread)
 
     def turn_of(self, key: str) -> str:
         """See `Backend`. SQLite makes one change at a time in the whole file."""
@@ -208,18 +219,11 @@ class SQLiteBackend(SQLBackend):
         # Under the target's name there is never a part of a copy.
         part = f"{target}.{secrets.token_hex(4)}.part"
         try:
-            with self._calls, self._lend(time.monotonic() + 10) as lent:
+            with self._lend(time.monotonic() + self.timeout) as lent:
                 os.close(os.open(part, os.O_CREAT | os.O_EXCL, 0o600))
                 with contextlib.closing(sqlite3.connect(part)) as copy:
                     lent.driver.backup(copy)
             _name(part, target)
-        except sqlite3.Error as error:
-            if "no such column" in str(error):
-                with self._calls, contextlib.suppress(sqlite3.Error):
-                    self._connect().close()  # which says so if the tables are newer by now
-            raise store_error(error, self.url, self._parsed.file) from error
-        except ForkedError as error:
-            raise inherited_error(self.url, *error.args) from None
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(part)
@@ -231,14 +235,26 @@ class SQLiteBackend(SQLBackend):
 
     @contextlib.contextmanager
     def _lend(self, deadline: float, turn: str | None = None) -> Iterator[_Connection]:
-        """Wait for the turn and for a connection: not for what is counted before, which may use the same store."""
-        process = os.getpid()
-        pool = self._pools.get(process)
-        if pool is None:
-            pool = self._pools.setdefault(process, _Pool(self._size, not self.is_in_memory))
-        has_turn = contextlib.nullcontext() if turn is None else self.turns.of(turn, deadline, self.url)
-        with has_turn, pool.connection(self._connect, deadline, self.url) as connection:
-            yield connection
+        """Wait for the turn and for a connection."""
+        try:
+            with self._calls:
+                process = os.getpid()
+                if self._process != process:
+                    self._process = process
+                    self.turns.renew()
+                pool = self._pools.get(process)
+                if pool is None:
+                    pool = self._pools.setdefault(process, _Pool(self._size, not self.is_in_memory))
+                has_turn = contextlib.nullcontext() if turn is None else self.turns.of(turn, deadline, self.url)
+                with has_turn, pool.connection(self._connect, deadline, self.url) as connection:
+                    yield connection
+        except sqlite3.Error as error:
+            if "no such column" in str(error):
+                with self._calls, contextlib.suppress(sqlite3.Error):
+                    self._connect(deadline).driver.close()  # which says so if the tables are newer by now
+            raise store_error(error, self.url, self._parsed.file) from error
+        except ForkedError as error:
+            raise inherited_error(self.url, *error.args) from None
 
     def _executor(self, changes: bool) -> ThreadPoolExecutor:
         name = os.getpid(), changes
@@ -249,56 +265,52 @@ class SQLiteBackend(SQLBackend):
             executor = self._executors.setdefault(name, made)
         return executor
 
-    def _submit(self, changes: bool, steps: Steps[_T], deadline: float, turn: str | None) -> Future[_T]:
+    def _submit(self, changes: bool, call: Callable[[], Any]) -> Future[Any]:
         while True:
             executor = self._executor(changes)
             try:
-                return executor.submit(self.run, steps, deadline, turn)
+                return executor.submit(call)
             except RuntimeError:
                 if executor is self._executors.get((os.getpid(), changes)):  # the interpreter ends
                     raise
                 # Otherwise another thread has closed the store meanwhile.
 
-    def _check_process(self) -> None:
-        if self._process != os.getpid():
-            self._process = os.getpid()
-            self.turns.renew()
-
-    def _connect(self) -> sqlite3.Connection:
+    def _connect(self, deadline: float) -> _Connection:
         options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "uri": self._parsed.is_uri}
-        options["timeout"] = self.timeout or 10.0
         if self._parsed.file is not None:
-            connection: sqlite3.Connection = FileConnection(
+            driver: sqlite3.Connection = FileConnection(
                 self._parsed.database, file=self._parsed.file, url=self.url, **options
             )
         else:
-            connection = sqlite3.connect(self._parsed.database, **options)
+            driver = sqlite3.connect(self._parsed.database, **options)
+        connection = _Connection(driver, deadline)
         try:
             self._configure(connection)
-            schema.prepare(self.url, _TEXTS, lambda text, values: connection.execute(text, values).fetchall())
+            run(schema.made(self.url), lambda: contextlib.nullcontext(connection))
         except BaseException:
             with contextlib.suppress(sqlite3.Error):
-                connection.rollback()
-            connection.close()
+                driver.rollback()
+            driver.close()
             raise
         return connection
 
-    def _configure(self, connection: sqlite3.Connection) -> None:
-        deadline = time.monotonic() + (self.timeout or 10.0)
+    def _configure(self, connection: _Connection) -> None:
+        driver = connection.driver
         while True:
+            connection.wait_until_deadline()
             try:
-                connection.execute("PRAGMA journal_mode = WAL")
+                driver.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
                 if "readonly" in str(error):  # what is there can be read
                     break
                 # Of several that change it at once, SQLite lets all but one fail without waiting.
-                if "locked" not in str(error) or time.monotonic() >= deadline:
+                if "locked" not in str(error) or time.monotonic() >= connection.deadline:
                     raise
                 time.sleep(0.01)
-        connection.execute(f"PRAGMA synchronous = {self._parsed.synchronous}")
-        connection.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
-        connection.execute("PRAGMA foreign_keys = ON")
+        driver.execute(f"PRAGMA synchronous = {self._parsed.synchronous}")
+        driver.execute(f"PRAGMA journal_size_limit = {_LOG_BYTES}")
+        driver.execute("PRAGMA foreign_keys = ON")
 
 
 def _name(part: str, target: str) -> None:

@@ -60,6 +60,16 @@ CREATE TABLE chatring_message (
 -- The search: the first start whose window fits is the one of the smallest `before` that is large enough.
 CREATE INDEX chatring_message_start ON chatring_message (session_id, before, seq, question) WHERE before IS NOT NULL;
 
+-- name: has_tables
+SELECT 1 FROM sqlite_master WHERE name = 'chatring_schema';
+
+-- name: lock_schema
+-- It begins with all locks that there are.
+SELECT 1;
+
+-- name: first_version
+INSERT INTO chatring_schema (version) VALUES (:version);
+
 -- name: version
 SELECT version FROM chatring_schema;
 

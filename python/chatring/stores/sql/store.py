@@ -64,7 +64,7 @@ class SQLStore(Store[_M]):
                     raise TypeError(f"{name} is an option of PostgreSQL; SQLite has none")
             from chatring.stores.sql.sqlite import SQLiteBackend
 
-            backend = SQLiteBackend(url) if pool_size is None else SQLiteBackend(url, pool_size=pool_size)
+            backend = SQLiteBackend(url, timeout=timeout, pool_size=pool_size)
         else:
             backend = _postgresql(
                 url,
