@@ -1,8 +1,7 @@
 """How an operation runs: a generator that yields what it waits for and is sent the answers, once for sync and async.
 
 What it yields is a statement of its backend's, `Work`, or a `Pause`. The runner has a connection for the statements
-that follow each other, and gives it back before anything else, unless they are within a transaction: work may call what
-the user handed in, which may use the same store.
+that follow each other, and gives it back before anything that may wait, unless they are within a transaction.
 """
 
 from __future__ import annotations
@@ -28,6 +27,7 @@ class Work(NamedTuple):
 
     do: Callable[[], Any]
     takes_long: bool  # more than a millisecond or two: not in an event loop's thread
+    calls_others: bool = True  # what the user handed in, which may use the same store: not while a connection is held
 
 
 class Pause(NamedTuple):
@@ -75,7 +75,7 @@ async def arun(steps: Steps[_T], lend: Callable[[], AbstractAsyncContextManager[
             step = _next(steps, await _done(step))
             continue
         async with lend() as connection:
-            while not isinstance(step, _End) and (connection.is_in_transaction or not isinstance(step, (Work, Pause))):
+            while not isinstance(step, _End) and (connection.is_in_transaction or not _must_wait(step)):
                 begun = time.perf_counter()
                 answer = await (_done(step) if isinstance(step, (Work, Pause)) else connection.execute(step))
                 _log(step, begun)
@@ -113,10 +113,15 @@ def _next(steps: Steps[Any], answer: Any) -> Any:
         return _End(end.value)
 
 
+def _must_wait(step: Any) -> bool:
+    """Return whether no connection should be held during a step."""
+    return isinstance(step, Pause) or (isinstance(step, Work) and (step.takes_long or step.calls_others))
+
+
 def _with_connection(steps: Steps[Any], step: Any, lend: Callable[[], AbstractContextManager[Connection]]) -> Any:
-    """Take the statements from `step` on, and what is done within a transaction. Return the step that follows."""
+    """Take the statements from `step` on, and what is done between them. Return the step before which to wait."""
     with lend() as connection:
-        while not isinstance(step, _End) and (connection.is_in_transaction or not isinstance(step, (Work, Pause))):
+        while not isinstance(step, _End) and (connection.is_in_transaction or not _must_wait(step)):
             begun = time.perf_counter()
             answer = step.do() if isinstance(step, (Work, Pause)) else connection.execute(step)
             _log(step, begun)
