@@ -1,6 +1,8 @@
 """What `RedisStore` says and leaves behind when the server or the connection fails, or its data are not its own."""
 
+import asyncio
 import contextlib
+import json
 import logging
 import re
 import socket
@@ -26,6 +28,8 @@ from chatring.stores import (
 from chatring.stores.redis import RedisStore
 from chatring.stores.redis.layout import Names
 from chatring.stores.redis.scripts import Scripts
+from chatring.stores.session import Session
+from threads import run_numbered
 
 from stores.servers import PASSWORD, ValkeyServer, has_valkey
 
@@ -181,6 +185,55 @@ def test_a_server_that_does_not_answer_in_time(
         client.client_unpause()
     assert call("all", "ada") in ([HELLO], [HELLO, BYE])
     call("append", "ada", [BYE])
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_who_waits_for_a_turn_waits_no_longer_for_the_server(
+    valkey_url: str, client: redis.Redis, is_async: bool
+) -> None:
+    store: RedisStore[Any] = RedisStore(valkey_url, timeout=1.2)
+    store.append("ada", [HELLO])
+    waited: list[float] = []
+
+    def wait(number: int) -> None:
+        time.sleep(number * 0.5)
+        begun = time.monotonic()
+        with pytest.raises(StoreTimeoutError):
+            store.append("ada", [BYE])
+        waited.append(time.monotonic() - begun)
+
+    async def await_(number: int) -> None:
+        await asyncio.sleep(number * 0.5)
+        begun = time.monotonic()
+        with pytest.raises(StoreTimeoutError):
+            await store.aappend("ada", [BYE])
+        waited.append(time.monotonic() - begun)
+
+    async def await_all() -> None:
+        await asyncio.gather(await_(0), await_(1))
+        client.client_unpause()
+        for _ in range(3):
+            await store.aappend("ada", [BYE])
+        await store.aclose()
+
+    client.client_pause(60_000, all=False)
+    try:
+        asyncio.run(await_all()) if is_async else run_numbered(wait, 2)
+    finally:
+        client.client_unpause()
+    assert len(waited) == 2
+    assert all(1.1 < seconds < 1.5 for seconds in waited), waited
+    # A connection that was opened in a hurry has its time again.
+    store.append("ada", [BYE])
+    connection = store._backend._server.client().connection_pool.get_connection()  # type: ignore[attr-defined]
+    assert connection._sock.gettimeout() == connection.socket_timeout == 1.2
+    store.close()
+
+
+def test_a_timeout_that_is_longer_than_any(valkey_url: str) -> None:
+    with contextlib.closing(RedisStore[Any](valkey_url, timeout=1e12)) as store:
+        run_numbered(lambda _: store.append("ada", [HELLO]), 4)
+        assert store.length("ada") == 4
 
 
 @pytest.mark.parametrize("other_writes", [False, True])
@@ -453,6 +506,30 @@ def test_what_is_not_ours_is_left_alone(
         assert snapshot(client) == before
     call("append", "bob", [HELLO])
     assert call("all", "bob") == [HELLO]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("lead", -5),
+        ("lead", 9),
+        ("first", 2),
+        ("head", -1),
+        ("total", 1.5),
+        ("end", None),
+        ("policy", 1),
+    ],
+)
+def test_numbers_that_cannot_be(
+    client: redis.Redis, valkey_url: str, connect: Callable[[str], Call], field: str, value: Any
+) -> None:
+    call = connect(valkey_url)
+    call("append", "ada", [HELLO])
+    numbers = json.loads(client.hget(keys_of("ada").session, "session") or "")
+    numbers[Session._fields.index(field)] = value
+    client.hset(keys_of("ada").session, "session", json.dumps(numbers))
+    with pytest.raises(ForeignDataError, match=r"was not written by chatring"):
+        call("window", "ada", 10)
 
 
 @pytest.mark.parametrize(

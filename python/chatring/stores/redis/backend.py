@@ -13,10 +13,13 @@ from typing import Any, NamedTuple, TypeVar
 from chatring.stores.backend import Backend
 from chatring.stores.errors import ForeignDataError, SchemaVersionError, StoreError
 from chatring.stores.operation import AsyncConnection, Connection, Steps, arun, run
+from chatring.stores.redis.connection import Call, Scan, Times
 from chatring.stores.redis.layout import MOST_BYTES, Names, bodies_of, member_of, packed, starts_of, unpacked
 from chatring.stores.redis.scripts import Script, Scripts
-from chatring.stores.redis.server import Call, RedisServer, Scan, Times
+from chatring.stores.redis.server import RedisServer
+from chatring.stores.redis.url import LONGEST
 from chatring.stores.session import Change, Found, Limits, Row, Session
+from chatring.stores.session_numbers import session_of
 
 _T = TypeVar("_T")
 
@@ -219,21 +222,19 @@ class RedisBackend(Backend):
         answer = yield from self._call(key, self._scripts.read)
         return None if answer is None else int(answer[1]) / 1000
 
-    def unused(self, before: float, limit: int) -> Steps[list[str]]:
+    def unused(self, before: float, prefix: str) -> Steps[list[str]]:
         """See `Backend`."""
-        names = yield Scan(self._names.pattern(""))
-        names, unused = sorted(names), []
+        names = sorted((yield Scan(self._names.pattern(prefix))))
+        unused = []
         for at in range(0, len(names), _TIMES_AT_ONCE):
             some = names[at : at + _TIMES_AT_ONCE]
             times = yield Times(some)
             unused += [
                 self._names.session_of(name)
                 for name, changed in zip(some, times, strict=True)
-                if changed and int(changed) < before * 1000
+                if changed is not None and changed < before * 1000
             ]
-            if len(unused) >= limit:
-                break
-        return unused[:limit]
+        return unused
 
     def close(self) -> None:
         """See `Backend`."""
@@ -246,13 +247,22 @@ class RedisBackend(Backend):
     @contextmanager
     def _lend(self, deadline: float, turn: str | None) -> Iterator[Connection]:
         # Only from the first call on: who counts holds no turn.
-        with nullcontext() if turn is None else self.turns.of(turn, deadline, self.url), self._server.lend() as lent:
+        begun = time.monotonic()
+        deadline = min(deadline, begun + LONGEST)
+        with (
+            nullcontext() if turn is None else self.turns.of(turn, deadline, self.url),
+            self._server.lend(time.monotonic() - begun) as lent,
+        ):
             yield lent
 
     @asynccontextmanager
     async def _alend(self, deadline: float, turn: str | None) -> AsyncIterator[AsyncConnection]:
-        has_turn = nullcontext() if turn is None else self.turns.of(turn, deadline, self.url)
-        async with has_turn, self._server.alend() as lent:
+        begun = time.monotonic()
+        deadline = min(deadline, begun + LONGEST)
+        async with (
+            nullcontext() if turn is None else self.turns.of(turn, deadline, self.url),
+            self._server.alend(time.monotonic() - begun) as lent,
+        ):
             yield lent
 
     def _call(self, key: str, script: Script, *arguments: Any) -> Steps[Any]:
@@ -316,10 +326,9 @@ class RedisBackend(Backend):
 
     def _session(self, key: str, numbers: bytes) -> Session:
         try:
-            session = Session._make(json.loads(numbers))
+            return session_of(json.loads(numbers))
         except (TypeError, ValueError) as error:
             raise self._foreign(key) from error
-        return session
 
     def _foreign(self, key: str) -> ForeignDataError:
         return ForeignDataError(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from chatring.stores.errors import ForeignDataError
-from chatring.stores.session import Row
+from chatring.stores.session import Row, RowLike
 
 _SUFFIX = "}:session"
 _SPECIAL = re.compile(r"([*?\[\]\\^])")
@@ -84,7 +84,7 @@ class Names:
         return session
 
 
-def packed(rows: Iterable[Row]) -> list[bytes]:
+def packed(rows: Iterable[RowLike]) -> list[bytes]:
     """Return rows as they are stored."""
     return [
         f"{body}\0{kind} {tokens} {'' if before is None else before} {'' if question is None else question}\0".encode(
@@ -122,12 +122,12 @@ def unpacked(rows: bytes) -> list[Row]:
     return unpacked
 
 
-def starts_of(rows: Sequence[Row], position: int) -> list[str]:
+def starts_of(rows: Sequence[RowLike], position: int) -> list[str]:
     """Return score and member of each row with which a window may begin; `position` is the first row's."""
     starts = []
-    for at, row in enumerate(rows, position):
-        if row.before is not None:
-            starts += [str(row.before), member_of(at, row.question)]
+    for at, (_, _, before, question, _) in enumerate(rows, position):
+        if before is not None:
+            starts += [str(before), member_of(at, question)]
     return starts
 
 

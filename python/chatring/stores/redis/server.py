@@ -1,83 +1,32 @@
-"""`RedisServer`: the connections of a `RedisStore`, and what becomes of a call when one is lost."""
+"""`RedisServer`: the connections of a `RedisStore`."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import re
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 import redis as sync_redis
 from redis import asyncio as async_redis
 from redis.asyncio.connection import parse_url as parse_async_url
 from redis.asyncio.retry import Retry as AsyncRetry
-from redis.backoff import NoBackoff
-from redis.client import NEVER_DECODE
 from redis.connection import parse_url
-from redis.credentials import CredentialProvider
-from redis.exceptions import NoScriptError, ReadOnlyError, RedisClusterException, RedisError
 from redis.retry import Retry
 
-from chatring.stores.redaction import check_url, redacted, without_secrets
+from chatring.stores.redaction import check_url, redacted
+from chatring.stores.redis import patience
 from chatring.stores.redis.cluster import AsyncCluster, Cluster
-from chatring.stores.redis.errors import is_lost, store_error
-from chatring.stores.redis.scripts import Script
+from chatring.stores.redis.connection import AsyncRedisConnection, RedisConnection
+from chatring.stores.redis.url import CREDENTIALS, SECONDS, defaults, parsed
 from chatring.stores.turns import Turns
 
-_ERRORS = (RedisError, RedisClusterException, OSError)
-
-# Unless something else is said.
-_SECONDS = 10.0
-_MOST_CONNECTIONS = 50
-# Keys that the server looks at, one call, to find sessions.
-_KEYS_AT_ONCE = 1000
-# As urllib finds them: the user ends at the first colon, the password at the last @ before the path.
-_CREDENTIALS = re.compile(r"(?<=://)([^:/?#]*)(:[^/?#]*)?@")
-_FLAGS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
-# redis-py looks it up: the answer comes as bytes from a client of any settings.
-_AS_BYTES = {NEVER_DECODE: True}
-
-
-class Call(NamedTuple):
-    """A script to be run with these values."""
-
-    script: Script
-    keys: tuple[bytes, ...]
-    arguments: tuple[Any, ...]
-
-    @property
-    def name(self) -> str:
-        """Of the script."""
-        return self.script.name
-
-    @property
-    def changes(self) -> bool:
-        """Whether it must not be sent twice."""
-        return self.script.changes
-
-
-class Scan(NamedTuple):
-    """The keys that match a pattern, as a set."""
-
-    pattern: bytes
-    name: str = "scan"
-    changes: bool = False
-
-
-class Times(NamedTuple):
-    """When the sessions with these keys were last changed; None for those that are none."""
-
-    keys: Sequence[bytes]
-    name: str = "times"
-    changes: bool = False
-
-
-Step = Call | Scan | Times
+# Seconds that a call may have waited for its turn before its connection's time would be too long for it; and what it
+# has at least, for an answer that is under way.
+_SOON = 0.05
+_LEAST = 0.2
 
 
 class RedisServer:
@@ -112,17 +61,17 @@ class RedisServer:
     ) -> None:
         self._given, self._async_given = client, async_client
         self._has_given = client is not None or async_client is not None
-        self.timeout = _SECONDS if timeout is None else timeout
+        self.timeout = SECONDS if timeout is None else timeout
         self._new_client = self._new_async_client = _no_client
         if self._has_given:
             self._is_cluster = False
-            self.url = "redis://" if url is None else redacted(url, _CREDENTIALS)
+            self.url = "redis://" if url is None else redacted(url, CREDENTIALS)
         else:
             check_url(url)
             assert url is not None
-            defaults = _defaults(timeout, pool_size)
-            options, self._is_cluster = _parsed(url, parse_url, sync_redis.Connection, Retry, defaults, password)
-            async_options, _ = _parsed(url, parse_async_url, async_redis.Connection, AsyncRetry, defaults, password)
+            given = defaults(timeout, pool_size)
+            options, self._is_cluster = parsed(url, parse_url, sync_redis.Connection, Retry, given, password)
+            async_options, _ = parsed(url, parse_async_url, async_redis.Connection, AsyncRetry, given, password)
             if timeout is None:
                 self.timeout = float(options["timeout"])
             # Functions, as the options have the password, which tools that show the values of attributes must not see.
@@ -131,24 +80,26 @@ class RedisServer:
             if self._is_cluster:
                 self._new_client = lambda: Cluster(**_of_cluster(options))
                 self._new_async_client = lambda: AsyncCluster(**_of_cluster(async_options))
-            self.url = redacted(url, _CREDENTIALS)
+            self.url = redacted(url, CREDENTIALS)
         self.turns = Turns()
         # Clients are safe to use from many threads. By process, as one may be made just while the process forks.
         self._clients: dict[int, Any] = {}
         # An async connection belongs to the loop that opened it. With each, what closes it when the loop ends.
         self._async_clients: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None, None]]] = {}
-        self._connection, self._async_connection = _Connection(self), _AsyncConnection(self)
+        self._connection, self._async_connection = RedisConnection(self), AsyncRedisConnection(self)
         _servers.add(self)
 
     @contextmanager
-    def lend(self) -> Iterator[_Connection]:
-        """Lend the client, which many use at once."""
-        yield self._connection
+    def lend(self, waited: float = 0.0) -> Iterator[RedisConnection]:
+        """Lend the client, which many use at once, to a call that has waited for so many seconds."""
+        yield self._connection if waited < _SOON else RedisConnection(self, max(self.timeout - waited, _LEAST))
 
     @asynccontextmanager
-    async def alend(self) -> AsyncIterator[_AsyncConnection]:
+    async def alend(self, waited: float = 0.0) -> AsyncIterator[AsyncRedisConnection]:
         """As `lend`."""
-        yield self._async_connection
+        yield (
+            self._async_connection if waited < _SOON else AsyncRedisConnection(self, max(self.timeout - waited, _LEAST))
+        )
 
     def client(self) -> Any:
         """Return the client of redis-py, which connects when it is used. Its errors are redis-py's own."""
@@ -211,121 +162,6 @@ class RedisServer:
             await client.aclose()
 
 
-class _Connection:
-    """Has the server do what an operation yields."""
-
-    is_in_transaction = False
-
-    def __init__(self, server: RedisServer) -> None:
-        self._server = server
-
-    def execute(self, step: Step) -> Any:
-        """Return what the server answers."""
-        attempt = _Attempt(self._server.url, step)
-        while True:
-            with attempt:
-                client = self._server.client()
-                if isinstance(step, Call):
-                    return self._evaluate(client, step)
-                if isinstance(step, Times):
-                    with client.pipeline(transaction=False) as pipeline:
-                        for key in step.keys:
-                            pipeline.hget(key, "updated_at")
-                        return _numbers(pipeline.execute(raise_on_error=False))
-                if isinstance(client, Cluster):
-                    return client.keys_like(step.pattern, _KEYS_AT_ONCE)
-                return {_encoded(key) for key in client.scan_iter(match=step.pattern, count=_KEYS_AT_ONCE)}
-
-    def _evaluate(self, client: Any, call: Call) -> Any:
-        script, keys, arguments = call
-        try:
-            return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments, **_AS_BYTES)
-        except NoScriptError:  # so nothing was done; the server keeps the script from now on
-            return client.execute_command("EVAL", script.source, len(keys), *keys, *arguments, **_AS_BYTES)
-        except ReadOnlyError:
-            # The name may by now belong to another server, which takes changes.
-            self._server.drop_client()
-            raise
-
-
-class _AsyncConnection:
-    """As `_Connection`."""
-
-    is_in_transaction = False
-
-    def __init__(self, server: RedisServer) -> None:
-        self._server = server
-
-    async def execute(self, step: Step) -> Any:
-        """Return what the server answers."""
-        if step.changes:
-            # That a connection was closed is known once the loop has looked for what there is to read, which it did not
-            # do while it stood still. It looks after the first step, and passes it on after the second.
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-        attempt = _Attempt(self._server.url, step)
-        while True:
-            with attempt:
-                client = await self._server.async_client()
-                if isinstance(step, Call):
-                    return await self._evaluate(client, step)
-                if isinstance(step, Times):
-                    async with client.pipeline(transaction=False) as pipeline:
-                        for key in step.keys:
-                            pipeline.hget(key, "updated_at")
-                        return _numbers(await pipeline.execute(raise_on_error=False))
-                if isinstance(client, AsyncCluster):
-                    return await client.keys_like(step.pattern, _KEYS_AT_ONCE)
-                return {_encoded(key) async for key in client.scan_iter(match=step.pattern, count=_KEYS_AT_ONCE)}
-
-    async def _evaluate(self, client: Any, call: Call) -> Any:
-        script, keys, arguments = call
-        try:
-            return await client.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments, **_AS_BYTES)
-        except NoScriptError:
-            return await client.execute_command("EVAL", script.source, len(keys), *keys, *arguments, **_AS_BYTES)
-        except ReadOnlyError:
-            if isinstance(client, async_redis.Redis):
-                await client.connection_pool.disconnect(inuse_connections=False)
-            raise
-
-
-class _Attempt:
-    """A call, made once more if it only reads and the connection turns out to be lost."""
-
-    def __init__(self, url: str, step: Step) -> None:
-        self._url = url
-        self._step = step
-        self._is_last = step.changes
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> bool:
-        if not isinstance(error, _ERRORS):
-            return False
-        if self._is_last or not is_lost(error):
-            raise store_error(error, self._url, may_have_changed=self._step.changes) from error
-        self._is_last = True
-        return True
-
-
-class _Password(CredentialProvider):
-    """The user of a URL, with a password that is asked for whenever a connection is made."""
-
-    def __init__(self, user: str | None, password: Callable[[], str]) -> None:
-        self._user, self._password = user, password
-
-    def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """Return the password, behind the user if there is one."""
-        password = self._password()
-        return (self._user, password) if self._user else (password,)
-
-    async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """As `get_credentials`, in a thread."""
-        return await asyncio.to_thread(self.get_credentials)
-
-
 # All of this process, to be renewed in one that it forks.
 _servers: weakref.WeakSet[RedisServer] = weakref.WeakSet()
 # What a child does not use, but must not close either.
@@ -347,66 +183,13 @@ def _no_client() -> Any:
     )
 
 
-def _numbers(answers: list[Any]) -> list[int | None]:
-    return [int(answer) if isinstance(answer, (bytes, str)) and answer.isdigit() else None for answer in answers]
-
-
-def _encoded(key: bytes | str) -> bytes:
-    return key.encode() if isinstance(key, str) else key
-
-
-def _defaults(timeout: float | None, pool_size: int | None) -> dict[str, Any]:
-    """Return the options of redis-py that are given besides the URL; None for those that are not."""
-    if pool_size is not None and (not isinstance(pool_size, int) or isinstance(pool_size, bool) or pool_size < 1):
-        raise ValueError(f"pool_size must be a number of connections of at least 1, got {pool_size!r}")
-    return {"timeout": timeout, "max_connections": pool_size}
-
-
-def _parsed(
-    url: str, parse: Any, connection: Any, retry: Any, given: dict[str, Any], password: Callable[[], str] | None
-) -> tuple[dict[str, Any], bool]:
-    """Return what redis-py is to connect with, and whether to a cluster."""
-    scheme, _, rest = url.partition("://")
-    try:
-        options = parse(f"{scheme.replace('valkey', 'redis')}://{rest}")
-        database = "" if scheme == "unix" else urlsplit(url).path.strip("/")
-        is_cluster = _FLAGS[str(options.pop("cluster", "false")).lower()]
-        if scheme not in _SCHEMES or (database and not database.isdecimal()) or (scheme == "unix" and is_cluster):
-            raise ValueError
-        if is_cluster and options.pop("db", 0) != 0:
-            raise TypeError("a cluster has only database 0")
-        options |= {name: value for name, value in given.items() if value is not None}
-        seconds = float(options.setdefault("timeout", _SECONDS))
-        options = {
-            **({} if scheme == "unix" else {"host": "localhost", "port": 6379}),
-            "max_connections": _MOST_CONNECTIONS,
-            "socket_timeout": seconds,
-            "socket_connect_timeout": seconds,
-            **options,
-            "decode_responses": False,
-            # RESP3 brings notifications by which redis-py no longer sees that an idle connection was closed.
-            "protocol": 2,
-            "retry": retry(NoBackoff(), 0),
-        }
-        if password is not None:
-            options.pop("password", None)
-            options["credential_provider"] = _Password(options.pop("username", None), password)
-        of_pool = ("connection_class", "max_connections", "timeout")
-        of_connection = {name: value for name, value in options.items() if name not in of_pool}
-        # A connection knows all its parameters, and connects later.
-        options.get("connection_class", connection)(**of_connection)
-    except (ValueError, KeyError, TypeError) as error:
-        # Without the cause, which may show the password.
-        reason = f": {error}" if isinstance(error, TypeError) else ""
-        raise ValueError(
-            f"{without_secrets(url)!r} is not the URL of a Redis or Valkey server, as redis://host:6379/0{reason}"
-        ) from None
-    return options, is_cluster
-
-
 def _pooled(library: Any, options: dict[str, Any]) -> Any:
     """Return a client of `library`, which is redis or redis.asyncio."""
-    return library.Redis.from_pool(library.BlockingConnectionPool(**options))
+    # Who says how long an answer may take has it so.
+    is_given = options["socket_timeout"] != options["timeout"]
+    return library.Redis.from_pool(
+        library.BlockingConnectionPool(**options) if is_given else patience.pool(library, options)
+    )
 
 
 def _of_cluster(options: dict[str, Any]) -> dict[str, Any]:
