@@ -37,7 +37,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def waiting(turns: Turns, name: str = "ada") -> int:
     """Return how many wait for a name's turn; -1 if nobody has it."""
     queue = turns._queues.get(name)
-    return -1 if queue is None else len(queue)
+    return -1 if queue is None else len(queue) - 1
 
 
 def assert_free(turns: Turns) -> None:
@@ -234,8 +234,10 @@ def test_a_task_that_is_cancelled_when_its_turn_has_come() -> None:
         for _ in range(steps):
             await asyncio.sleep(0)
         cancelled.cancel()
+        was_done = cancelled.done()
         await asyncio.wait_for(asyncio.gather(cancelled, next_one, return_exceptions=True), 5)
         assert had in (["next"], ["cancelled", "next"])
+        assert was_done or cancelled.cancelled()
         assert_free(turns)
 
     for steps in range(8):
@@ -295,6 +297,55 @@ def test_a_loop_that_was_closed_while_its_task_waited() -> None:
     assert order == ["patient"]
     assert_free(turns)
     del task
+
+
+def test_a_turn_whose_holder_cannot_go_on_is_not_waited_for() -> None:
+    turns, order = Turns(), list[str]()
+
+    async def hold() -> None:
+        async with turns.of("ada", soon(), "sqlite://"):
+            order.append("held")
+            await asyncio.sleep(0.02)
+        order.append("let go")
+
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(hold())
+    loop.run_until_complete(asyncio.sleep(0))  # now it is paused
+    with turns.of("ada", soon(), "sqlite://"):
+        order.append("sync")
+        assert waiting(turns) == 0
+    loop.run_until_complete(task)
+    assert order == ["held", "sync", "let go"]
+    assert_free(turns)
+    loop.run_until_complete(asyncio.sleep(0))
+    task = loop.create_task(hold())
+    loop.run_until_complete(asyncio.sleep(0))
+    task._log_destroy_pending = False  # type: ignore[attr-defined]
+    loop.close()
+    with turns.of("ada", soon(), "sqlite://"):
+        pass
+    assert_free(turns)
+    del task
+
+
+def test_a_sync_call_does_not_wait_for_tasks_of_the_loop_that_it_blocks() -> None:
+    turns, order = Turns(), list[str]()
+
+    async def wait(name: str) -> None:
+        async with turns.of("ada", soon(), "sqlite://"):
+            order.append(name)
+            await asyncio.sleep(0.01)
+
+    async def run() -> None:
+        tasks = [asyncio.create_task(wait(name)) for name in ("first", "second")]
+        await asyncio.sleep(0.001)
+        with turns.of("ada", soon(0.1), "sqlite://"):
+            order.append("sync")
+        await asyncio.gather(*tasks)
+
+    asyncio.run(run())
+    assert order == ["first", "sync", "second"]
+    assert_free(turns)
 
 
 @pytest.mark.usefixtures("interruptible")

@@ -1,4 +1,8 @@
-"""`Turns`: writers of one process to one session wait for each other here, not in the database."""
+"""`Turns`: writers of one process to one session wait for each other here, not in the database.
+
+Turns only spare writers futile tries: a change is right without one. So a turn that its holder cannot end is not waited
+for: one of a task whose loop does not run any more, or is blocked by the very call that wants it.
+"""
 
 from __future__ import annotations
 
@@ -6,46 +10,8 @@ import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import Protocol, TypeVar
 
 from chatring.stores.errors import StoreTimeoutError
-
-
-class _Waiter(Protocol):
-    def wake(self) -> None: ...
-
-
-_W = TypeVar("_W", bound=_Waiter)
-
-
-class _Thread:
-    def __init__(self) -> None:
-        self.event = threading.Event()
-
-    def wake(self) -> None:
-        self.event.set()
-
-
-class _Task:
-    def __init__(self) -> None:
-        self.loop = asyncio.get_running_loop()
-        self._came: asyncio.Future[bool] = self.loop.create_future()
-
-    def wake(self) -> None:
-        # If the loop has been closed, `Turns` has nobody to wake: whoever waits in it is gone.
-        self.loop.call_soon_threadsafe(self._set, True)
-
-    async def wait(self, seconds: float) -> bool:
-        timer = self.loop.call_later(seconds, self._set, False)
-        try:
-            return await self._came
-        finally:
-            timer.cancel()
-
-    def _set(self, came: bool) -> None:
-        if not self._came.done():
-            self._came.set_result(came)
 
 
 class Turns:
@@ -56,15 +22,15 @@ class Turns:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # By name: who waits. A name that is here is taken.
-        self._queues: dict[str, deque[_Waiter]] = {}
+        # By name: who has the turn, and behind it who waits.
+        self._queues: dict[str, deque[Turn]] = {}
 
     def renew(self) -> None:
         """Begin anew in a forked process, in which nobody has a turn."""
         self._lock = threading.Lock()
         self._queues = {}
 
-    def of(self, name: str, deadline: float, url: str) -> _Turn:
+    def of(self, name: str, deadline: float, url: str) -> Turn:
         """Return a context, sync or async, that has the turn meanwhile.
 
         Args:
@@ -75,78 +41,111 @@ class Turns:
         Raises:
             StoreTimeoutError: when it is entered, if the turn does not come until then.
         """
-        return _Turn(self, name, deadline, url)
+        return Turn(self, name, deadline, url)
 
-    def take(self, name: str, kind: Callable[[], _W]) -> _W | None:
-        """Take the turn if nobody has it; otherwise return the one who waits for it now."""
+    def join(self, turn: Turn, blocked: asyncio.AbstractEventLoop | None) -> bool:
+        """Put a turn into its queue. Return whether it has come, as nobody is before it who can end his own.
+
+        `blocked` is the loop that does not go on meanwhile, if there is one: nobody in it can.
+        """
         with self._lock:
-            queue = self._queues.get(name)
-            if queue is None:
-                self._queues[name] = deque()
-                return None
-            waiter = kind()
-            queue.append(waiter)
-            return waiter
+            queue = self._queues.setdefault(turn.name, deque())
+            while queue and not queue[0].can_end():
+                queue.popleft()
+            if blocked is not None and any(other.loop is blocked for other in queue):
+                return True  # without a place in the queue
+            queue.append(turn)
+            return queue[0] is turn
 
-    def leave(self, name: str, waiter: _Waiter) -> None:
-        """Wait no longer."""
-        with self._lock:
-            queue = self._queues.get(name)
-            if queue is not None and waiter in queue:
-                queue.remove(waiter)
-                return
-        self.pass_on(name)  # the turn came in the last moment
-
-    def pass_on(self, name: str) -> None:
-        """Give the turn to the next."""
+    def leave(self, turn: Turn) -> None:
+        """End a turn, or wait for it no longer: the next one comes."""
         while True:
             with self._lock:
-                queue = self._queues.get(name)
-                if queue is None:
+                queue = self._queues.get(turn.name)
+                if queue is None or turn not in queue:
                     return
+                was_first = queue[0] is turn
+                queue.remove(turn)
                 if not queue:
-                    del self._queues[name]
+                    del self._queues[turn.name]
                     return
-                waiter = queue.popleft()
+                following = queue[0]
+            if not was_first:
+                return
             try:
-                waiter.wake()
+                following.wake()
             except RuntimeError:  # its loop is closed
+                turn = following
                 continue
             return
 
 
-class _Turn:
+class Turn:
+    """A writer's turn. See `Turns.of`."""
+
     def __init__(self, turns: Turns, name: str, deadline: float, url: str) -> None:
-        self._turns, self._name, self._deadline, self._url = turns, name, deadline, url
+        self.name = name
+        self.loop: asyncio.AbstractEventLoop | None = None  # of the task that it is of
+        self._turns, self._deadline, self._url = turns, deadline, url
+        self._came: threading.Event | asyncio.Future[bool] | None = None
+
+    def can_end(self) -> bool:
+        """Return whether whoever has it goes on."""
+        return self.loop is None or self.loop.is_running()
+
+    def wake(self) -> None:
+        """Say that it has come."""
+        if self.loop is not None:
+            self.loop.call_soon_threadsafe(self._set, True)
+        elif isinstance(self._came, threading.Event):
+            self._came.set()
 
     def __enter__(self) -> None:
-        if (thread := self._turns.take(self._name, _Thread)) is not None:
-            try:
-                came = thread.event.wait(max(self._deadline - time.monotonic(), 0))
-            except BaseException:
-                self._turns.leave(self._name, thread)
-                raise
-            if not came:
-                self._turns.leave(self._name, thread)
-                raise _too_late(self._url)
+        came = self._came = threading.Event()
+        if self._turns.join(self, _running_loop()):
+            return
+        try:
+            has_come = came.wait(max(self._deadline - time.monotonic(), 0))
+        except BaseException:
+            self._turns.leave(self)
+            raise
+        if not has_come:
+            self._give_up()
 
     def __exit__(self, *_: object) -> None:
-        self._turns.pass_on(self._name)
+        self._turns.leave(self)
 
     async def __aenter__(self) -> None:
-        if (task := self._turns.take(self._name, _Task)) is not None:
-            try:
-                came = await task.wait(max(self._deadline - time.monotonic(), 0))
-            except BaseException:
-                self._turns.leave(self._name, task)
-                raise
-            if not came:
-                self._turns.leave(self._name, task)
-                raise _too_late(self._url)
+        self.loop = asyncio.get_running_loop()
+        came = self._came = self.loop.create_future()
+        if self._turns.join(self, None):
+            return
+        timer = self.loop.call_later(max(self._deadline - time.monotonic(), 0), self._set, False)
+        try:
+            has_come = await came
+        except BaseException:
+            self._turns.leave(self)
+            raise
+        finally:
+            timer.cancel()
+        if not has_come:
+            self._give_up()
 
     async def __aexit__(self, *_: object) -> None:
-        self._turns.pass_on(self._name)
+        self._turns.leave(self)
+
+    def _set(self, came: bool) -> None:
+        if isinstance(self._came, asyncio.Future) and not self._came.done():
+            self._came.set_result(came)
+
+    def _give_up(self) -> None:
+        self._turns.leave(self)
+        raise StoreTimeoutError(f"{self._url}: other writers of this process held the session for too long; try again")
 
 
-def _too_late(url: str) -> StoreTimeoutError:
-    return StoreTimeoutError(f"{url}: other writers of this process held the session for too long; try again")
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    """Return the loop that runs in this thread, which a sync call blocks."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
