@@ -255,8 +255,9 @@ pub fn append(start_on: StartOn, ending: Ending, items: &[(Outline, i64)]) -> Ap
     let mut appended = Appended { ending, rows: Vec::with_capacity(items.len()), ..Appended::default() };
     for &(outline, tokens) in items {
         let ending = &mut appended.ending;
-        if outline.kind == Kind::System && ending.first == ending.end {
-            ending.behind += i64::from(ending.behind == ending.first);
+        // Behind messages that were trimmed, they are part of a turn.
+        if outline.kind == Kind::System && ending.first == ending.end && ending.behind == ending.first {
+            ending.behind += 1;
             for position in [&mut ending.first, &mut ending.lead, &mut ending.end, &mut ending.word] {
                 *position += 1;
             }

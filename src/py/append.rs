@@ -171,6 +171,10 @@ impl StorePolicy {
         let py = batch.py();
         let ending = ending_of(ending)?;
         let kinds = batch.get().kinds();
+        let unread = (ending.end - ending.unread_from(self.rule.accounting)) as usize;
+        if earlier.map_or(0, |earlier| earlier.get().outlines.len()) != unread {
+            return Err(PyValueError::new_err(format!("the last {unread} messages of the session must be given")));
+        }
         let appended = if self.is_joined() {
             let earlier: Vec<Text> =
                 earlier.map(|earlier| earlier.get().texts().map(|(_, text)| text).collect()).unwrap_or_default();

@@ -11,8 +11,10 @@ from chatring.formats.record import Record
 
 # As providers' clients write JSON, but with other alphabets' characters as they are: shorter, and readable in a
 # database.
-_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode
 _decode = json.JSONDecoder().decode
+# Values within values. Python's own bound depends on who calls, so that a message might be stored and not be read.
+_DEEPEST = 200
 
 
 class JsonFormat:
@@ -46,11 +48,12 @@ class JsonFormat:
             message = (message.role, message.text, *payload)
         elif not isinstance(message, dict):
             message = self.read(message)
+        _check(message)
         try:
             body = _encode(message)
             body.isascii() or body.encode()
         except UnicodeEncodeError:  # a surrogate without a partner
-            return json.dumps(message, separators=(",", ":"))
+            return json.dumps(message, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError, RecursionError) as error:
             raise type(error)(f"a message that is stored must be JSON: {error}") from None
         return body
@@ -63,6 +66,22 @@ class JsonFormat:
         """Return the messages of all `bodies`, in less time than one by one."""
         messages = _decode(f"[{','.join(bodies)}]")
         return [_message(message) if type(message) is list else message for message in messages]
+
+
+def _check(value: Any, depth: int = _DEEPEST) -> None:
+    """Refuse what JSON would give back changed, or not at all."""
+    if not depth:
+        raise ValueError(f"a message that is stored must be nested at most {_DEEPEST} deep")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise TypeError(f"a message that is stored must be JSON: its keys must be str, got {key!r}")
+            if isinstance(inner, (dict, list, tuple)):
+                _check(inner, depth - 1)
+    else:
+        for inner in value:
+            if isinstance(inner, (dict, list, tuple)):
+                _check(inner, depth - 1)
 
 
 def _message(value: Any) -> Any:

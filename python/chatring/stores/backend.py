@@ -109,8 +109,8 @@ class Backend(ABC):
         """Return when a session was last changed, in seconds since 1970; None if there is none."""
 
     @abstractmethod
-    def unused(self, before: float, limit: int) -> Steps[list[str]]:
-        """Return the keys of at most `limit` sessions that were last changed before a time, in seconds since 1970."""
+    def unused(self, before: float, prefix: str) -> Steps[list[str]]:
+        """Return the keys with this prefix of sessions last changed before a time, in seconds since 1970."""
 
     @abstractmethod
     def close(self) -> None:

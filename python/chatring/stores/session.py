@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -48,6 +49,10 @@ class Row(NamedTuple):
     body: str  # what is given back, as its format dumps it
 
 
+RowLike = tuple[int, int, int | None, int | None, str]
+"""A `Row`, or a plain tuple of the same: of 100,000 that are made at once the collector looks only at the former."""
+
+
 class Change(NamedTuple):
     """What is made of a session, in one atomic step. The numbers are all the core's.
 
@@ -56,7 +61,7 @@ class Change(NamedTuple):
 
     session: Session  # afterwards
     keep: int  # messages from this position on are replaced by `rows`
-    rows: list[Row]
+    rows: Sequence[RowLike]
     head: list[Row] | None = None  # replaces the head; None: it stays
     settled: list[tuple[int, int]] = []  # noqa: RUF012 (never changed): messages before `keep` that get this `before`
     forgets: bool = False  # whether no window may begin any more with a message that stays, but those of the head
@@ -80,6 +85,15 @@ class Info(NamedTuple):
     tokens: int  # as its own policy counts them; blank messages at the end of joined texts are not counted yet
     policy: str  # counter, measure, start rule and format, by name
     updated_at: float  # when it was last changed: seconds since 1970, by its writer's clock
+
+
+class Pruned(NamedTuple):
+    """What `Store.prune` has done."""
+
+    removed: int  # sessions
+    trimmed: int  # sessions
+    messages: int  # of those that were trimmed
+    damaged: int  # sessions that were left as they are
 
 
 class Limits(NamedTuple):

@@ -7,16 +7,17 @@ import operator
 import random
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from typing import Any
 
 from chatring._core import MessageRing, _Batch
 from chatring.stores.backend import Backend
-from chatring.stores.errors import StoreTimeoutError, counter_mismatch
+from chatring.stores.errors import ForeignDataError, StoreTimeoutError, counter_mismatch
 from chatring.stores.measuring import Measured, Measuring, is_much
 from chatring.stores.names import check_key
 from chatring.stores.operation import Pause, Steps, Work
-from chatring.stores.session import Change, Found, Info, Limits, Row, Session
+from chatring.stores.session import Change, Found, Info, Limits, Pruned, Row, RowLike, Session
 from chatring.window import Window
 
 # How often a change is tried beside other writers before the session is locked, where the database can do that.
@@ -27,10 +28,15 @@ _LONGEST_PAUSE = 0.05
 _MANY, _QUICK = 1_000, 8_192
 # Sessions whose numbers are remembered, so that an append need not read them first.
 _REMEMBERED = 4_096
+# No session has so many messages or tokens, and nobody is so old in seconds.
+_MOST = 10**12
 # Messages that are looked at first to find one with which a session may end.
 _LOOK_BACK = 8
 # The total of joined texts may fall by so many tokens when messages are put in front: `SLACK` in `src/core/joined.rs`.
 _SLACK = 8
+
+Pruning = Generator[tuple[str | None, Steps[Any]], Any, Pruned]
+"""Yields operations, with the key of the session that each changes; is sent what they return, or a ForeignDataError."""
 
 Plan = Callable[[Session | None], Steps[tuple[Change | None, Any]]]
 """What to make of a session, None if there is none; None if nothing; and the method's result."""
@@ -147,20 +153,12 @@ class Sessions:
                 return None, None
             is_longer = counted is not None and counted.epoch == session.epoch and counted.end <= session.end
             if counted is None or not is_longer or counted.head != session.head:
-                head = yield from self._backend.rows(key, session, -session.head, 0)
-                rows = [*head, *(yield from self._backend.rows(key, session, session.first, session.end))]
-                begin = max(session.first - session.head, 0)
-                numbers = self._new_session()._replace(
-                    behind=begin, first=begin, lead=begin, end=begin, word=begin, epoch=_new_epoch()
-                )
-                done = Change(numbers, begin, [], [])
+                head = [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
+                done = yield from self._recounted_head(key, session, head)
+                rows = yield from self._backend.rows(key, session, session.first, session.end)
             else:  # what others have appended since
                 rows = yield from self._backend.rows(key, session, counted.end, session.end)
-            bodies = [row.body for _, row in rows]
-            measured = yield Work(
-                lambda: self._measuring.measure_now(self._measuring.loaded(bodies), bodies),
-                self._core.calls_python or is_much(bodies, _QUICK),
-            )
+            measured = yield from self._measured_again([row.body for _, row in rows])
             more = yield from self._appending(key, done.session, measured, (done.head or [], done.rows))
             counted, done = session, _joined(done, more)
             return done._replace(keep=min(done.keep, session.first)), None
@@ -205,6 +203,8 @@ class Sessions:
             if start > session.first and tokens <= token_limit - initial + _SLACK:
                 step *= 2
                 continue
+            if not (yield from self._is_still(key, session)):
+                continue
             messages = yield from self._measuring.messages([row.body for _, row in rows])
 
             def ask(messages: list[Any] = messages) -> Window[Any]:
@@ -233,21 +233,22 @@ class Sessions:
     def slice(self, key: str, start: int, stop: int) -> Steps[list[Any]]:
         """See `Store.slice`."""
         start, stop = _position("start", start), _position("stop", stop)
-        session = yield from self._backend.read(key)
-        if session is None or start >= stop:
-            return []
-        stop = min(stop, session.end)
-        if start < session.first and stop > session.behind and session.first > session.behind:
-            position = max(start, session.behind)
-            raise IndexError(f"the message at position {position} was trimmed; the oldest left is at {session.first}")
-        rows: list[tuple[int, Row]] = []
-        if start < session.behind:
-            numbers = max(start - session.behind, -session.head), min(stop - session.behind, 0)
-            rows += yield from self._backend.rows(key, session, *numbers)
-        if stop > session.first:
-            rows += yield from self._backend.rows(key, session, max(start, session.first), stop)
-        bodies = [row.body for _, row in rows]
-        return (yield from self._measuring.messages(bodies))
+        while start < stop and (session := (yield from self._backend.read(key))) is not None:
+            end = min(stop, session.end)
+            if start < session.first and end > session.behind and session.first > session.behind:
+                raise IndexError(
+                    f"the message at position {max(start, session.behind)} was trimmed; the oldest left is at "
+                    f"{session.first}"
+                )
+            rows: list[tuple[int, Row]] = []
+            if start < session.behind:
+                numbers = max(start - session.behind, -session.head), min(end - session.behind, 0)
+                rows += yield from self._backend.rows(key, session, *numbers)
+            if end > session.first:
+                rows += yield from self._backend.rows(key, session, max(start, session.first), end)
+            if (yield from self._is_still(key, session)):
+                return (yield from self._measuring.messages([row.body for _, row in rows]))
+        return []
 
     def info(self, key: str) -> Steps[Info | None]:
         """See `Store.info`."""
@@ -269,24 +270,62 @@ class Sessions:
 
     def token_count(self, key: str) -> Steps[int]:
         """See `Store.token_count`."""
-        session = yield from self._backend.read(key)
-        if session is None:
-            return 0
-        self._check_policy(key, session)
-        tokens = session.head_tokens + session.total - session.base
-        earlier = yield from self._unread(key, session)
-        if earlier is not None and session.word < session.end:
-            tokens += yield Work(lambda: self._core.tail(session, earlier), True)
-        return tokens
+        while (session := (yield from self._backend.read(key))) is not None:
+            self._check_policy(key, session)
+            tokens = session.head_tokens + session.total - session.base
+            earlier = yield from self._unread(key, session)
+            if earlier is None or session.word == session.end:
+                return tokens
+            if (yield from self._is_still(key, session)):
+                tail: int = yield Work(partial(self._core.tail, session, earlier), True)
+                return tokens + tail
+        return 0
 
     def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
         """See `Store.keys`."""
         check_key(prefix)
         if after is not None:
             check_key(after)
-        if limit is not None and operator.index(limit) < 1:
-            raise ValueError(f"limit must be at least 1, got {limit}")
+        if limit is not None:
+            if isinstance(limit, bool) or operator.index(limit) < 1:
+                raise ValueError(f"limit must be a number of keys, at least 1, got {limit!r}")
+            limit = min(limit, 2**53)
         return (yield from self._backend.keys(prefix, after, limit))
+
+    def prune(self, unused_for: float | None, max_messages: int | None, max_tokens: int | None, prefix: str) -> Pruning:
+        """See `Store.prune`."""
+        bounds = {"unused_for": unused_for, "max_messages": max_messages, "max_tokens": max_tokens}
+        for name, bound in bounds.items():
+            if bound is not None and not 1 <= bound <= _MOST:
+                raise ValueError(f"{name} must be at least 1 and at most {_MOST:,}, got {bound}")
+        if all(bound is None for bound in bounds.values()):
+            raise ValueError("say what to prune: unused_for, max_messages or max_tokens")
+        check_key(prefix)
+        removed = trimmed = messages = damaged = 0
+        if unused_for is not None:
+            since = time.time() - unused_for
+            for key in (yield None, self._backend.unused(since, prefix)):
+                done = yield key, self.delete(key, since)
+                removed += done is True
+                damaged += isinstance(done, ForeignDataError)
+        if max_messages is not None or max_tokens is not None:
+            for key in (yield None, self.keys(prefix, None, None)):
+                done = yield key, self._trim_to(key, max_messages, max_tokens)
+                if isinstance(done, ForeignDataError):
+                    damaged += 1
+                elif done:
+                    trimmed, messages = trimmed + 1, messages + done
+        return Pruned(removed, trimmed, messages, damaged)
+
+    def _trim_to(self, key: str, max_messages: int | None, max_tokens: int | None) -> Steps[int]:
+        session = yield from self._backend.read(key)
+        if session is None or session.policy != self._measuring.name:
+            return 0
+        before = 0 if max_messages is None else session.end - max_messages
+        if max_tokens is not None:
+            room = max_tokens + (0 if self._core.is_joined else session.head_tokens)
+            before = max(before, (yield from self.window(key, room, 0, None, 1.0)).start)
+        return (yield from self.trim(key, before)) if before > session.first else 0
 
     # What these are made of.
 
@@ -336,7 +375,7 @@ class Sessions:
         key: str,
         session: Session | None,
         measured: Measured,
-        before: tuple[list[Row], list[Row]] | None = None,
+        before: tuple[list[Row], Sequence[RowLike]] | None = None,
     ) -> Steps[Change]:
         """Return the change that appends messages.
 
@@ -350,11 +389,11 @@ class Sessions:
                 earlier = yield from self._unread(key, session)
             elif (start := self._core.unread_from(session)) < session.end:
                 rows = before[1][start - session.end :]
-                earlier = self._core.read(self._measuring.readable([row.body for row in rows]))
+                earlier = self._core.read(self._measuring.readable([body for *_, body in rows]))
 
-        def add() -> tuple[Any, int, list[Row], list[tuple[int, int]], bool]:
+        def add() -> tuple[Any, int, list[RowLike], list[tuple[int, int]], bool]:
             ending, heads, rows, settled, forgets = self._core.append(numbers, earlier, batch)
-            stored = [Row._make((*row, body)) for row, body in zip(rows, bodies[heads:], strict=True)]
+            stored = [(*row, body) for row, body in zip(rows, bodies[heads:], strict=True)]
             return ending, heads, stored, settled, forgets
 
         takes_long = len(bodies) > _MANY
@@ -403,10 +442,7 @@ class Sessions:
         numbers = self._session(self._core.cut(session, kept, removed), _new_epoch())
         bodies = [row.body for row in rest]
         if self._core.is_joined:
-            measured = yield Work(
-                lambda: self._measuring.measure_now(self._measuring.loaded(bodies), bodies),
-                self._core.calls_python or is_much(bodies, _QUICK),
-            )
+            measured = yield from self._measured_again(bodies)
         else:
             measured = Measured(bodies, self._core.known([row[:2] for row in rest]))
         known = [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
@@ -417,6 +453,34 @@ class Sessions:
         else:
             change = change._replace(keep=numbers.end)
         return change, popped.body
+
+    def _measured_again(self, bodies: list[str]) -> Steps[Measured]:
+        """Read and count messages that are stored."""
+        takes_long = self._core.calls_python or is_much(bodies, _QUICK)
+        measured: Measured = yield Work(
+            lambda: self._measuring.measure_now(self._measuring.loaded(bodies), bodies), takes_long
+        )
+        return measured
+
+    def _recounted_head(self, key: str, session: Session, head: list[Row]) -> Steps[Change]:
+        """Return the change that leaves a session its head alone, counted anew. Positions stay, if a head can."""
+        measured = yield from self._measured_again([row.body for row in head])
+        change = yield from self._appending(key, self._new_session(), measured, ([], []))
+        begin = session.first
+        if change.rows:  # where texts are joined, messages of the head are like others
+            begin = max(session.first - len(change.rows), 0)
+        numbers = self._new_session()._replace(behind=begin, first=begin, lead=begin, end=begin, word=begin)
+        if change.rows:
+            return (yield from self._appending(key, numbers, measured, ([], [])))._replace(keep=begin)
+        numbers = numbers._replace(
+            head=change.session.head, head_tokens=change.session.head_tokens, behind=min(session.behind, begin)
+        )
+        return Change(numbers, begin, [], change.head or [])
+
+    def _is_still(self, key: str, session: Session) -> Steps[bool]:
+        """Return whether a session has only grown meanwhile: then what was read is of one moment."""
+        now = yield from self._backend.read(key)
+        return now is not None and now.epoch == session.epoch
 
     def _unread(self, key: str, session: Session) -> Steps[_Batch | None]:
         """Read the messages at the end whose texts must be known, where texts are joined."""
@@ -451,7 +515,9 @@ def _window_of(messages: list[Any], tokens: int, start: int, question: int | Non
 
 def _joined(first: Change, more: Change) -> Change:
     """Return the change that stores the rows of both, of which the first ones are not stored yet."""
-    rows = [row._replace(before=None, question=None) for row in first.rows] if more.forgets else list(first.rows)
+    rows: list[Row] = [Row._make(row) for row in first.rows]
+    if more.forgets:
+        rows = [row._replace(before=None, question=None) for row in rows]
     begin = first.session.end - len(rows)
     for position, before in more.settled:
         rows[position - begin] = rows[position - begin]._replace(before=before)

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Awaitable, Iterable
-from typing import Any, Generic, Literal, NamedTuple, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from chatring.stores.backend import Backend
+from chatring.stores.errors import ForeignDataError
 from chatring.stores.measuring import Measuring
 from chatring.stores.names import check_key
 from chatring.stores.operation import Steps
-from chatring.stores.session import Info
-from chatring.stores.sessions import Sessions
+from chatring.stores.session import Info, Pruned
+from chatring.stores.sessions import Pruning, Sessions
 from chatring.window import Window
 
 _M = TypeVar("_M")
 _T = TypeVar("_T")
 
-# Keys that are asked for at once, to prune.
-_PAGE = 1_000
-
-
-class Pruned(NamedTuple):
-    """What `Store.prune` has done."""
-
-    removed: int  # sessions
-    trimmed: int  # sessions
-    messages: int  # of those that were trimmed
+# Seconds that a call can wait.
+_LONGEST = 1_000_000
 
 
 class Store(Generic[_M]):
@@ -332,7 +324,8 @@ class Store(Generic[_M]):
         """Remove sessions that are no longer used, and the oldest messages of those that have become too long.
 
         Session by session, each in one change, and none that was changed meanwhile is removed: to be run beside
-        servers, now and then. Sessions of another policy than this store's are not trimmed.
+        servers, now and then. Sessions of another policy than this store's are not trimmed; damaged ones are left, and
+        counted.
 
         Args:
             unused_for: remove sessions that were not changed for so many seconds.
@@ -341,28 +334,31 @@ class Store(Generic[_M]):
             prefix: of the keys of the sessions that are looked at.
 
         Raises:
-            ValueError: if one of the numbers is below 1, or there is none.
+            ValueError: if one of the numbers is below 1 or too large, or there is none.
         """
-        bounds = {"unused_for": unused_for, "max_messages": max_messages, "max_tokens": max_tokens}
-        for name, bound in bounds.items():
-            if bound is not None and not bound >= 1:
-                raise ValueError(f"{name} must be at least 1, got {bound}")
-        if all(bound is None for bound in bounds.values()):
-            raise ValueError("say what to prune: unused_for, max_messages or max_tokens")
-        since = None if unused_for is None else time.time() - unused_for
-        removed, trimmed, messages, after = 0, 0, 0, None
-        while keys := self.keys(prefix, after, _PAGE):
-            for key in keys:
-                if since is not None and self._change(key, self._sessions.delete(key, since)):
-                    removed += 1
-                elif (gone := self._trim_to(key, max_messages, max_tokens)) > 0:
-                    trimmed, messages = trimmed + 1, messages + gone
-            after = keys[-1]
-        return Pruned(removed, trimmed, messages)
+        return self._pruned(self._sessions.prune(unused_for, max_messages, max_tokens, prefix))
 
-    async def aprune(self, **bounds: Any) -> Pruned:
-        """As `prune`, in a thread."""
-        return await asyncio.to_thread(self.prune, **bounds)
+    async def aprune(
+        self,
+        *,
+        unused_for: float | None = None,
+        max_messages: int | None = None,
+        max_tokens: int | None = None,
+        prefix: str = "",
+    ) -> Pruned:
+        """As `prune`."""
+        pruning = self._sessions.prune(unused_for, max_messages, max_tokens, prefix)
+        answer: Any = None
+        while True:
+            try:
+                key, steps = pruning.send(answer)
+            except StopIteration as end:
+                pruned: Pruned = end.value
+                return pruned
+            try:
+                answer = await (self._arun(steps) if key is None else self._achange(key, steps))
+            except ForeignDataError as error:
+                answer = error
 
     def close(self) -> None:
         """Close connections. The next call opens new ones; what was in memory is gone."""
@@ -372,20 +368,20 @@ class Store(Generic[_M]):
         """Close the connections that async methods opened in this event loop."""
         await self._backend.aclose()
 
-    def _trim_to(self, key: str, max_messages: int | None, max_tokens: int | None) -> int:
-        if max_messages is None and max_tokens is None:
-            return 0
-        session = self._run(self._backend.read(key))
-        if session is None or session.policy != self.policy_name:
-            return 0
-        before = 0 if max_messages is None else session.end - max_messages
-        if max_tokens is not None:
-            include_system = False if self.measure == "text" else None
-            room = max_tokens + (0 if include_system is False else session.head_tokens)
-            before = max(before, self.window(key, room, include_system=include_system).start)
-        return self.trim(key, max(before, 0))
-
     # How they run.
+
+    def _pruned(self, pruning: Pruning) -> Pruned:
+        answer: Any = None
+        while True:
+            try:
+                key, steps = pruning.send(answer)
+            except StopIteration as end:
+                pruned: Pruned = end.value
+                return pruned
+            try:
+                answer = self._run(steps) if key is None else self._change(key, steps)
+            except ForeignDataError as error:
+                answer = error
 
     def _run(self, steps: Steps[_T]) -> _T:
         return self._backend.run(steps, time.monotonic() + self.timeout)
@@ -406,8 +402,8 @@ def check_timeout(timeout: Any) -> float:
     Raises:
         ValueError: if it is not one, or not above 0.
     """
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0 < timeout < float("inf"):
-        raise ValueError(f"timeout must be a number of seconds above 0, got {timeout!r}")
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0 < timeout <= _LONGEST:
+        raise ValueError(f"timeout must be a number of seconds above 0, at most {_LONGEST:,}, got {timeout!r}")
     return float(timeout)
 
 

@@ -4,28 +4,25 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from chatring.stores.backend import Backend
 from chatring.stores.errors import ForeignDataError
-from chatring.stores.operation import Steps
-from chatring.stores.session import Change, Found, Limits, Row, Session
+from chatring.stores.operation import Steps, Work
+from chatring.stores.session import Change, Found, Limits, Row, RowLike, Session
+from chatring.stores.session_numbers import session_of
 from chatring.stores.sql.statement import Statement
 
-_FIELDS = len(Session._fields)
-# Bytes of messages that go to PostgreSQL at once, which takes 1 GiB at most. Those of a message besides its body.
-_PART_BYTES = 2**26
-_ROW_BYTES = 64
+# Rows that are made in about a millisecond.
+_MANY = 2_000
 # More than any count or time.
 _ALL = 2**62
 
 
 class SQLBackend(Backend):
     """SQLite or PostgreSQL, as far as they are alike."""
-
-    adds_many: bool
-    """Whether it has the statements `append` and `add_many`, which take arrays."""
 
     def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
         """See `Backend`."""
@@ -44,7 +41,7 @@ class SQLBackend(Backend):
             return []
         rows = yield Statement("rows", {"key": key, "start": start, "stop": stop})
         try:
-            found = [(seq, Row(kind, tokens, *rest)) for seq, kind, tokens, *rest in rows]
+            found: list[tuple[int, Row]] = yield Work(partial(_found, rows), len(rows) > _MANY)
         except (TypeError, ValueError) as error:
             raise self._foreign(key) from error
         if len(found) != stop - start:
@@ -65,10 +62,9 @@ class SQLBackend(Backend):
     def write(self, key: str, session: Session | None, change: Change, *, is_locked: bool = False) -> Steps[bool]:
         """See `Backend`."""
         numbers = self._numbers(key, session, change)
-        if self.adds_many and not is_locked and session is not None and change.rows and change.only_appends(session):
-            first, *rest = self._parts(change)
-            if not rest:
-                return (yield from self._append(numbers, first))
+        first = change.session.end - len(change.rows)
+        if not is_locked and session is not None and change.rows and change.only_appends(session):
+            return (yield from self._append(numbers, first, change.rows))
         yield Statement("begin")
         saved = yield Statement("begin_session" if session is None else "save", numbers)
         if not saved:
@@ -86,11 +82,10 @@ class SQLBackend(Backend):
                 yield Statement("cut_head", {"id": session_id})
         for position, before in change.settled:
             yield Statement("settle_start", {"id": session_id, "seq": position, "before": before})
-        for part in self._parts(change):
-            if self.adds_many:
-                yield Statement("add_many", {"id": session_id, **_columns(part)})
-            else:
-                yield Statement("add", many=[{"id": session_id, "seq": seq, **row._asdict()} for seq, row in part])
+        if change.head:
+            yield from self._add(session_id, -len(change.head), change.head)
+        if change.rows:
+            yield from self._add(session_id, first, change.rows)
         yield Statement("commit")
         return True
 
@@ -131,10 +126,10 @@ class SQLBackend(Backend):
         rows = yield Statement("updated_at", {"key": key})
         return rows[0][0] / 1000 if rows else None
 
-    def unused(self, before: float, limit: int) -> Steps[list[str]]:
+    def unused(self, before: float, prefix: str) -> Steps[list[str]]:
         """See `Backend`."""
-        rows = yield Statement("unused", {"before": round(before * 1000), "count": limit})
-        return [key for (key,) in rows]
+        rows = yield Statement("unused", {"before": round(before * 1000)})
+        return [key for (key,) in rows if key.startswith(prefix)]
 
     def _limits(self, limits: Limits) -> dict[str, Any]:
         """Return the values of `window` that say what it may have."""
@@ -150,25 +145,13 @@ class SQLBackend(Backend):
             "known_end": known.end,
         }
 
-    def _append(self, numbers: dict[str, Any], part: list[tuple[int, Row]]) -> Steps[bool]:
-        added: int = yield Statement("append", {**numbers, **_columns(part)})
-        return added > 0
+    def _append(self, numbers: dict[str, Any], first: int, rows: Sequence[RowLike]) -> Steps[bool]:
+        """Save a session that only grows, with rows from the position `first` on, as `write`."""
+        raise NotImplementedError
 
-    def _parts(self, change: Change) -> Iterator[list[tuple[int, Row]]]:
-        """Return the rows to add with their positions, in parts of some `_PART_BYTES`, or of one larger row."""
-        head = change.head or []
-        rows = [*enumerate(head, -len(head)), *enumerate(change.rows, change.session.end - len(change.rows))]
-        part: list[tuple[int, Row]] = []
-        size = 0
-        for row in rows:
-            added = _ROW_BYTES + len(row[1].body)
-            if part and size + added > _PART_BYTES:
-                yield part
-                part, size = [], 0
-            part.append(row)
-            size += added
-        if part:
-            yield part
+    def _add(self, session_id: int, first: int, rows: Sequence[RowLike]) -> Steps[None]:
+        """Add rows from the position `first` on."""
+        raise NotImplementedError
 
     def _check_whole(self, key: str, length: int) -> Steps[None]:
         before = yield from self.read(key)
@@ -179,26 +162,18 @@ class SQLBackend(Backend):
                 raise self._foreign(key)
 
     def _session(self, key: str, numbers: Any) -> Session:
-        if len(numbers) != _FIELDS:
-            raise self._foreign(key)
-        return Session(*numbers)
+        try:
+            return session_of(numbers)
+        except (TypeError, ValueError) as error:
+            raise self._foreign(key) from error
 
     def _foreign(self, key: str) -> ForeignDataError:
         return ForeignDataError(f"session {key!r} at {self.url} lacks messages that chatring wrote, or has others")
 
 
+def _found(rows: list[tuple[Any, ...]]) -> list[tuple[int, Row]]:
+    return [(seq, Row(kind, tokens, *rest)) for seq, kind, tokens, *rest in rows]
+
+
 def _position(row: tuple[Any, ...]) -> int:
     return -_ALL if row[0] is None else row[0]
-
-
-def _columns(part: list[tuple[int, Row]]) -> dict[str, list[Any]]:
-    seqs, rows = zip(*part, strict=True)
-    kinds, tokens, befores, questions, bodies = zip(*rows, strict=True)
-    return {
-        "seqs": list(seqs),
-        "kinds": list(kinds),
-        "tokens": list(tokens),
-        "befores": list(befores),
-        "questions": list(questions),
-        "bodies": list(bodies),
-    }

@@ -62,4 +62,4 @@ DELETE FROM chatring_session WHERE key = :key AND updated_at < :before;
 SELECT updated_at FROM chatring_session WHERE key = :key;
 
 -- name: unused
-SELECT key FROM chatring_session WHERE updated_at < :before ORDER BY updated_at LIMIT :count;
+SELECT key FROM chatring_session WHERE updated_at < :before;

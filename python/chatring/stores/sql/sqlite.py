@@ -14,13 +14,13 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from chatring.stores.errors import StoreTimeoutError
 from chatring.stores.operation import Steps, arun_in_threads, run
-from chatring.stores.session import Limits
+from chatring.stores.session import Limits, RowLike
 from chatring.stores.sql import schema
 from chatring.stores.sql.backend import SQLBackend
 from chatring.stores.sql.errors import store_error
@@ -62,6 +62,8 @@ class _Connection:
         if os.getpid() != self._process:  # a counter that is called within a transaction forked
             raise ForkedError(self._process)
         name, values, many = statement
+        if name == "append":
+            return self._append(values, many or ())
         if not self.is_in_transaction:
             self.wait_until_deadline()
         elif name == "begin":
@@ -75,6 +77,17 @@ class _Connection:
         cursor = self.driver.execute(_TEXTS[name], values)
         self.is_in_transaction = self.driver.in_transaction
         return cursor.rowcount if cursor.description is None else cursor.fetchall()
+
+    def _append(self, numbers: Mapping[str, Any], rows: Iterable[tuple[Any, ...]]) -> int:
+        """Save a session and add rows to it, in a transaction. Return how many; 0 if the session has changed."""
+        self.execute(Statement("begin"))
+        saved = self.execute(Statement("save", numbers))
+        if not saved:
+            self.execute(Statement("rollback"))
+            return 0
+        added: int = self.execute(Statement("add", many=[(saved[0][0], *row) for row in rows]))
+        self.execute(Statement("commit"))
+        return added
 
     def wait_until_deadline(self) -> None:
         """Have the next statement wait for other writers until the deadline."""
@@ -145,8 +158,6 @@ class SQLiteBackend(SQLBackend):
     Raises:
         TypeError, ValueError: if the URL is not one of SQLite.
     """
-
-    adds_many = False
 
     def __init__(self, url: str, *, timeout: float | None = None, pool_size: int | None = None) -> None:
         self._parsed = SQLiteUrl.parse(url)
@@ -227,6 +238,13 @@ class SQLiteBackend(SQLBackend):
         finally:
             with contextlib.suppress(FileNotFoundError):
                 os.remove(part)
+
+    def _append(self, numbers: dict[str, Any], first: int, rows: Sequence[RowLike]) -> Steps[bool]:
+        added: int = yield Statement("append", numbers, [(seq, *row) for seq, row in enumerate(rows, first)])
+        return added > 0
+
+    def _add(self, session_id: int, first: int, rows: Sequence[RowLike]) -> Steps[None]:
+        yield Statement("add", many=[(session_id, seq, *row) for seq, row in enumerate(rows, first)])
 
     def _limits(self, limits: Limits) -> dict[str, Any]:
         one = limits.blocks[0] if len(limits.blocks) == 1 else None

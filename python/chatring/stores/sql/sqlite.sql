@@ -91,8 +91,7 @@ SELECT head, head_tokens, behind, first, base, lead, lead_total, "end", total, l
 FROM chatring_session WHERE key = :key;
 
 -- name: add
-INSERT INTO chatring_message (session_id, seq, kind, tokens, before, question, body)
-VALUES (:id, :seq, :kind, :tokens, :before, :question, :body);
+INSERT INTO chatring_message (session_id, seq, kind, tokens, before, question, body) VALUES (?, ?, ?, ?, ?, ?, ?);
 
 -- name: keys
 SELECT key FROM chatring_session

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any, NamedTuple
 
@@ -21,7 +21,7 @@ class Statement(NamedTuple):
 
     name: str
     values: Mapping[str, Any] = {}
-    many: Sequence[Mapping[str, Any]] | None = None  # runs it with each of these
+    many: Iterable[tuple[Any, ...]] | None = None  # SQLite: runs it with each of these
 
 
 def read_statements(*names: str, value: str = r":\1", schema: str | None = None) -> dict[str, str]:
