@@ -431,9 +431,9 @@ def test_the_first_call_of_all_waits_until_the_timeout(sqlite_url: str, how: str
     store.close()
 
 
-def test_a_timeout_of_years(sqlite_url: str) -> None:
-    """SQLite's is of 32 bits."""
-    store = open_store(sqlite_url, timeout=1e8)
+def test_the_longest_timeout_is_one(sqlite_url: str) -> None:
+    """SQLite counts in milliseconds of 32 bits."""
+    store = open_store(sqlite_url, timeout=1_000_000)
     store.append("ada", [ONE])
     other = sqlite3.connect(path_of(sqlite_url), isolation_level=None, check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")

@@ -36,8 +36,6 @@ _LOG_BYTES = 2**23
 # Connections that read at the same time.
 _READERS = 8
 _TIMEOUT = 10.0
-# Tenths of a second, which SQLite counts in milliseconds of 32 bits.
-_LONGEST_WAIT = 10_000_000
 _TEXTS = read_statements("queries.sql", "sqlite.sql")
 # Those that are several, which the driver takes one by one.
 _SCRIPTS = {name: text.split(";") for name, text in _TEXTS.items() if ";" in text}
@@ -91,7 +89,7 @@ class _Connection:
 
     def wait_until_deadline(self) -> None:
         """Have the next statement wait for other writers until the deadline."""
-        tenths = min(max(math.ceil((self.deadline - time.monotonic()) * 10), 0), _LONGEST_WAIT)
+        tenths = max(math.ceil((self.deadline - time.monotonic()) * 10), 0)
         if tenths != self._waits:
             self.driver.execute(f"PRAGMA busy_timeout = {tenths * 100}")
             self._waits = tenths
