@@ -17,8 +17,7 @@ from chatring.conversation import Conversation, NewConversation
 from chatring.envelope import Message
 from chatring.migration import Migration, StorePolicy
 from chatring.stores import Record, Store
-from chatring.stores.session import Info
-from chatring.stores.store import Pruned
+from chatring.stores.session import Info, Pruned
 from chatring.terminal import amount, duration, headline, one_line, role_of
 
 if TYPE_CHECKING:

@@ -86,6 +86,7 @@ class Reference:
         self.first = 0  # the position of the first one behind the head
         self.evicted: list[Message] = []
         self.is_cut = False
+        self.is_trimmed = False
         self.append(messages)
 
     @property
@@ -94,7 +95,7 @@ class Reference:
 
     def append(self, messages: list[Message]) -> None:
         for message in messages:
-            if self.total is None and not self.rest and message["role"] == "system":
+            if self.total is None and not self.rest and not self.is_trimmed and message["role"] == "system":
                 self.head.append(message)
                 self.first += 1
             else:
@@ -119,9 +120,9 @@ class Reference:
         self.evicted += self.rest[:count]
         self.rest = self.rest[count:]
         self.first += count
+        self.is_trimmed |= count > 0
 
     def recount(self) -> None:
-        self.first = max(self.first, len(self.head))
         self.evicted = []
         self.is_cut = False
         self.begin_behind(self.rest)

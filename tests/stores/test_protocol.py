@@ -663,7 +663,7 @@ def test_prune(store: Any) -> None:
     sessions = {"a": [system("Be brief."), *turns], "b": turns[:10], "c": [], "x": turns}
     for key, messages in sessions.items():
         store.replace(key, messages)
-    assert store.prune(unused_for=3600) == (0, 0, 0)
+    assert store.prune(unused_for=3600) == (0, 0, 0, 0)
     pruned = store.prune(max_messages=20, prefix="a")
     assert (pruned.removed, pruned.trimmed, pruned.messages) == (0, 1, 60)
     assert store.all("a") == [system("Be brief."), *turns[60:]]
@@ -671,12 +671,12 @@ def test_prune(store: Any) -> None:
     pruned = store.prune(max_messages=20)
     assert (pruned.removed, pruned.trimmed, pruned.messages) == (0, 1, 60)
     tokens = sum(MessageRing().count(message) for message in turns[70:])
-    assert store.prune(max_tokens=tokens) == (0, 2, 20)
+    assert store.prune(max_tokens=tokens) == (0, 2, 20, 0)
     assert store.all("a") == [system("Be brief."), *turns[70:]]
     assert store.all("x") == turns[70:]
     assert store.all("b") == turns[:10]
     store.append("a", [user("one"), assistant("two")])
-    assert store.prune(max_messages=9, max_tokens=10**6) == (0, 1, 2)
+    assert store.prune(max_messages=9, max_tokens=10**6) == (0, 1, 2, 0)
 
 
 def test_prune_removes_what_is_not_used(store: Any) -> None:
@@ -684,8 +684,8 @@ def test_prune_removes_what_is_not_used(store: Any) -> None:
         store.append(key, [user("hello")])
     time.sleep(1.1)
     store.append("used", [user("again")])
-    assert store.prune(unused_for=1, prefix="u") == (0, 0, 0)
-    assert store.prune(unused_for=1) == (1, 0, 0)
+    assert store.prune(unused_for=1, prefix="u") == (0, 0, 0, 0)
+    assert store.prune(unused_for=1) == (1, 0, 0, 0)
     assert store.keys() == ["used"]
 
 
@@ -700,7 +700,7 @@ def test_prune_leaves_sessions_of_another_policy(durable_url: str, opened: Calla
     first, second = opened(durable_url), opened(durable_url, counter="cl100k_base")
     for store, key in ((first, "a"), (second, "b")):
         store.append(key, [user(str(number)) for number in range(10)])
-    assert second.prune(max_messages=2) == (0, 1, 8)
+    assert second.prune(max_messages=2) == (0, 1, 8, 0)
     assert first.length("a") == 10
 
 
@@ -858,6 +858,16 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
         TypeError,
         "a message that is stored must be JSON: Object of type bytes is not JSON serializable",
     ),
+    (
+        [user("fine"), {"role": "user", "content": "x", 5: "y"}],
+        TypeError,
+        "a message that is stored must be JSON: its keys must be str, got 5",
+    ),
+    (
+        [user("fine"), {"role": "user", "content": "x", "y": float("nan")}],
+        ValueError,
+        "a message that is stored must be JSON: Out of range float values are not JSON compliant",
+    ),
 ]
 
 
@@ -865,8 +875,15 @@ def test_what_is_no_message_is_refused(store: Any) -> None:
     store.append("ada", [user("before")])
     circular = user("x")
     circular["itself"] = circular
-    not_json = "a message that is stored must be JSON: "
-    refused: list[tuple[Any, type[Exception], str]] = [*REFUSED, ([user("fine"), circular], ValueError, not_json)]
+    deep: Any = "x"
+    for _ in range(200):
+        deep = [deep]
+    too_deep = "a message that is stored must be nested at most 200 deep"
+    refused: list[tuple[Any, type[Exception], str]] = [
+        *REFUSED,
+        ([user("fine"), circular], ValueError, too_deep),
+        ([user("fine"), {**user("x"), "y": deep}], ValueError, too_deep),
+    ]
     for messages, error, text in refused:
         for key in ("ada", "bob"):
             for change in (store.append, store.replace, store.set_head):

@@ -502,13 +502,13 @@ def test_a_body_that_is_not_ours(store: Store[Any], run: Callable[[str], None], 
     [("question_tokens", "'many'"), ("last", "99"), ("word", "-5"), ("is_closed", "7"), ("behind", "12")],
 )
 def test_numbers_that_are_not_ours(store: Store[Any], run: Callable[[str], None], column: str, value: str) -> None:
-    """They are an error of this store, and nothing is changed."""
+    """They are an error of this store, and nothing is changed; what is damaged can be removed."""
     run(f"UPDATE chatring_session SET {column} = {value} WHERE key = 'ada'")
     other = open_store(store.url)
-    with pytest.raises((ValueError, TypeError)):
+    with pytest.raises(ValueError):  # noqa: PT011 (two kinds)
         other.append("ada", [ONE])
-    assert other.all("ada") == SESSIONS["ada"]
-    other.replace("ada", SESSIONS["ada"])
+    assert other.delete("ada")
+    other.append("ada", SESSIONS["ada"])
     assert_unchanged(other)
     other.close()
 

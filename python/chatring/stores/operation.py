@@ -60,26 +60,29 @@ class AsyncConnection(Protocol):
 
 def run(steps: Steps[_T], lend: Callable[[], AbstractContextManager[Connection]]) -> _T:
     """Take all steps, and return what they return. An error ends them, and the connection's context."""
-    step = _next(steps, None)
+    step = _next(steps.send, None)
     while not isinstance(step, _End):
-        step = _next(steps, step.do()) if isinstance(step, (Work, Pause)) else _with_connection(steps, step, lend)
+        step = _worked(steps, step) if isinstance(step, (Work, Pause)) else _with_connection(steps, step, lend)
     result: _T = step.value
     return result
 
 
 async def arun(steps: Steps[_T], lend: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> _T:
     """As `run`; what takes long is done in a thread of asyncio's."""
-    step = _next(steps, None)
+    step = _next(steps.send, None)
     while not isinstance(step, _End):
         if isinstance(step, (Work, Pause)):
-            step = _next(steps, await _done(step))
+            step = await _aworked(steps, step)
             continue
         async with lend() as connection:
             while not isinstance(step, _End) and (connection.is_in_transaction or not _must_wait(step)):
+                if isinstance(step, (Work, Pause)):
+                    step = await _aworked(steps, step)
+                    continue
                 begun = time.perf_counter()
-                answer = await (_done(step) if isinstance(step, (Work, Pause)) else connection.execute(step))
+                answer = await connection.execute(step)
                 _log(step, begun)
-                step = _next(steps, answer)
+                step = _next(steps.send, answer)
     result: _T = step.value
     return result
 
@@ -90,10 +93,10 @@ async def arun_in_threads(
     in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
 ) -> _T:
     """As `arun`, of a driver that waits: `in_thread` takes the statements that follow each other, or a transaction."""
-    step = _next(steps, None)
+    step = _next(steps.send, None)
     while not isinstance(step, _End):
         if isinstance(step, (Work, Pause)):
-            step = _next(steps, await _done(step))
+            step = await _aworked(steps, step)
         else:
             step = await in_thread(partial(_with_connection, steps, step, lend))
     result: _T = step.value
@@ -106,11 +109,29 @@ class _End(NamedTuple):
     value: Any
 
 
-def _next(steps: Steps[Any], answer: Any) -> Any:
+def _next(advance: Callable[[Any], Any], value: Any) -> Any:
     try:
-        return steps.send(answer)
+        return advance(value)
     except StopIteration as end:
         return _End(end.value)
+
+
+def _worked(steps: Steps[Any], step: Work | Pause) -> Any:
+    """Return the step after work that is done. What it raises, the operation may catch."""
+    try:
+        answer = step.do()
+    except Exception as error:
+        return _next(steps.throw, error)
+    return _next(steps.send, answer)
+
+
+async def _aworked(steps: Steps[Any], step: Work | Pause) -> Any:
+    """As `_worked`."""
+    try:
+        answer = await _done(step)
+    except Exception as error:
+        return _next(steps.throw, error)
+    return _next(steps.send, answer)
 
 
 def _must_wait(step: Any) -> bool:
@@ -122,10 +143,13 @@ def _with_connection(steps: Steps[Any], step: Any, lend: Callable[[], AbstractCo
     """Take the statements from `step` on, and what is done between them. Return the step before which to wait."""
     with lend() as connection:
         while not isinstance(step, _End) and (connection.is_in_transaction or not _must_wait(step)):
+            if isinstance(step, (Work, Pause)):
+                step = _worked(steps, step)
+                continue
             begun = time.perf_counter()
-            answer = step.do() if isinstance(step, (Work, Pause)) else connection.execute(step)
+            answer = connection.execute(step)
             _log(step, begun)
-            step = _next(steps, answer)
+            step = _next(steps.send, answer)
     return step
 
 
@@ -138,5 +162,5 @@ async def _done(step: Work | Pause) -> Any:
 
 def _log(statement: Any, begun: float) -> None:
     # No values: they are messages.
-    if _logger.isEnabledFor(logging.DEBUG) and not isinstance(statement, (Work, Pause)):
+    if _logger.isEnabledFor(logging.DEBUG):
         _logger.debug("%s took %.1f ms", statement.name, (time.perf_counter() - begun) * 1000)

@@ -118,7 +118,7 @@ class Sessions:
             return (yield from self._cutting(key, session, session.first + number - session.head))
 
         body = yield from self._make(key, plan)
-        popped: Any = self._measuring.format.load(body)
+        (popped,) = yield from self._measuring.messages([body])
         return popped
 
     def trim(self, key: str, before: int) -> Steps[int]:
@@ -287,8 +287,10 @@ class Sessions:
         if after is not None:
             check_key(after)
         if limit is not None:
-            if isinstance(limit, bool) or operator.index(limit) < 1:
-                raise ValueError(f"limit must be a number of keys, at least 1, got {limit!r}")
+            if isinstance(limit, bool):
+                raise TypeError(f"limit must be an integer, got {limit!r} (bool)")
+            if operator.index(limit) < 1:
+                raise ValueError(f"limit must be at least 1, got {limit}")
             limit = min(limit, 2**53)
         return (yield from self._backend.keys(prefix, after, limit))
 
@@ -296,8 +298,10 @@ class Sessions:
         """See `Store.prune`."""
         bounds = {"unused_for": unused_for, "max_messages": max_messages, "max_tokens": max_tokens}
         for name, bound in bounds.items():
-            if bound is not None and not 1 <= bound <= _MOST:
-                raise ValueError(f"{name} must be at least 1 and at most {_MOST:,}, got {bound}")
+            if bound is not None and not bound >= 1:
+                raise ValueError(f"{name} must be at least 1, got {bound}")
+            if bound is not None and bound > _MOST:
+                raise ValueError(f"{name} must be at most {_MOST:,}, got {bound}")
         if all(bound is None for bound in bounds.values()):
             raise ValueError("say what to prune: unused_for, max_messages or max_tokens")
         check_key(prefix)
@@ -400,7 +404,7 @@ class Sessions:
         if self._core.is_joined:  # and counted only now
             to_count = batch.bytes_to_count + (earlier.bytes_to_count if earlier else 0)
             takes_long = takes_long or to_count > _QUICK or self._core.calls_python
-        ending, heads, stored, settled, forgets = yield Work(add, takes_long)
+        ending, heads, stored, settled, forgets = yield Work(add, takes_long, calls_others=takes_long)
         head = None
         if heads:
             if before is not None:
@@ -429,7 +433,7 @@ class Sessions:
             rows = yield from self._backend.rows(key, session, start, stop)
             for at in range(len(rows) - 1, -1, -1):
                 place, row = rows[at]
-                text = self._core.read(self._measuring.readable([row.body])) if self._core.is_joined else None
+                text = (yield from self._read([row.body])) if self._core.is_joined else None
                 if self._core.may_be_last(row.kind, row.before, text):
                     kept, last = (place, tuple(row[:4]), text), [row]
                     rows = rows[at + 1 :]
@@ -487,7 +491,10 @@ class Sessions:
         start = self._core.unread_from(session)
         if start >= session.end:
             return None
-        bodies = [row.body for _, row in (yield from self._backend.rows(key, session, start, session.end))]
+        rows = yield from self._backend.rows(key, session, start, session.end)
+        return (yield from self._read([row.body for _, row in rows]))
+
+    def _read(self, bodies: list[str]) -> Steps[_Batch]:
         batch: _Batch = yield Work(lambda: self._core.read(self._measuring.readable(bodies)), is_much(bodies))
         return batch
 

@@ -402,8 +402,10 @@ def check_timeout(timeout: Any) -> float:
     Raises:
         ValueError: if it is not one, or not above 0.
     """
-    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not 0 < timeout <= _LONGEST:
-        raise ValueError(f"timeout must be a number of seconds above 0, at most {_LONGEST:,}, got {timeout!r}")
+    if not isinstance(timeout, (int, float)) or isinstance(timeout, bool) or not timeout > 0:
+        raise ValueError(f"timeout must be a number of seconds above 0, got {timeout!r}")
+    if timeout > _LONGEST:
+        raise ValueError(f"timeout must be at most {_LONGEST:,} seconds, got {timeout!r}")
     return float(timeout)
 
 

@@ -41,7 +41,7 @@ class SQLBackend(Backend):
             return []
         rows = yield Statement("rows", {"key": key, "start": start, "stop": stop})
         try:
-            found: list[tuple[int, Row]] = yield Work(partial(_found, rows), len(rows) > _MANY)
+            found: list[tuple[int, Row]] = yield Work(partial(_found, rows), len(rows) > _MANY, False)
         except (TypeError, ValueError) as error:
             raise self._foreign(key) from error
         if len(found) != stop - start:
