@@ -88,9 +88,8 @@ class Backend(ABC):
         Args:
             key: the session.
             limits: what it may have.
-            falls_to_last: what it is if no start is far enough: the last message (LlamaIndex's rule), or what begins
-            with
-                the newest start.
+            falls_to_last: whether it is the last message if no start is far enough (LlamaIndex's rule), instead of
+                what begins with the newest start.
         """
 
     @abstractmethod

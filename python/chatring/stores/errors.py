@@ -35,15 +35,15 @@ class ForeignDataError(StoreError, ValueError):
 
 
 class SchemaVersionError(StoreError):
-    """The store was written by a newer chatring, in a form that this one does not know."""
+    """The store was written by another chatring, in a form that this one does not know."""
 
 
 class CounterMismatchError(StoreError, ValueError):
-    """The session was counted with another counter. `recount` counts it with this store's."""
+    """The session was counted by another policy: counter, measure, start rule or format. `recount` counts it anew."""
 
 
 def counter_mismatch(key: str, theirs: str, ours: str) -> CounterMismatchError:
-    """Return the error of a session that was counted with the counter of the name `theirs`."""
+    """Return the error of a session that was counted by the policy of the name `theirs`."""
     return CounterMismatchError(
         f"session {key!r} was counted with {theirs!r}, this store counts with {ours!r}; "
         f"open it with that counter, or call recount({key!r})"

@@ -12,13 +12,11 @@ def open_store(url: str, **options: Any) -> Store[Any]:
     """Return the store at a URL. Nothing is opened before the first call.
 
     Args:
-        url: `sqlite:///chat.db` (a file; four slashes for an absolute path),
-        `postgresql://user:password@host/database`,
-            `redis://host:6379/0` (`rediss://` with TLS; also `valkey://` and `valkeys://`; `unix:///path`), or
+        url: `sqlite:///chat.db` (a file; four slashes for an absolute path), `redis://host:6379/0` (`rediss://` with
+            TLS; also `valkey://` and `valkeys://`; `unix:///path`), `postgresql://user:password@host/database`, or
             `memory://`.
-        options: of `Store`: counter, measure, start_on, format, counter_name, measure_name, timeout; and of `SQLStore`
-        or
-            `RedisStore`.
+        options: of `Store`: counter, measure, start_on, format, counter_name, measure_name, timeout; and of
+            `chatring.stores.sql.SQLStore` or `chatring.stores.redis.RedisStore`.
 
     Raises:
         TypeError: if the URL is not a str, or an option is not one of this store's.
