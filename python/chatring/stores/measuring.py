@@ -13,7 +13,7 @@ from chatring.stores.operation import Steps, Work
 from chatring.stores.session import Row
 
 # Messages, and characters, that are loaded in about a millisecond.
-_MANY, _MUCH = 200, 100_000
+_MANY, _MUCH = 200, 2**15
 # Characters that are dumped, read and counted in about a millisecond; and messages.
 _LITTLE, _FEW = 4_096, 32
 

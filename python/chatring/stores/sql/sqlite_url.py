@@ -67,7 +67,8 @@ class SQLiteUrl:
         path = unquote(parts.path.removeprefix("/"))
         in_memory = query.get("mode") == "memory" or query.get("vfs") == "memdb"
         if in_memory or path in ("", "file:") or ":memory:" in path:
-            return cls(url, path or ":memory:", is_uri, None, synchronous, timeout, pool_size)
+            database = f"{path or ':memory:'}?{urlencode(query)}" if query else path or ":memory:"
+            return cls(url, database, is_uri, None, synchronous, timeout, pool_size)
         try:
             database, file = _bound(path, is_uri and path.startswith("file:"))
         except OSError:
