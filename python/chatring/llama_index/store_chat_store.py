@@ -83,7 +83,8 @@ class StoreChatStore(BaseChatStore):
             store = self._store_class()(url, **given, **options)
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                f"{type(self).__name__} needs {error.name}: pip install 'chatring[{self._extra}]'", name=error.name
+                f"{type(self).__name__} needs {(error.name or '').partition('.')[0]}: pip install 'chatring[{self._extra}]'",
+                name=error.name,
             ) from error
         saved = {
             name: value if isinstance(value, (str, int, float)) and name != "password" else _SECRET
