@@ -82,8 +82,9 @@ class StoreChatStore(BaseChatStore):
         try:
             store = self._store_class()(url, **given, **options)
         except ModuleNotFoundError as error:
+            driver = (error.name or "").partition(".")[0]
             raise ModuleNotFoundError(
-                f"{type(self).__name__} needs {(error.name or '').partition('.')[0]}: pip install 'chatring[{self._extra}]'",
+                f"{type(self).__name__} needs {driver}: pip install 'chatring[{self._extra}]'",
                 name=error.name,
             ) from error
         saved = {
