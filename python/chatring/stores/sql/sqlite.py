@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
 import json
 import math
 import os
@@ -294,11 +295,8 @@ class SQLiteBackend(SQLBackend):
     def _connect(self, deadline: float) -> _Connection:
         options: dict[str, Any] = {"isolation_level": None, "check_same_thread": False, "uri": self._parsed.is_uri}
         if self._parsed.file is not None:
-            driver: sqlite3.Connection = FileConnection(
-                self._parsed.database, file=self._parsed.file, url=self.url, **options
-            )
-        else:
-            driver = sqlite3.connect(self._parsed.database, **options)
+            options["factory"] = functools.partial(FileConnection, file=self._parsed.file, url=self.url)
+        driver = sqlite3.connect(self._parsed.database, **options)
         connection = _Connection(driver, deadline)
         try:
             self._configure(connection)
