@@ -358,6 +358,8 @@ class Store(Generic[_M]):
             try:
                 answer = await (self._arun(steps) if key is None else self._achange(key, steps))
             except ForeignDataError as error:
+                if key is None:
+                    raise
                 answer = error
 
     def close(self) -> None:
@@ -381,6 +383,8 @@ class Store(Generic[_M]):
             try:
                 answer = self._run(steps) if key is None else self._change(key, steps)
             except ForeignDataError as error:
+                if key is None:
+                    raise
                 answer = error
 
     def _run(self, steps: Steps[_T]) -> _T:
