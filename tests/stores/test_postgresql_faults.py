@@ -372,8 +372,8 @@ def test_who_waits_for_a_turn_waits_no_longer_for_the_session(
 
 
 def test_a_timeout_that_is_longer_than_any(postgres_url: str, store: Store[Any]) -> None:
-    patient: SQLStore[Any] = SQLStore(postgres_url, timeout=1e12)
-    assert patient.timeout == 1e12
+    patient: SQLStore[Any] = SQLStore(postgres_url, timeout=1e6)
+    assert patient.timeout == 1e6
     with psycopg.connect(postgres_url) as holder:
         holder.execute("SELECT * FROM chatring_session FOR UPDATE")
         threads = [threading.Thread(target=patient.append, args=("ada", [ONE])) for _ in range(2)]

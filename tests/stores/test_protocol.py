@@ -1369,6 +1369,29 @@ def test_a_session_of_another_policy(durable_url: str, opened: Callable[..., Any
     assert_is(second, "ada", messages, POLICIES[theirs])
 
 
+@pytest.mark.parametrize("trims", [False, True])
+@pytest.mark.parametrize("head", [1, 3])
+def test_a_head_is_counted_by_another_policy(
+    durable_url: str, opened: Callable[..., Any], head: int, trims: bool
+) -> None:
+    """Where texts are joined it is like other messages, and a head again when it is counted anew."""
+    stores = [opened(durable_url, **POLICIES[name]) for name in ("message, user", "text", "message, any", "text")]
+    messages = [*[{"role": "system", "content": "Be nice."}] * head, *conversation(12, seed=1)]
+    stores[0].append("ada", messages)
+    if trims:
+        gone = stores[0].trim("ada", head + 6)
+        messages = [*messages[:head], *messages[head + gone :]]
+    for store in [*stores, stores[0]]:
+        store.recount("ada")
+        assert store.all("ada") == messages
+        assert store.length("ada") == len(messages)
+        assert store.last("ada", 2) == messages[-2:]
+    stores[0].append("ada", [user("more")])
+    assert stores[0].all("ada") == [*messages, user("more")]
+    if not trims:
+        assert_is(stores[0], "ada", [*messages, user("more")], POLICIES["message, user"], moved=True)
+
+
 def test_an_empty_session_has_a_policy_too(durable_url: str, opened: Callable[..., Any]) -> None:
     policy = POLICIES["callable counter"]
     first, second = opened(durable_url), opened(durable_url, **policy)

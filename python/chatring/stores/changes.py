@@ -192,7 +192,7 @@ class Changes:
             begin = max(session.first - len(change.rows), 0)
         numbers = self.new_session()._replace(behind=begin, first=begin, lead=begin, end=begin, word=begin)
         if change.rows:
-            return (yield from self.appending(key, numbers, measured, ([], [])))._replace(keep=begin)
+            return (yield from self.appending(key, numbers, measured, ([], [])))._replace(keep=begin, head=[])
         numbers = numbers._replace(
             head=change.session.head, head_tokens=change.session.head_tokens, behind=min(session.behind, begin)
         )
