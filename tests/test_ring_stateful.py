@@ -259,6 +259,7 @@ class RingMachine(RuleBasedStateMachine):
     @rule()
     def set_to_its_own_window(self) -> None:
         self.ring.set(self.ring)
+        self.whole, self.gone = True, None
         assert same_objects(self.ring.get_all(), self.model)
 
     @rule()

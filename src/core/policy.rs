@@ -111,7 +111,9 @@ impl Limits {
         let halved = std::iter::successors(Some(largest), |block| Some(block / 2)).take_while(|block| *block > 1);
         let least = move |block: i64| {
             let about = (block as f64 / share).floor() as i64;
-            (about - 1..=about + 2).find(|&allowance| block as f64 <= share * allowance as f64).unwrap_or(i64::MAX)
+            (about.saturating_sub(1)..=about.saturating_add(2))
+                .find(|&allowance| block as f64 <= share * allowance as f64)
+                .unwrap_or(i64::MAX)
         };
         halved.map(move |block| (least(block), block)).chain(std::iter::once((i64::MIN, 1)))
     }
