@@ -160,14 +160,14 @@ def _is_little(messages: list[Any]) -> bool:
         return False
     size = 0
     for message in messages:
-        values = message.values() if type(message) is dict else message if isinstance(message, tuple) else (None,) * 100
+        values = message.values() if type(message) is dict else message if isinstance(message, tuple) else None
+        if values is None or len(values) > 99:
+            return False
         for value in values:
             if type(value) is str:
                 size += len(value)
             elif value is not None and not isinstance(value, (bool, int)):
                 return False
-        if len(values) > 99:
-            return False
     return size <= _LITTLE
 
 

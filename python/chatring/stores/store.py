@@ -12,7 +12,7 @@ from chatring.stores.measuring import Measuring
 from chatring.stores.names import check_key
 from chatring.stores.operation import Steps
 from chatring.stores.session import Info, Pruned
-from chatring.stores.sessions import Pruning, Sessions
+from chatring.stores.sessions import Sessions
 from chatring.window import Window
 
 _M = TypeVar("_M")
@@ -336,7 +336,20 @@ class Store(Generic[_M]):
         Raises:
             ValueError: if one of the numbers is below 1 or too large, or there is none.
         """
-        return self._pruned(self._sessions.prune(unused_for, max_messages, max_tokens, prefix))
+        pruning = self._sessions.prune(unused_for, max_messages, max_tokens, prefix)
+        answer: Any = None
+        while True:
+            try:
+                key, steps = pruning.send(answer)
+            except StopIteration as end:
+                pruned: Pruned = end.value
+                return pruned
+            try:
+                answer = self._run(steps) if key is None else self._change(key, steps)
+            except ForeignDataError as error:
+                if key is None:
+                    raise
+                answer = error
 
     async def aprune(
         self,
@@ -371,21 +384,6 @@ class Store(Generic[_M]):
         await self._backend.aclose()
 
     # How they run.
-
-    def _pruned(self, pruning: Pruning) -> Pruned:
-        answer: Any = None
-        while True:
-            try:
-                key, steps = pruning.send(answer)
-            except StopIteration as end:
-                pruned: Pruned = end.value
-                return pruned
-            try:
-                answer = self._run(steps) if key is None else self._change(key, steps)
-            except ForeignDataError as error:
-                if key is None:
-                    raise
-                answer = error
 
     def _run(self, steps: Steps[_T]) -> _T:
         return self._backend.run(steps, time.monotonic() + self.timeout)

@@ -18,7 +18,7 @@ from chatring.stores.sql.statement import Statement
 # Rows that are made in about a millisecond.
 _MANY = 2_000
 # More than any count or time.
-_ALL = 2**62
+ALL = 2**62
 
 
 class SQLBackend(Backend):
@@ -46,7 +46,7 @@ class SQLBackend(Backend):
             raise self._foreign(key) from error
         if len(found) != stop - start:
             now = yield from self.read(key)
-            if now is not None and now[-2] == session.epoch:
+            if now is not None and now.epoch == session.epoch:
                 raise self._foreign(key)
         return found
 
@@ -63,7 +63,8 @@ class SQLBackend(Backend):
         """See `Backend`."""
         numbers = self._numbers(key, session, change)
         first = change.session.end - len(change.rows)
-        if not is_locked and session is not None and change.rows and change.only_appends(session):
+        can_append = not is_locked and session is not None and change.rows and change.only_appends(session)
+        if can_append and self._fits(change.rows):
             return (yield from self._append(numbers, first, change.rows))
         yield Statement("begin")
         saved = yield Statement("begin_session" if session is None else "save", numbers)
@@ -112,12 +113,12 @@ class SQLBackend(Backend):
 
     def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
         """See `Backend`."""
-        before = _ALL if unused_since is None else round(unused_since * 1000)
+        before = ALL if unused_since is None else round(unused_since * 1000)
         return bool((yield Statement("delete", {"key": key, "before": before})))
 
     def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
         """See `Backend`."""
-        count = _ALL if limit is None else limit
+        count = ALL if limit is None else limit
         rows = yield Statement("keys", {"prefix": prefix, "after": after, "count": count})
         return [key for (key,) in rows]
 
@@ -144,6 +145,10 @@ class SQLBackend(Backend):
             "known_epoch": known.epoch,
             "known_end": known.end,
         }
+
+    def _fits(self, rows: Sequence[RowLike]) -> bool:
+        """Return whether `_append` can send rows at once."""
+        return True
 
     def _append(self, numbers: dict[str, Any], first: int, rows: Sequence[RowLike]) -> Steps[bool]:
         """Save a session that only grows, with rows from the position `first` on, as `write`."""
@@ -176,4 +181,4 @@ def _found(rows: list[tuple[Any, ...]]) -> list[tuple[int, Row]]:
 
 
 def _position(row: tuple[Any, ...]) -> int:
-    return -_ALL if row[0] is None else row[0]
+    return -ALL if row[0] is None else row[0]

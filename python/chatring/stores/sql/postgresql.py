@@ -16,7 +16,7 @@ from chatring.stores.errors import StoreError
 from chatring.stores.operation import Steps, arun, run
 from chatring.stores.session import Limits, RowLike
 from chatring.stores.sql import schema
-from chatring.stores.sql.backend import SQLBackend
+from chatring.stores.sql.backend import ALL, SQLBackend
 from chatring.stores.sql.fork import ForkedError, inherited_error
 from chatring.stores.sql.postgresql_connection import AsyncPostgreSQLConnection, PostgreSQLConnection
 from chatring.stores.sql.postgresql_pools import PostgreSQLPools
@@ -31,8 +31,6 @@ _PART_BYTES = 2**26
 _ROW_BYTES = 64
 _POOL_SIZE = 15
 _TIMEOUT = 10.0
-# More than any count.
-_ALL = 2**62
 # More tokens than any session has; and sums with it are still numbers of 64 bits.
 _LARGEST_ROOM = 2**60
 # Seconds that a call may have waited before the connection's own `lock_timeout` would be too long for it.
@@ -134,7 +132,7 @@ class PostgreSQLBackend(SQLBackend):
 
     def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
         """See `Backend`. A range of the index."""
-        values = {"prefix": prefix, "after": after, "count": _ALL if limit is None else limit}
+        values = {"prefix": prefix, "after": after, "count": ALL if limit is None else limit}
         # In any encoding of the database characters of ASCII are in this order, and behind none but each other.
         last = _LAST_ASCII.search(prefix)
         if last is None:
@@ -159,16 +157,11 @@ class PostgreSQLBackend(SQLBackend):
             row = {"seq": first, "kind": kind, "tokens": tokens, "before": before, "asks": question, "body": body}
             added: int = yield Statement("append_one", {**numbers, **row})
             return added > 0
-        part, *others = _parts(rows)
-        if not others:
-            added = yield Statement("append", {**numbers, **_columns(first, part)})
-            return added > 0
-        yield Statement("begin")
-        saved = yield Statement("save", numbers)
-        if saved:
-            yield from self._add(saved[0][0], first, rows)
-        yield Statement("commit")
-        return bool(saved)
+        added = yield Statement("append", {**numbers, **_columns(first, rows)})
+        return added > 0
+
+    def _fits(self, rows: Sequence[RowLike]) -> bool:
+        return len(_parts(rows)) == 1
 
     def _add(self, session_id: int, first: int, rows: Sequence[RowLike]) -> Steps[None]:
         for part in _parts(rows):
