@@ -7,8 +7,9 @@ use std::hint::black_box;
 
 use chatring::core::count::Counter;
 use chatring::core::count::encoding::Encoding;
+use chatring::core::policy::{Limits, Rule};
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use support::history::{History, Message};
+use support::history::{DEFAULT_RULE, History, Message};
 
 #[path = "support/mod.rs"]
 mod support;
@@ -36,9 +37,14 @@ impl Counter for Bytes {
 
 /// A history of so many messages of ten tokens, one in four the user's.
 fn history(messages: u32) -> History {
-    let (question, answer) = (Message::new("user", "what is it"), Message::new("assistant", "it is this"));
-    let mut history = History::default();
-    (0..messages).for_each(|at| history.put(if at % 4 == 0 { question.clone() } else { answer.clone() }));
+    history_of(Rule::LLAMA_INDEX, &["user", "assistant", "assistant", "assistant"], messages)
+}
+
+/// A history of so many messages of ten tokens in these roles, over and over.
+fn history_of(rule: Rule, roles: &[&str], messages: u32) -> History {
+    let made: Vec<Message> = roles.iter().map(|role| Message::new(role, "it is this")).collect();
+    let mut history = History::new(rule);
+    made.iter().cycle().take(messages as usize).for_each(|message| history.put(message.clone()));
     history
 }
 
@@ -54,6 +60,28 @@ fn search(criterion: &mut Criterion) {
         });
     }
     group.finish();
+}
+
+/// The same by the default rule, with a head. In turns, in one long loop whose windows carry its question, and in turns with
+/// cuts that stay.
+fn search_by_default(criterion: &mut Criterion) {
+    let limits = Limits { include_system: true, ..Limits::of(3_000) };
+    let stays = Limits { retention_ratio: 0.7, ..limits };
+    let turn = ["user", "call", "tool", "assistant"].as_slice();
+    for (name, roles, limits) in [("turns", turn, limits), ("steps", &turn[1..3], limits), ("retention", turn, stays)] {
+        let mut group = criterion.benchmark_group(format!("search by default, {name}"));
+        for messages in [1_000, 100_000] {
+            let mut history = history_of(DEFAULT_RULE, &["system", "user"], 2);
+            let made: Vec<Message> = roles.iter().map(|role| Message::new(role, "it is this")).collect();
+            made.iter().cycle().take(messages).for_each(|message| history.put(message.clone()));
+            let found = history.limited_window(&Bytes, limits);
+            assert!(found.is_ok_and(|found| found.head.len() == 1 && found.question.is_some() == (name == "steps")));
+            group.bench_function(BenchmarkId::from_parameter(messages), |bencher| {
+                bencher.iter(|| history.limited_window(&Bytes, black_box(limits)));
+            });
+        }
+        group.finish();
+    }
 }
 
 /// Putting messages, per message.
@@ -87,5 +115,5 @@ fn count(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, search, put, count);
+criterion_group!(benches, search, search_by_default, put, count);
 criterion_main!(benches);

@@ -17,8 +17,8 @@ use std::fs;
 use std::process::{Command, ExitCode};
 
 use chatring::core::count::encoding::Encoding;
-use chatring::core::policy::Accounting;
-use support::history::{History, Message};
+use chatring::core::policy::Limits;
+use support::history::{DEFAULT_RULE, History, Message};
 
 #[path = "support/mod.rs"]
 mod support;
@@ -34,18 +34,25 @@ const SEARCHES: i64 = 1_000;
 const LIMIT: i64 = 3_000;
 const TURNS: usize = 100;
 const TEXTLESS: u32 = 10_000;
+/// A cut that stays counts every message.
+const COUNTED: u32 = 10_000;
+/// The default limits of a ring, but for the tokens.
+const DEFAULT: Limits = Limits { include_system: true, ..Limits::of(LIMIT) };
 
 type Counts = BTreeMap<String, i64>;
 
 /// A piece of work: prepares, and then does what is guarded if `guarded` is set.
 type Work = fn(guarded: bool) -> Result<i64, Box<dyn Error>>;
 
-const WORK: [(&str, Work); 6] = [
+const WORK: [(&str, Work); 9] = [
     ("put 100,000 messages", put),
     ("get 1,000 steady windows", search),
     ("get a first window of 3,000 tokens", first),
-    ("put and get 100 turns, all that is sent", turns),
+    ("put and get 100 turns by the default rule", turns),
+    ("put and get 100 steps that carry their question", steps),
+    ("put and get 100 turns, retention ratio 0.7", cuts_that_stay),
     ("get a first window of 10,000 textless messages, and another", textless),
+    ("get two windows of 10,000 textless messages that do not fit", too_many_textless),
     ("count the example conversation", count),
 ];
 
@@ -76,29 +83,55 @@ fn first(guarded: bool) -> Result<i64, Box<dyn Error>> {
     Ok(loaded + if guarded { history.window(encoding, LIMIT)?.tokens.unwrap_or(0) } else { 0 })
 }
 
-/// A message put, and a window got, over and over; a message costs the same wherever it stands.
-fn turns(guarded: bool) -> Result<i64, Box<dyn Error>> {
+/// A message put, and a window got, over and over, after so many messages.
+fn put_and_get(guarded: bool, roles: &[&str], messages: u32, limits: Limits) -> Result<i64, Box<dyn Error>> {
     let encoding = Encoding::named("cl100k_base")?;
-    let mut history = History::new(Accounting::Additive);
-    put_into(&mut history, MESSAGES);
-    let mut tokens = history.window(encoding, LIMIT)?.tokens.unwrap_or(0);
-    for line in CONVERSATION.lines().cycle().take(if guarded { TURNS } else { 0 }) {
-        history.put(Message::new("user", line));
-        tokens += history.window(encoding, LIMIT)?.tokens.unwrap_or(0);
+    let mut history = History::new(DEFAULT_RULE);
+    history.put(Message::new("system", "You are the support of a shop."));
+    history.put(Message::new("user", "Where are my orders?"));
+    put_as(&mut history, roles, messages);
+    let mut tokens = history.limited_window(encoding, limits)?.tokens.unwrap_or(0);
+    let turns = roles.iter().cycle().zip(CONVERSATION.lines().cycle());
+    for (role, line) in turns.take(if guarded { TURNS } else { 0 }) {
+        history.put(Message::new(role, line));
+        tokens += history.limited_window(encoding, limits)?.tokens.unwrap_or(0);
     }
     Ok(tokens)
 }
 
+fn turns(guarded: bool) -> Result<i64, Box<dyn Error>> {
+    put_and_get(guarded, &["user", "call", "tool", "assistant"], MESSAGES, DEFAULT)
+}
+
+/// One long loop of an agent: every window has the question in front of a step.
+fn steps(guarded: bool) -> Result<i64, Box<dyn Error>> {
+    put_and_get(guarded, &["call", "tool"], MESSAGES, DEFAULT)
+}
+
+fn cuts_that_stay(guarded: bool) -> Result<i64, Box<dyn Error>> {
+    let limits = Limits { retention_ratio: 0.7, ..DEFAULT };
+    put_and_get(guarded, &["user", "call", "tool", "assistant"], COUNTED, limits)
+}
+
 /// Pictures, calls and placeholders: each of many messages counts with the next text, and all of them at most a few times.
 fn textless(guarded: bool) -> Result<i64, Box<dyn Error>> {
+    textless_within(guarded, LIMIT)
+}
+
+/// The same where a window begins among them. They are 79 tokens.
+fn too_many_textless(guarded: bool) -> Result<i64, Box<dyn Error>> {
+    textless_within(guarded, 50)
+}
+
+fn textless_within(guarded: bool, limit: i64) -> Result<i64, Box<dyn Error>> {
     let encoding = Encoding::named("cl100k_base")?;
     let mut history = History::default();
     (0..TEXTLESS).for_each(|_| history.put(Message::new("user", "")));
     let mut tokens = encoding.tokens("hello");
     if guarded {
-        tokens += history.window(encoding, LIMIT)?.tokens.unwrap_or(0);
+        tokens += history.window(encoding, limit)?.tokens.unwrap_or(0);
         history.put(Message::new("user", "hello"));
-        tokens += history.window(encoding, LIMIT)?.tokens.unwrap_or(0);
+        tokens += history.window(encoding, limit)?.tokens.unwrap_or(0);
     }
     Ok(tokens)
 }
@@ -111,7 +144,11 @@ fn count(guarded: bool) -> Result<i64, Box<dyn Error>> {
 
 /// Puts lines of the conversation over and over, one in four of them as the user's.
 fn put_into(history: &mut History, messages: u32) {
-    let roles = ["user", "assistant", "tool", "assistant"];
+    put_as(history, &["user", "assistant", "tool", "assistant"], messages);
+}
+
+/// Puts lines of the conversation over and over, in these roles.
+fn put_as(history: &mut History, roles: &[&str], messages: u32) {
     let made: Vec<Message> =
         roles.iter().cycle().zip(CONVERSATION.lines()).map(|(role, line)| Message::new(role, line)).collect();
     made.iter().cycle().take(messages as usize).for_each(|message| history.put(message.clone()));

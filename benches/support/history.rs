@@ -1,12 +1,16 @@
 //! A history of the core, for benchmarks: no Python around it.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use chatring::core::count::Counter;
 use chatring::core::history::Bounds;
 use chatring::core::item::{Kind, Outline};
-use chatring::core::policy::{Accounting, Limits, Rule};
+use chatring::core::policy::{Accounting, Limits, Rule, StartOn};
 use chatring::core::query::{Content, Found, Next, Query};
+
+/// The rule of rings, stores and functions unless their caller says otherwise.
+pub const DEFAULT_RULE: Rule = Rule { accounting: Accounting::Additive, start_on: StartOn::User };
 
 /// A message: its text, and what the rules know of it.
 #[derive(Clone)]
@@ -16,15 +20,16 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message of this role and text.
+    /// A message of this role and text. A call is an assistant's message that results follow.
     pub fn new(role: &str, text: &str) -> Self {
         let kind = match role {
-            "assistant" => Kind::Assistant,
+            "system" => Kind::System,
+            "assistant" | "call" => Kind::Assistant,
             "tool" => Kind::Tool,
             _ => Kind::User,
         };
-        let may_start = kind == Kind::User;
-        Self { text: text.into(), outline: Outline { kind, continues: false, may_start } }
+        let may_start = matches!(kind, Kind::User | Kind::System);
+        Self { text: text.into(), outline: Outline { kind, continues: role == "call", may_start } }
     }
 }
 
@@ -36,15 +41,14 @@ pub struct History {
 
 impl Default for History {
     fn default() -> Self {
-        Self::new(Accounting::Joined)
+        Self::new(Rule::LLAMA_INDEX)
     }
 }
 
 impl History {
-    /// No messages yet, and how their tokens are to be added up.
-    pub fn new(accounting: Accounting) -> Self {
-        let rule = Rule { accounting, ..Rule::LLAMA_INDEX };
-        let bounds = Bounds { rule, max_messages: None, keep_head: false };
+    /// No messages yet, and the rule of their windows.
+    pub fn new(rule: Rule) -> Self {
+        let bounds = Bounds { rule, max_messages: None, keep_head: true };
         Self { messages: chatring::core::history::History::new(bounds), rule }
     }
 
@@ -54,17 +58,31 @@ impl History {
         debug_assert!(evicted.is_empty());
     }
 
-    /// Where the window of `allowance` starts, and its tokens; counts what is not counted yet.
-    pub fn window<C: Counter>(&mut self, counter: &C, allowance: i64) -> Result<Found, C::Error> {
-        let mut query = Query::new((), self.rule, Limits::of(allowance));
+    /// The window of at most so many tokens, without a head; counts what is not counted yet.
+    pub fn window<C: Counter<Error: Debug>>(
+        &mut self,
+        counter: &C,
+        allowance: i64,
+    ) -> Result<Found, NoWindow<C::Error>> {
+        self.limited_window(counter, Limits::of(allowance))
+    }
+
+    /// The window under all limits; counts what is not counted yet.
+    pub fn limited_window<C: Counter<Error: Debug>>(
+        &mut self,
+        counter: &C,
+        limits: Limits,
+    ) -> Result<Found, NoWindow<C::Error>> {
+        let mut query = Query::new((), self.rule, limits);
         loop {
             match query.next(&mut self.messages, Arc::ptr_eq) {
                 Next::Found(found) => return Ok(found),
-                Next::Changing | Next::HeadTooLong(_) => unreachable!("nobody else has it, and it has no head"),
+                Next::Changing => unreachable!("nobody else has it"),
+                Next::HeadTooLong(tokens) => return Err(NoWindow::HeadTooLong(tokens)),
                 Next::Read(wanted) => {
                     let texts = self.messages.wanted(&wanted).into_iter();
                     let contents = texts.map(|text| (self.content(text), text.clone())).collect();
-                    query.feed(counter, contents)?;
+                    query.feed(counter, contents).map_err(NoWindow::NotCounted)?;
                 }
             }
         }
@@ -76,4 +94,15 @@ impl History {
             Accounting::Additive => Content::Item { texts: vec![text.to_owned()], constant: 4 },
         }
     }
+}
+
+/// Why there is no window.
+#[derive(Debug, thiserror::Error)]
+pub enum NoWindow<E: Debug> {
+    /// The head does not fit.
+    #[error("the head alone has {0} tokens")]
+    HeadTooLong(i64),
+    /// The counter failed.
+    #[error("not counted: {0:?}")]
+    NotCounted(E),
 }

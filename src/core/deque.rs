@@ -2,16 +2,16 @@
 
 use std::collections::VecDeque;
 
-/// Which items have other positions after one between them was taken out.
+/// Which items get other positions after one between them is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Renumbered {
-    /// Those before it: each is one more.
+    /// Those before it: each position is one more.
     Older,
-    /// Those after it: each is one less.
+    /// Those after it: each position is one less.
     Newer,
 }
 
-/// A queue of items, each at a position: a sequence number that grows by one with every push and never shifts when the
+/// A queue of items. Each is at a position, a number that grows by one with every push and does not shift when the
 /// oldest items leave.
 #[derive(Debug, Clone)]
 pub struct Deque<T> {
@@ -26,13 +26,13 @@ impl<T> Default for Deque<T> {
 }
 
 impl<T> Deque<T> {
-    /// An empty deque like this one: as large, and its first item gets the position of this one's oldest.
+    /// An empty deque with the same capacity, whose first item gets the position of this one's oldest.
     #[must_use]
     pub fn empty_like<U>(&self) -> Deque<U> {
         Deque { items: VecDeque::with_capacity(self.items.len()), first: self.first }
     }
 
-    /// The position of the oldest item; equal to [`end`](Self::end) when there is none.
+    /// The position of the oldest item; [`end`](Self::end) if there is none.
     #[must_use]
     pub fn first(&self) -> u64 {
         self.first
@@ -50,7 +50,7 @@ impl<T> Deque<T> {
         self.items.len()
     }
 
-    /// Whether there is no item.
+    /// Whether there are no items.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
@@ -75,6 +75,18 @@ impl<T> Deque<T> {
         self.items.iter()
     }
 
+    /// All items, oldest first, to be changed.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.items.iter_mut()
+    }
+
+    /// Adds an item before the oldest. If that one's position is 0, all others get one more.
+    pub fn push_front(&mut self, item: T) {
+        grow(&mut self.items, 1);
+        self.items.push_front(item);
+        self.first = self.first.saturating_sub(1);
+    }
+
     /// Adds the newest item.
     pub fn push(&mut self, item: T) {
         if self.items.len() == self.items.capacity() {
@@ -88,19 +100,19 @@ impl<T> Deque<T> {
         grow(&mut self.items, more);
     }
 
-    /// Takes out the oldest item.
+    /// Removes the oldest item.
     pub fn pop_front(&mut self) -> Option<T> {
         let oldest = self.items.pop_front()?;
         self.first += 1;
         Some(oldest)
     }
 
-    /// Takes out the newest item.
+    /// Removes the newest item.
     pub fn pop(&mut self) -> Option<T> {
         self.items.pop_back()
     }
 
-    /// Takes out the item at `position`, and tells on which side of it the other items got new positions: the shorter one.
+    /// Removes the item at `position`. Tells on which side of it the other items got new positions: the shorter one.
     pub fn remove(&mut self, position: u64) -> Option<(T, Renumbered)> {
         let index = usize::try_from(position.checked_sub(self.first)?).ok()?;
         let side = if 2 * index < self.items.len() { Renumbered::Older } else { Renumbered::Newer };
@@ -109,14 +121,14 @@ impl<T> Deque<T> {
         Some((removed, side))
     }
 
-    /// Takes out everything. The next item gets the position `first`.
+    /// Removes everything. The next item gets the position `first`.
     pub fn take(&mut self, first: u64) -> VecDeque<T> {
         self.first = first;
         std::mem::take(&mut self.items)
     }
 }
 
-/// Makes room for `more` items, a quarter at a time: doubling would let a long history hold twice the memory it needs.
+/// Makes room for `more` items, a quarter at a time: doubling would let a long history take twice the memory it needs.
 pub(crate) fn grow<T>(items: &mut VecDeque<T>, more: usize) {
     let free = items.capacity() - items.len();
     if free < more {
@@ -158,6 +170,18 @@ mod tests {
         assert_eq!((deque.first(), deque.end()), (1, 4));
         assert_eq!((deque.remove(0), deque.remove(4)), (None, None));
         assert_eq!(contents(&deque), [0, 2, 3]);
+    }
+
+    #[test]
+    fn what_is_put_in_front_has_the_position_before_the_oldest() {
+        let mut deque = filled(2);
+        assert_eq!(deque.pop_front(), Some(0));
+        deque.push_front(8);
+        assert_eq!((deque.first(), deque.get(0), deque.get(1)), (0, Some(&8), Some(&1)));
+        deque.push_front(9);
+        assert_eq!((deque.first(), deque.end(), contents(&deque)), (0, 3, vec![9, 8, 1]));
+        deque.iter_mut().for_each(|item| *item += 1);
+        assert_eq!(contents(&deque), [10, 9, 2]);
     }
 
     #[test]

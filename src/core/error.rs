@@ -5,9 +5,17 @@ use thiserror::Error;
 /// A request that cannot be answered. The boundary maps every one to a `ValueError`.
 #[derive(Debug, Error, PartialEq, Eq)]
 pub enum Error {
-    /// There is no embedded encoding of this name.
+    /// No embedded encoding has this name.
     #[error("unknown encoding {name:?}; known: {known}")]
     UnknownEncoding {
+        /// What was asked for.
+        name: String,
+        /// The names there are, separated by commas.
+        known: String,
+    },
+    /// No embedded encoding has this name, but a model has it.
+    #[error("unknown encoding {name:?}; known: {known}; for a model use TokenCounter.for_model({name:?})")]
+    ModelForEncoding {
         /// What was asked for.
         name: String,
         /// The names there are, separated by commas.
@@ -30,13 +38,13 @@ pub enum Error {
         /// What was given.
         limit: i64,
     },
-    /// A window cannot have less than no tokens.
+    /// A window cannot have fewer than 0 tokens.
     #[error("the allowance of a window must be at least 0 tokens, got {allowance}")]
     Allowance {
         /// What was given.
         allowance: i64,
     },
-    /// The system messages that are in every window leave no room.
+    /// The system messages of every window leave no room.
     #[error(
         "the {head} tokens of the system messages and the initial token count of {initial} exceed token_limit {limit}; raise it, shorten them or pass include_system=False"
     )]
@@ -45,15 +53,18 @@ pub enum Error {
         head: i64,
         /// Tokens of what is sent beside the window.
         initial: i64,
-        /// Tokens that all of it must fit.
+        /// The tokens that all of it must fit into.
         limit: i64,
     },
-    /// Texts that are joined have no count apart from each other.
+    /// Texts that are joined have no counts of their own.
     #[error(
         "measure=\"text\" is LlamaIndex's rule: it goes with start_on=None, include_system=False and retention_ratio=1.0; use measure=\"message\""
     )]
     OptionsOfText,
-    /// There are two rules.
+    /// Where texts are joined, no message is a head.
+    #[error("measure=\"text\" is LlamaIndex's rule, which has no head; use measure=\"message\"")]
+    HeadOfText,
+    /// There are two rules for starts.
     #[error("start_on must be \"user\" or None, got {given}")]
     StartOn {
         /// What was given.
@@ -67,13 +78,13 @@ pub enum Error {
         /// What was given.
         position: i64,
     },
-    /// A share is from nothing to all.
+    /// A share is between nothing and all.
     #[error("retention_ratio must be between 0 and 1, got {ratio}")]
     RetentionRatio {
         /// What was given.
         ratio: String,
     },
-    /// LlamaIndex's rule knows one way to read a message.
+    /// LlamaIndex's rule reads a message in one way only.
     #[error("measure=\"text\" reads a message's role and content and takes no format; use measure=\"message\"")]
     FormatOfText,
     /// A bounded ring must hold one message.
@@ -82,14 +93,14 @@ pub enum Error {
         /// What was given.
         bound: i64,
     },
-    /// More is spent than there is to spend.
+    /// More tokens are spent than the limit has.
     #[error(
         "initial token count exceeds token limit: {initial} > {limit}; raise token_limit or shorten what comes before the history"
     )]
     InitialExceedsLimit {
         /// Tokens spent before the window.
         initial: i64,
-        /// Tokens that the window and what comes before it must fit.
+        /// Tokens that the window and what comes before it must fit into.
         limit: i64,
     },
 }

@@ -1,7 +1,7 @@
 //! The messages of one history, and their ledgers.
 //!
-//! Nothing here drops a message, a ledger or what was kept beside a count, since that may run foreign code while a lock is
-//! held: what leaves is handed back.
+//! Nothing here drops a message, a ledger or a pin, because that may run foreign code while a lock is held. What leaves
+//! is handed back instead.
 
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -9,91 +9,96 @@ use std::ops::Range;
 use super::deque::{Deque, Renumbered};
 use super::item::{Kind, Outline};
 use super::ledger::Ledger;
-use super::policy::{Accounting, Rule, StartOn, starting};
+use super::policy::{Accounting, Rule, StartOn, Starting, starting};
 use super::query::{Found, Wanted};
 
-/// Ledgers kept with a history, least recently used out: a fresh callable for every request must not leak.
+/// Ledgers kept with a history. The least recently used leaves, so that a fresh callable for every request does not
+/// leak.
 const LEDGERS: usize = 4;
 
-/// What is fixed with a history beside its policies.
+/// What is fixed with a history, apart from its policies.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// What its windows are.
+    /// The rule of its windows.
     pub rule: Rule,
-    /// The most messages that are kept beside the head and a question, `None` for any number.
+    /// The most messages that are kept, apart from the head and a question; `None` for no bound.
     pub max_messages: Option<NonZeroUsize>,
-    /// Whether the head never leaves for other messages.
+    /// Whether the head never leaves to make room for other messages.
     pub keep_head: bool,
 }
 
-/// Where a message stands.
+/// Where a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Place {
     /// In the head, at this index.
     Head(usize),
-    /// It is the question of the oldest step, and what stood between has left.
+    /// It is the question of the oldest step, and the messages between them have left.
     Question,
     /// At this position.
     At(u64),
 }
 
-/// Where the messages of a history stand, beside what they are: to be kept elsewhere.
+/// Where the messages of a history are, to be stored beside them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// How many of them are the head.
+    /// How many of them are in the head.
     pub head: usize,
-    /// The position of the question behind it that was kept when it left its place.
-    pub question: Option<u64>,
-    /// The position of the next one.
+    /// The position of the first message behind the head and a kept question.
     pub first: u64,
-    /// Whether no message has left for others.
-    pub is_whole: bool,
-    /// The position of the first message behind the head that has.
-    pub left_from: Option<u64>,
-    /// The last one that has, if nothing but what belongs to its step has come since.
-    pub gone: Option<Outline>,
-    /// Tokens of what has left, as [`Ledger::evicted`].
+    /// What has left, and the position of a kept question.
+    pub left: Left<u64>,
+    /// Tokens of what has left; see [`Ledger::evicted`].
     pub evicted: Option<i64>,
 }
 
-/// How a window may begin with a message.
+/// What has left a history to make room, as far as other messages depend on it, and the question `Q` that was kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Starting {
-    /// It may not.
-    No,
-    /// With it.
-    Alone,
-    /// With it, and its question in front.
-    Carrying,
+pub struct Left<Q> {
+    /// The question of the oldest step, if its neighbours have left.
+    pub question: Option<Q>,
+    /// Whether any message has left. If not, the first message is the history's first.
+    pub any: bool,
+    /// The position of the first message behind the head that has left.
+    pub from: Option<u64>,
+    /// The last message that has left, if only what belongs to its step has come since.
+    pub gone: Option<Outline>,
 }
 
-/// What a restored history had before.
+impl<Q> Default for Left<Q> {
+    fn default() -> Self {
+        Self { question: None, any: false, from: None, gone: None }
+    }
+}
+
+impl<Q> Left<Q> {
+    /// The same with another form of the question.
+    #[must_use]
+    pub fn with<R>(&self, question: Option<R>) -> Left<R> {
+        Left { question, any: self.any, from: self.from, gone: self.gone }
+    }
+}
+
+/// What a restored history contained before.
 pub type Restored<M, K, P> = (Vec<M>, Vec<(K, Ledger<P>)>);
 
-/// Messages `M` with what the rules know of them, and a ledger for each of the policies `K` that were used last. `P` is
+/// Messages `M` with their outlines, and a ledger for each of the policies `K` that were used last. `P` is the pin:
 /// what is kept beside each counted message.
 ///
-/// Unless texts are joined, the leading system messages are the *head*, apart from the others.
+/// Unless texts are joined, the leading system messages are the *head*, kept apart from the others.
 #[derive(Debug)]
 pub struct History<M, K, P> {
     bounds: Bounds,
     head: Vec<(M, Outline)>,
-    /// The question of the oldest step, when that has left its place: with the position that it had.
-    question: Option<(u64, M, Outline)>,
+    /// A kept question is out of sequence, and has the position that it had.
+    left: Left<(u64, M, Outline)>,
     messages: Deque<M>,
     outlines: Deque<Outline>,
-    /// The position of the oldest user message there is, the question's included.
+    /// The position of the oldest user message there is, a kept question included.
     first_user: Option<u64>,
-    /// Whether no message has left for others: the first one is the history's.
-    is_whole: bool,
-    /// The position behind the head of the first message that has left for others.
-    left_from: Option<u64>,
-    /// The last one that has, if nothing but what belongs to its step has come since.
-    gone: Option<Outline>,
-    /// The most recently used last.
+    /// The most recently used is last.
     ledgers: Vec<(K, Ledger<P>)>,
-    /// Grows with every change of messages, outlines and ledgers but one: adding messages when none leaves. So whoever
-    /// works without the lock knows afterwards whether the result is still one of this history.
+    /// Grows with every change of messages, outlines and ledgers, except when messages are added and none leaves. Code
+    /// that works without the lock can tell afterwards whether its result is still about this history.
     generation: u64,
 }
 
@@ -104,19 +109,16 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         Self {
             bounds,
             head: Vec::new(),
-            question: None,
+            left: Left::default(),
             messages: Deque::default(),
             outlines: Deque::default(),
             first_user: None,
-            is_whole: true,
-            left_from: None,
-            gone: None,
             ledgers: Vec::new(),
             generation: 1,
         }
     }
 
-    /// What is fixed with it.
+    /// What is fixed with this history.
     #[must_use]
     pub fn bounds(&self) -> Bounds {
         self.bounds
@@ -128,40 +130,40 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         &self.head
     }
 
-    /// The position of the question that was kept when it left its place.
+    /// The position of a question that was kept when its neighbours left.
     #[must_use]
     pub fn kept_question(&self) -> Option<u64> {
-        self.question.as_ref().map(|(position, ..)| *position)
+        self.left.question.as_ref().map(|(position, ..)| *position)
     }
 
-    /// The messages behind the head and a question that was kept.
+    /// The messages behind the head and a kept question.
     #[must_use]
     pub fn messages(&self) -> &Deque<M> {
         &self.messages
     }
 
-    /// What the rules know of these.
+    /// The outlines of these messages.
     #[must_use]
     pub fn outlines(&self) -> &Deque<Outline> {
         &self.outlines
     }
 
-    /// Whether messages have left from between the head and the others.
+    /// Whether messages between the head and the others have left.
     #[must_use]
     pub fn has_gap(&self) -> bool {
-        self.left_from.is_some()
+        self.left.from.is_some()
     }
 
-    /// Whether no message has left for others.
+    /// Whether no message has left to make room.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.is_whole
+        !self.left.any
     }
 
     /// The number of all messages.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.head.len() + usize::from(self.question.is_some()) + self.messages.len()
+        self.head.len() + usize::from(self.left.question.is_some()) + self.messages.len()
     }
 
     /// Whether there is no message.
@@ -170,38 +172,39 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.len() == 0
     }
 
-    /// All messages with what the rules know of each, oldest first.
+    /// All messages with their outlines, oldest first.
     pub fn all(&self) -> impl Iterator<Item = (&M, Outline)> {
         let head = self.head.iter().map(|(message, outline)| (message, *outline));
-        let question = self.question.iter().map(|(_, message, outline)| (message, *outline));
+        let question = self.left.question.iter().map(|(_, message, outline)| (message, *outline));
         head.chain(question).chain(self.messages.iter().zip(self.outlines.iter().copied()))
     }
 
     /// The messages with these numbers, counted from the oldest.
     pub fn list(&self, range: Range<usize>) -> impl Iterator<Item = &M> {
-        let (head, kept) = (self.head.len(), usize::from(self.question.is_some()));
+        let (head, kept) = (self.head.len(), usize::from(self.left.question.is_some()));
         let messages = range.start.saturating_sub(head + kept)..range.end.saturating_sub(head + kept);
         let in_head = self.head[range.start.min(head)..range.end.min(head)].iter().map(|(message, _)| message);
-        let question = self.question.iter().filter(move |_| range.contains(&head)).map(|(_, message, _)| message);
+        let question = self.left.question.iter().filter(move |_| range.contains(&head)).map(|(_, message, _)| message);
         let from = self.messages.since(self.messages.first() + messages.start as u64);
         in_head.chain(question).chain(from.take(messages.len()))
     }
 
-    /// The messages at the positions of `range` that there are. The head ends where the messages behind it began.
+    /// The messages at the positions of `range`, as far as they exist. The head's positions end where the messages
+    /// behind it began.
     ///
     /// # Errors
-    /// The first position of a message that has left for others.
+    /// The first position whose message has left to make room.
     pub fn slice(&self, range: Range<u64>) -> Result<Vec<&M>, u64> {
         let mut found = Vec::new();
-        let behind = self.left_from.unwrap_or(self.messages.first());
+        let behind = self.left.from.unwrap_or(self.messages.first());
         let head = behind.saturating_sub(self.head.len() as u64);
-        let unseen = self.head.len() as u64 - (behind - head); // a head that was made longer than its place
+        let unseen = self.head.len() as u64 - (behind - head); // of a head that was made longer than its positions
         for position in range.start..range.end.min(self.messages.first()) {
             if (head..behind).contains(&position) {
                 found.extend(self.head.get((position - head + unseen) as usize).map(|(message, _)| message));
             } else if let Some(message) = self.at(position) {
                 found.push(message);
-            } else if position >= behind || !(self.is_whole || self.bounds.keep_head) {
+            } else if position >= behind || !(self.is_whole() || self.bounds.keep_head) {
                 return Err(position);
             }
         }
@@ -210,15 +213,15 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         Ok(found)
     }
 
-    /// Where message number `index` stands, counted from the newest if negative.
+    /// Where message number `index` is, counted from the newest if negative.
     ///
     /// # Errors
-    /// The number of messages, if there is no such one.
+    /// The number of messages, if there is no such message.
     pub fn place(&self, index: isize) -> Result<Place, usize> {
         let length = self.len();
         let index = if index < 0 { length.checked_add_signed(index) } else { Some(index as usize) };
         let index = index.filter(|&index| index < length).ok_or(length)?;
-        let kept = usize::from(self.question.is_some());
+        let kept = usize::from(self.left.question.is_some());
         Ok(match index.checked_sub(self.head.len()) {
             None => Place::Head(index),
             Some(0) if kept == 1 => Place::Question,
@@ -231,7 +234,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     pub fn get(&self, place: Place) -> Option<&M> {
         match place {
             Place::Head(index) => self.head.get(index).map(|(message, _)| message),
-            Place::Question => self.question.as_ref().map(|(_, message, _)| message),
+            Place::Question => self.left.question.as_ref().map(|(_, message, _)| message),
             Place::At(position) => self.messages.get(position),
         }
     }
@@ -252,29 +255,29 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         head.chain(question).chain(messages)
     }
 
-    /// The message at `position`, one that was kept when it left its place included.
+    /// The message at `position`. It may be a kept question.
     #[must_use]
     pub fn at(&self, position: u64) -> Option<&M> {
-        match &self.question {
+        match &self.left.question {
             Some((kept, message, _)) if *kept == position => Some(message),
             _ => self.messages.get(position),
         }
     }
 
-    /// The ledgers, the most recently used last.
+    /// The ledgers; the most recently used is last.
     #[must_use]
     pub fn ledgers(&self) -> &[(K, Ledger<P>)] {
         &self.ledgers
     }
 
-    /// What tells this history from later ones in which more has changed than messages added at the end.
+    /// Identifies this history and later ones in which only messages were added at the end.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// How a window may begin with the message at `position`. The last message aside, with which one may under
-    /// [`StartOn::Any`].
+    /// How a window may begin with the message at `position`. Not for the last message: under [`StartOn::Any`] a window
+    /// may always begin with it.
     #[must_use]
     pub fn starting(&self, position: u64) -> Starting {
         let Some(outline) = self.outlines.get(position) else { return Starting::No };
@@ -282,7 +285,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         // Where tokens add up, the first message begins the window that has everything, whatever its role.
         if start_on == StartOn::Any
             && accounting == Accounting::Joined
-            && self.is_whole
+            && self.is_whole()
             && position == self.messages.first()
         {
             return Starting::Alone;
@@ -308,7 +311,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.outlines.get(position).is_some_and(|outline| outline.kind == Kind::Tool)
     }
 
-    /// The position of the last user message before `position`.
+    /// The position of the newest user message before `position`.
     #[must_use]
     pub fn question_of(&self, position: u64) -> Option<u64> {
         let mut candidates = (self.messages.first()..position.min(self.messages.end())).rev();
@@ -322,7 +325,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         (self.messages.first()..position).rev().find(|&at| self.starting(at) != Starting::No)
     }
 
-    /// Adds messages, and hands back those that leave a bounded history, oldest first.
+    /// Adds messages. Hands back those that leave a bounded history, oldest first.
     pub fn push(&mut self, messages: impl ExactSizeIterator<Item = (M, Outline)>, forgotten: &mut Vec<P>) -> Vec<M> {
         if messages.len() > 1 {
             self.messages.reserve(messages.len());
@@ -339,7 +342,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             } else {
                 if outline.kind == Kind::User && self.first_user.is_none() && self.asks_for_users() {
                     self.first_user = Some(self.messages.end());
-                    // What stands before the first question may begin no window any more.
+                    // Messages before the first question can no longer begin a window.
                     let user = self.messages.end();
                     self.ledgers_to_change().for_each(|ledger| ledger.forget_starts_before(user, forgotten));
                 }
@@ -347,15 +350,13 @@ impl<M, K: PartialEq, P> History<M, K, P> {
                 self.messages.push(message);
                 if self.messages.len() == 1 {
                     // Results may come after their call has left.
-                    match self.gone {
+                    match self.left.gone {
                         Some(gone) if is_left_over(gone, outline) => self.evict_behind(&mut evicted, forgotten),
-                        _ => self.gone = None,
+                        _ => self.left.gone = None,
                     }
                 }
             }
-            while self.bounds.max_messages.is_some_and(|most| self.kept() > most.get()) {
-                self.evict(&mut evicted, forgotten);
-            }
+            self.make_room(&mut evicted, forgotten);
         }
         evicted
     }
@@ -368,12 +369,12 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.bounds.rule.accounting == Accounting::Additive
             && outline.kind == Kind::System
             && self.messages.is_empty()
-            && self.question.is_none()
+            && self.left.question.is_none()
     }
 
-    /// Moves system messages to the head that have become the first ones.
+    /// Moves system messages to the head if they are now the first messages.
     fn find_head(&mut self, forgotten: &mut Vec<P>) {
-        if self.bounds.rule.accounting == Accounting::Joined || self.question.is_some() {
+        if self.bounds.rule.accounting == Accounting::Joined || self.left.question.is_some() {
             return;
         }
         let first = self.messages.first();
@@ -388,15 +389,22 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         }
     }
 
-    /// The number of messages that the bound is about.
+    /// The number of messages that the bound counts.
     fn kept(&self) -> usize {
         self.messages.len() + if self.bounds.keep_head { 0 } else { self.head.len() }
     }
 
-    /// Takes out the oldest message that may leave, and what is nothing without it.
+    /// Removes the oldest messages until no more are left than the bound allows.
+    fn make_room(&mut self, evicted: &mut Vec<M>, forgotten: &mut Vec<P>) {
+        while self.bounds.max_messages.is_some_and(|most| self.kept() > most.get()) {
+            self.evict(evicted, forgotten);
+        }
+    }
+
+    /// Removes the oldest message that may leave, and what cannot be without it.
     fn evict(&mut self, evicted: &mut Vec<M>, forgotten: &mut Vec<P>) {
         if !self.bounds.keep_head && !self.head.is_empty() {
-            self.is_whole = false;
+            self.left.any = true;
             evicted.push(self.head.remove(0).0);
             self.ledgers_to_change().for_each(|ledger| ledger.evict_head(forgotten));
             return;
@@ -404,24 +412,24 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.evict_behind(evicted, forgotten);
     }
 
-    /// As [`evict`](Self::evict), of the messages behind the head.
+    /// Like [`evict`](Self::evict), for the messages behind the head.
     fn evict_behind(&mut self, evicted: &mut Vec<M>, forgotten: &mut Vec<P>) {
-        self.is_whole = false;
-        self.left_from.get_or_insert(self.messages.first());
+        self.left.any = true;
+        self.left.from.get_or_insert(self.messages.first());
         let question = self.kept_question();
         let mut gone = self.evict_oldest(evicted);
-        // Results whose calls have gone, and what else is left of a step, go with it. So does a system message behind
-        // others: it is part of their turn, and no window begins with it.
+        // The rest of a step goes with its call: its results, and whatever else is left. So does a system message
+        // behind others: it is part of their turn, and no window begins with it.
         let takes_system = self.bounds.rule.accounting == Accounting::Additive;
         while let (Some(left), Some(next)) = (gone, self.outlines.get(self.outlines.first()))
             && (is_left_over(left, *next) || (takes_system && next.kind == Kind::System))
         {
             gone = self.evict_oldest(evicted);
         }
-        self.gone = gone.filter(|_| self.messages.is_empty());
+        self.left.gone = gone.filter(|_| self.messages.is_empty());
         let next = self.outlines.iter().find(|outline| matches!(outline.kind, Kind::User | Kind::Assistant));
         if next.is_some_and(|next| next.kind == Kind::User) {
-            evicted.extend(self.question.take().map(|(_, message, _)| message));
+            evicted.extend(self.left.question.take().map(|(_, message, _)| message));
         }
         let (first, kept) = (self.messages.first(), self.kept_question());
         self.ledgers_to_change().for_each(|ledger| ledger.evict_before(first, question, kept, forgotten));
@@ -434,7 +442,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         let position = self.messages.first();
         let (message, outline) = self.messages.pop_front().zip(self.outlines.pop_front())?;
         if self.asks_for_users() && outline.kind == Kind::User {
-            let before = self.question.replace((position, message, outline));
+            let before = self.left.question.replace((position, message, outline));
             evicted.extend(before.map(|(_, message, _)| message));
         } else {
             evicted.push(message);
@@ -442,7 +450,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         Some(outline)
     }
 
-    /// Looks for the first user message again. Without any, other messages may begin windows.
+    /// Looks for the first user message again. If there is none, other messages may begin windows.
     fn find_first_user(&mut self, forgotten: &mut Vec<P>) {
         if !self.asks_for_users() {
             return;
@@ -455,7 +463,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         }
     }
 
-    /// Takes out the newest message.
+    /// Removes the newest message.
     pub fn pop(&mut self, forgotten: &mut Vec<P>) -> Option<M> {
         let Some(message) = self.messages.pop() else {
             let place = self.place(-1).ok()?;
@@ -470,7 +478,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         Some(message)
     }
 
-    /// Takes out the message at `place`. The messages on the shorter side of a position get other ones.
+    /// Removes the message at `place`. The messages on its shorter side get other positions.
     pub fn remove(&mut self, place: Place, forgotten: &mut Vec<P>) -> Option<M> {
         let position = match place {
             Place::Head(index) => {
@@ -478,7 +486,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
                 return (index < self.head.len()).then(|| self.head.remove(index).0);
             }
             Place::Question => {
-                let (_, message, _) = self.question.take()?;
+                let (_, message, _) = self.left.question.take()?;
                 self.forget_all(forgotten);
                 self.find_head(forgotten);
                 self.find_first_user(forgotten);
@@ -491,21 +499,22 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         for ledger in self.ledgers_to_change() {
             match renumbered {
                 Renumbered::Older if ledger.end() <= position => ledger.renumber(1),
-                // Whether the next message may begin a window depends on this one, and on a question all that follow it.
+                // Whether the next message may begin a window depends on this one. If this is a question, so do all
+                // that follow it.
                 Renumbered::Older if was_question => ledger.forget_through_turn(position, forgotten),
                 Renumbered::Older => ledger.forget_through(position + 1, forgotten),
                 Renumbered::Newer if position < ledger.first() => ledger.forget_all(forgotten),
                 Renumbered::Newer => ledger.forget_from(position, forgotten),
             }
             if renumbered == Renumbered::Older {
-                ledger.await_question(forgotten); // which may have another position now
+                ledger.await_question(forgotten); // it may have another position now
             }
         }
         self.find_head(forgotten);
         if let Some(user) = &mut self.first_user {
             match renumbered {
                 Renumbered::Older
-                    if *user < position && self.question.as_ref().is_none_or(|(kept, ..)| kept != user) =>
+                    if *user < position && self.left.question.as_ref().is_none_or(|(kept, ..)| kept != user) =>
                 {
                     *user += 1;
                 }
@@ -519,25 +528,29 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         Some(message)
     }
 
-    /// Replaces the head, and hands back the one there was.
-    pub fn set_head(&mut self, head: Vec<(M, Outline)>, forgotten: &mut Vec<P>) -> Vec<(M, Outline)> {
+    /// Replaces the head. Hands back what leaves: the old one, and messages that a bounded history has no room for.
+    pub fn set_head(&mut self, head: Vec<(M, Outline)>, forgotten: &mut Vec<P>) -> Vec<M> {
         self.ledgers_to_change().for_each(|ledger| ledger.forget_head(forgotten));
-        std::mem::replace(&mut self.head, head)
+        let before = std::mem::replace(&mut self.head, head);
+        let mut left = before.into_iter().map(|(message, _)| message).collect();
+        self.make_room(&mut left, forgotten);
+        left
     }
 
-    /// Takes out all messages; the next one gets the position `first`. Ledgers stay, but for the head.
+    /// Removes all messages; the next one gets the position `first`. Ledgers stay, without their heads.
     pub fn take_messages(&mut self, first: u64, forgotten: &mut Vec<P>) -> Vec<M> {
-        (self.first_user, self.is_whole, self.left_from, self.gone) = (None, true, None, None);
+        self.first_user = None;
+        let left = std::mem::take(&mut self.left);
         self.ledgers_to_change().for_each(|ledger| ledger.forget_head(forgotten));
         self.outlines.take(first);
         let head = std::mem::take(&mut self.head).into_iter().map(|(message, _)| message);
-        let question = self.question.take().map(|(_, message, _)| message);
+        let question = left.question.map(|(_, message, _)| message);
         head.chain(question).chain(self.messages.take(first)).collect()
     }
 
-    /// Replaces all messages. The first one behind the head gets the position `first`, unless the head is longer than that.
-    /// Ledgers stay: what was counted of other messages must have been forgotten. Sums of cuts that stay begin anew. Hands
-    /// back what leaves: the messages that there were, and those that a bounded history has no room for.
+    /// Replaces all messages. The first one behind the head gets the position `first`, unless the head is longer than
+    /// that. Ledgers stay, so counts of other messages must have been forgotten before. The sums of cuts that stay
+    /// begin anew. Hands back what leaves: the old messages, and those that a bounded history has no room for.
     pub fn replace(&mut self, messages: Vec<(M, Outline)>, first: u64, forgotten: &mut Vec<P>) -> (Vec<M>, Vec<M>) {
         let had_users = self.first_user.is_some();
         let head = messages.iter().take_while(|(_, outline)| outline.kind == Kind::System).count() as u64;
@@ -548,7 +561,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
             self.forget_all(forgotten);
         }
         if self.asks_for_users() {
-            // Known beforehand: starts that are counted behind it stay.
+            // Known beforehand, so that starts counted behind it stay.
             let user = messages.iter().position(|(_, outline)| outline.kind == Kind::User);
             self.first_user = user.map(|index| self.messages.end() + index as u64);
         }
@@ -556,31 +569,28 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         if had_users != self.first_user.is_some() {
             self.forget_all(forgotten);
         } else if let Some(user) = self.first_user {
-            // Steps before it may have carried one that is gone.
+            // Steps before it may have carried a question that is gone.
             self.ledgers_to_change().for_each(|ledger| ledger.forget_starts_before(user, forgotten));
         }
         (before, evicted)
     }
 
-    /// Where the messages stand; with what has left under `policy`.
+    /// Where the messages are, and what has left under `policy`.
     #[must_use]
     pub fn standing(&self, policy: &K) -> Standing {
         Standing {
             head: self.head.len(),
-            question: self.kept_question(),
             first: self.messages.first(),
-            is_whole: self.is_whole,
-            left_from: self.left_from,
-            gone: self.gone,
+            left: self.left.with(self.kept_question()),
             evicted: self.ledger(policy).and_then(Ledger::evicted),
         }
     }
 
-    /// Replaces all messages with those of a history that stood so, and what was counted with what has left there.
-    /// Hands back what was there.
+    /// Replaces all messages with those of a history in that state, and sets the tokens of what has left there. Hands
+    /// back the old messages and ledgers.
     ///
     /// # Errors
-    /// The messages, if they cannot have stood so.
+    /// The messages, if that state is not possible for them.
     pub fn restore(
         &mut self,
         mut messages: Vec<(M, Outline)>,
@@ -590,15 +600,14 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     where
         K: Clone,
     {
-        let Standing { head, question, first, is_whole, left_from, gone, evicted } = standing;
-        let kept = usize::from(question.is_some());
+        let Standing { head, first, left, evicted } = standing;
+        let kept = usize::from(left.question.is_some());
         let is_known = |place: Option<u64>| place.is_none_or(|place| place < first);
-        let is_sound = messages.len() >= head + kept
+        let is_sound = head.checked_add(kept).is_some_and(|front| front <= messages.len())
             && (self.bounds.rule.accounting == Accounting::Additive || head + kept == 0)
             && first < u64::MAX / 2
-            && is_known(question)
-            && left_from.is_none_or(|left| left <= first)
-            && left_from.is_none_or(|_| !is_whole)
+            && is_known(left.question)
+            && left.from.is_none_or(|from| left.any && from <= first)
             && messages[..head].iter().all(|(_, outline)| outline.kind == Kind::System)
             && evicted.is_none_or(|evicted| evicted >= 0);
         if !is_sound {
@@ -608,15 +617,13 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         let ledgers = self.take_ledgers();
         let before = self.take_messages(first, &mut forgotten);
         let others = messages.split_off(head + kept);
-        if let Some(position) = question {
-            self.question = messages.pop().map(|(message, outline)| (position, message, outline));
-        }
+        let question = left.question.zip(if kept == 1 { messages.pop() } else { None });
+        self.left = left.with(question.map(|(position, (message, outline))| (position, message, outline)));
         self.head = messages;
         for (message, outline) in others {
             self.outlines.push(outline);
             self.messages.push(message);
         }
-        (self.is_whole, self.left_from, self.gone) = (is_whole, left_from, gone);
         self.find_first_user(&mut forgotten);
         if let Some(evicted) = evicted {
             let mut ledger = Ledger::default();
@@ -626,13 +633,13 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         Ok((before, ledgers))
     }
 
-    /// Takes out all ledgers.
+    /// Removes all ledgers.
     pub fn take_ledgers(&mut self) -> Vec<(K, Ledger<P>)> {
         self.generation += 1;
         std::mem::take(&mut self.ledgers)
     }
 
-    /// The ledgers, to forget what a change of messages makes void.
+    /// The ledgers, to forget what a change of messages makes invalid.
     pub fn ledgers_to_change(&mut self) -> impl Iterator<Item = &mut Ledger<P>> {
         self.generation += 1;
         self.ledgers.iter_mut().map(|(_, ledger)| ledger)
@@ -650,20 +657,38 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.ledgers_to_change().for_each(|ledger| ledger.forget_all(forgotten));
     }
 
-    /// Notes what the rules know of each message now, of which there are as many as messages, oldest first. Hands back what
-    /// leaves a bounded history for that.
+    /// Sets the outline of each message, oldest first; there are as many outlines as messages. Messages whose place was
+    /// for another kind of message get another one. Hands back those that a bounded history then has no room for.
     pub fn set_outlines(&mut self, outlines: Vec<Outline>, forgotten: &mut Vec<P>) -> Vec<M> {
-        let first = self.messages.first().saturating_sub((self.len() - self.messages.len()) as u64);
-        let left = (self.is_whole, self.left_from, self.gone);
-        let messages = self.take_messages(first, forgotten);
+        let head = self.head.iter_mut().map(|(_, known)| known);
+        let question = self.left.question.iter_mut().map(|(.., known)| known);
+        for (known, outline) in head.chain(question).chain(self.outlines.iter_mut()).zip(outlines) {
+            *known = outline;
+        }
         self.forget_all(forgotten);
-        (self.is_whole, self.left_from, self.gone) = left;
-        let messages: Vec<_> = messages.into_iter().zip(outlines).collect();
-        self.push(messages.into_iter(), forgotten)
+        let leading = self.head.iter().take_while(|(_, outline)| outline.kind == Kind::System).count();
+        let is_out_of_place =
+            |(.., outline): &mut (u64, M, Outline)| outline.kind != Kind::User || leading < self.head.len();
+        if let Some((_, message, outline)) = self.left.question.take_if(is_out_of_place) {
+            self.messages.push_front(message);
+            self.outlines.push_front(outline);
+            self.left.gone = None;
+        }
+        let others = self.head.split_off(leading);
+        self.left.from = self.left.from.map(|from| from.saturating_sub(others.len() as u64));
+        for (message, outline) in others.into_iter().rev() {
+            self.messages.push_front(message);
+            self.outlines.push_front(outline);
+        }
+        self.find_head(forgotten);
+        self.find_first_user(forgotten);
+        let mut evicted = Vec::new();
+        self.make_room(&mut evicted, forgotten);
+        evicted
     }
 
-    /// Forgets what was counted under `policy` of the messages from `first` to `last`, since they have changed, and what
-    /// depends on it: the shorter side of the ledger.
+    /// Forgets what was counted under `policy` of the messages from `first` to `last`, since they have changed, and
+    /// what depends on it. The shorter side of the ledger goes.
     pub fn forget_changed(&mut self, policy: &K, first: u64, last: u64, forgotten: &mut Vec<P>) {
         if let Some(ledger) = self.ledger_to_change(policy) {
             if last.saturating_sub(ledger.first()) < ledger.end().saturating_sub(first) {
@@ -674,7 +699,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         }
     }
 
-    /// Forgets what was counted under `policy` of the head.
+    /// Forgets what was counted of the head under `policy`.
     pub fn forget_head(&mut self, policy: &K, forgotten: &mut Vec<P>) {
         if let Some(ledger) = self.ledger_to_change(policy) {
             ledger.forget_head(forgotten);
@@ -700,8 +725,8 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         self.ledgers.iter_mut().rev().find(|(known, _)| known == policy).map(|(_, ledger)| ledger)
     }
 
-    /// Makes the ledger of `policy` the most recently used, and begins it if there is none. One that must make room for it
-    /// is `retired`.
+    /// Makes the ledger of `policy` the most recently used one, and creates it if there is none. A ledger that must
+    /// make room for it is `retired`.
     pub fn use_ledger(&mut self, policy: &K, retired: &mut Vec<(K, Ledger<P>)>) -> &Ledger<P>
     where
         K: Clone,
@@ -719,7 +744,7 @@ impl<M, K: PartialEq, P> History<M, K, P> {
         &self.ledgers[last].1
     }
 
-    /// The same messages and counts, and nothing shared.
+    /// A copy of the messages and counts that shares nothing.
     #[must_use]
     pub fn copied(
         &self,
@@ -729,30 +754,103 @@ impl<M, K: PartialEq, P> History<M, K, P> {
     ) -> Self {
         let mut messages = self.messages.empty_like();
         self.messages.iter().for_each(|each| messages.push(message(each)));
+        let question = self.left.question.as_ref();
+        let question = question.map(|(position, each, outline)| (*position, message(each), *outline));
         let ledgers = self.ledgers.iter().map(|(known, ledger)| (policy(known), ledger.map_pins(&mut pin)));
         Self {
             bounds: self.bounds,
             head: self.head.iter().map(|(each, outline)| (message(each), *outline)).collect(),
-            question: self.question.as_ref().map(|(position, each, outline)| (*position, message(each), *outline)),
+            left: self.left.with(question),
             messages,
             outlines: self.outlines.clone(),
             first_user: self.first_user,
-            is_whole: self.is_whole,
-            left_from: self.left_from,
-            gone: self.gone,
             ledgers: ledgers.collect(),
             generation: self.generation,
         }
     }
 
-    /// The positions of all messages behind the head and a question that was kept.
+    /// The positions of all messages behind the head and a kept question.
     #[must_use]
     pub fn range(&self) -> Range<u64> {
         self.messages.first()..self.messages.end()
     }
 }
 
-/// Whether the message behind one that has `left` is nothing without it.
+/// Whether the `next` message cannot be without the one before it, which has `left`.
 fn is_left_over(left: Outline, next: Outline) -> bool {
     next.kind == Kind::Tool || (next.kind == Kind::Assistant && left.kind == Kind::Assistant && left.continues)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bounds, History};
+    use crate::core::item::{Kind, Outline};
+    use crate::core::policy::{Accounting, Rule, StartOn};
+    use std::num::NonZeroUsize;
+
+    const SYSTEM: Outline = Outline { kind: Kind::System, continues: false, may_start: true };
+    const USER: Outline = Outline { kind: Kind::User, ..SYSTEM };
+    const CALL: Outline = Outline { kind: Kind::Assistant, continues: true, may_start: false };
+    const RESULT: Outline = Outline { kind: Kind::Tool, continues: false, may_start: false };
+
+    type Names = History<char, (), ()>;
+
+    fn bounded(most: usize, keep_head: bool, messages: &[(char, Outline)]) -> Names {
+        let rule = Rule { accounting: Accounting::Additive, start_on: StartOn::User };
+        let mut history = Names::new(Bounds { rule, max_messages: NonZeroUsize::new(most), keep_head });
+        history.push(messages.iter().copied(), &mut Vec::new());
+        history
+    }
+
+    fn names(history: &Names) -> String {
+        history.all().map(|(name, _)| *name).collect()
+    }
+
+    fn set_again(history: &mut Names, change: impl Fn(char, Outline) -> Outline) -> Vec<char> {
+        let outlines = history.all().map(|(name, outline)| change(*name, outline)).collect();
+        history.set_outlines(outlines, &mut Vec::new())
+    }
+
+    #[test]
+    fn outlines_that_stay_the_same_change_nothing() {
+        let turn = [('u', USER), ('c', CALL), ('1', RESULT), ('2', RESULT)];
+        let mut history = bounded(2, true, &[&[('s', SYSTEM)], turn.as_slice()].concat());
+        assert_eq!((names(&history).as_str(), history.kept_question()), ("su", Some(1)));
+        let before = history.standing(&());
+        assert!(set_again(&mut history, |_, outline| outline).is_empty());
+        assert_eq!((names(&history).as_str(), history.standing(&())), ("su", before));
+        // A result that comes now still belongs to a call that has left.
+        history.push([('3', RESULT)].into_iter(), &mut Vec::new());
+        assert_eq!(names(&history), "su");
+        history.push([('n', SYSTEM), ('4', RESULT)].into_iter(), &mut Vec::new());
+        assert!(set_again(&mut history, |_, outline| outline).is_empty());
+        assert_eq!((names(&history).as_str(), history.kept_question()), ("sun4", Some(1)));
+    }
+
+    #[test]
+    fn a_head_that_counts_leaves_room_for_no_more_than_the_bound() {
+        let mut history = bounded(3, false, &[('u', USER), ('v', USER)]);
+        let head = ['a', 'b', 'c'].map(|name| (name, SYSTEM)).to_vec();
+        assert_eq!(history.set_head(head.clone(), &mut Vec::new()), ['a', 'b']);
+        assert_eq!(names(&history), "cuv");
+        assert_eq!(history.set_head(Vec::new(), &mut Vec::new()), ['c']);
+        // One that stays in any case does not count.
+        let mut history = bounded(2, true, &[('u', USER), ('v', USER)]);
+        assert!(history.set_head(head, &mut Vec::new()).is_empty());
+        assert_eq!(names(&history), "abcuv");
+    }
+
+    #[test]
+    fn another_kind_of_message_gets_another_place() {
+        let messages = [('s', SYSTEM), ('t', SYSTEM), ('u', USER), ('c', CALL), ('r', RESULT), ('d', CALL)];
+        let mut history = bounded(3, true, &messages);
+        assert_eq!((names(&history).as_str(), history.kept_question()), ("stucrd", Some(2)));
+        // The question is not one any more, and one message too many.
+        let left =
+            set_again(&mut bounded(3, true, &messages), |name, outline| if name == 'u' { RESULT } else { outline });
+        assert_eq!(left, ['u']);
+        let left = set_again(&mut history, |name, outline| if name == 't' { USER } else { outline });
+        assert_eq!((left.as_slice(), names(&history).as_str()), (['t'].as_slice(), "sucrd"));
+        assert_eq!((history.head().len(), history.kept_question()), (1, Some(2)));
+    }
 }

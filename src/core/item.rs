@@ -5,7 +5,7 @@
 pub enum Kind {
     /// Instructions: the roles system and developer.
     System,
-    /// A question: any role that is none of the others, without tool results.
+    /// A question: any role that is not one of the others, without tool results.
     User,
     /// A reply, a call or reasoning: assistant, model, ai, chatbot, and items that are calls or reasoning.
     Assistant,
@@ -20,7 +20,8 @@ pub struct Outline {
     pub kind: Kind,
     /// Whether what follows belongs to the same step: the message carries calls, or is reasoning.
     pub continues: bool,
-    /// Whether LlamaIndex's rule lets a window begin with it, by its role alone: any role but `assistant` and `tool`.
+    /// Whether LlamaIndex's rule lets a window begin with it, by its role alone: any role except `assistant` and
+    /// `tool`.
     pub may_start: bool,
 }
 
@@ -31,7 +32,7 @@ impl Outline {
         self.kind as u8 | u8::from(self.continues) << 2 | u8::from(self.may_start) << 3
     }
 
-    /// What [`to_byte`](Self::to_byte) made a number of; `None` for any other number.
+    /// The inverse of [`to_byte`](Self::to_byte); `None` for any number that it does not make.
     #[must_use]
     pub fn from_byte(byte: u8) -> Option<Self> {
         let kind = [Kind::System, Kind::User, Kind::Assistant, Kind::Tool][usize::from(byte & 3)];
@@ -42,7 +43,7 @@ impl Outline {
 /// Whose shape a message has. It decides what the provider adds to the texts: see [`measure`](super::measure).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provider {
-    /// OpenAI's chat completions and whatever looks like them: a plain role and content.
+    /// OpenAI's chat completions and whatever has their shape: a plain role and content.
     OpenAiChat,
     /// Items of OpenAI's Responses.
     OpenAiResponses,
@@ -54,10 +55,10 @@ pub enum Provider {
     Bedrock,
 }
 
-/// What a message has that is sent and is not a text. Each costs a constant: see [`measure`](super::measure).
+/// What a message contains that is sent but is not a text. Each has a constant cost: see [`measure`](super::measure).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Extras {
-    /// Whether a participant's name stands beside the role.
+    /// Whether a participant's name is beside the role.
     pub named: bool,
     /// Tool calls.
     pub calls: u32,

@@ -5,48 +5,49 @@ use std::collections::VecDeque;
 use super::deque::grow;
 use super::joined::SLACK;
 
-/// The prefix sums of a run of successive messages, and for each start among them the prefix sum *before* it: a window from
-/// there on has as many tokens as the sum at its end exceeds it.
+/// The prefix sums of a run of successive messages, and for each start among them the prefix sum *before* it. A window
+/// has as many tokens as the sum at its end exceeds `before` of its start.
 ///
-/// The run can be extended at both ends, which is how it is filled: from the newest message backwards, and later by the
-/// messages that came after. Its origin floats: only differences of sums mean anything, so they may wrap. It ends with a
-/// whole segment: see [`joined`](super::joined).
+/// The run can be extended at both ends. It is filled from the newest message backwards, and later by newer messages.
+/// Its origin is arbitrary: only differences of sums matter, so sums may wrap. It ends with a whole segment: see
+/// [`joined`](super::joined).
 ///
-/// `P` is what the owner keeps beside each message to tell later whether it is still what was counted. Methods that forget
-/// messages hand it back, since dropping it may run foreign code.
+/// `P` is a message's pin: what the owner keeps beside it to tell later whether it is still what was counted. Methods
+/// that forget messages hand their pins back, since dropping a pin may run foreign code.
 #[derive(Debug, Clone)]
 pub struct Ledger<P> {
     /// Position of the first counted message.
     first: u64,
     /// The prefix sum before it.
     base: i64,
-    counted: VecDeque<Counted<P>>,
+    counted: VecDeque<Summed<P>>,
     /// The starts that can be an answer: `before` grows strictly. See [`Ledger::earliest_fit`].
     starts: VecDeque<Start>,
-    /// The other starts: an older one has at least their `before`. Few, and close to the one that hides them.
+    /// The other starts: for each, an older one has at least its `before`. They are few, and close to the one that
+    /// hides them.
     hidden: VecDeque<Start>,
-    /// Positions of the counted messages that are blank. They add nothing: their segment's word adds what it adds.
+    /// Positions of the counted messages that are blank. They add nothing: their segment's word includes what they add.
     blanks: VecDeque<u64>,
     /// Long runs of blank messages among which windows may begin.
-    runs: VecDeque<Run>,
+    runs: VecDeque<BlankRun>,
     /// Whether the last counted text is known to end in a character that is not whitespace.
     closed: bool,
     /// Positions of the counted questions: the user messages, where windows may carry them.
     questions: VecDeque<u64>,
-    /// The question before the counted messages, if it was counted for the steps that carry it.
+    /// The question before the counted messages, if it was counted for steps that carry it.
     carried: Option<Carried<P>>,
-    /// Positions of the starts before the first counted question. They carry one that is not counted yet.
+    /// Positions of the starts before the first counted question. The question that they carry is not counted yet.
     waiting: VecDeque<u64>,
-    /// Tokens of each message of the head, which is not among the counted ones, and what is kept beside them.
+    /// The tokens and the pin of each message of the head, which is not among the counted messages.
     head: Vec<(i64, P)>,
-    /// Tokens of what has been evicted since somebody asked for a cut that stays, once all was counted for that; without
-    /// those of a question that is kept.
+    /// Tokens that were evicted since everything was counted for a cut that stays, without those of a question that is
+    /// kept. `None` if nobody has asked for such a cut.
     evicted: Option<i64>,
 }
 
 /// One counted message.
 #[derive(Debug, Clone)]
-struct Counted<P> {
+struct Summed<P> {
     /// The prefix sum up to and with this message.
     sum: i64,
     pin: P,
@@ -67,47 +68,48 @@ struct Start {
 }
 
 impl Start {
-    /// Whether this start fits some allowance for which the `older` one does not.
+    /// Whether this start fits into some allowance that the `older` one does not fit into.
     fn beats(&self, older: &Start) -> bool {
         self.before.wrapping_sub(older.before) > 0
     }
 }
 
-/// A long run of blank messages: what windows cost that begin with one of them was not counted.
+/// A long run of blank messages. The windows that begin with them were not counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Run {
+pub struct BlankRun {
     /// Position of the first that may begin a window.
     pub first: u64,
     /// Position of the word after them.
     pub word: u64,
 }
 
-/// A measured message with what the ledger keeps beside it.
+/// A measured message and its pin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry<P> {
     /// Tokens that it adds to those before it.
     pub step: i64,
-    /// If a window may begin with it: the tokens from it up to its segment's word, without a question that it carries.
+    /// If a window may begin with it: the tokens from it up to its segment's word, without the question that it
+    /// carries.
     pub opening: Option<i64>,
-    /// What it is to questions.
+    /// How it relates to questions.
     pub asks: Asks,
     /// Whether it is blank.
     pub blank: bool,
-    /// Of a word: how many messages before it its long run of blank starts begins.
+    /// For a word behind a long run of blank starts: how many messages before the word the run begins.
     pub run: Option<u64>,
-    /// What to keep.
+    /// Its pin.
     pub pin: P,
 }
 
-/// What a message is to the question that a window carries.
+/// How a message relates to the question of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Asks {
-    /// Nothing.
+    /// Not at all.
     #[default]
     Nothing,
-    /// It is one.
+    /// It is a question.
     Question,
-    /// A window that begins with it carries the one before it.
+    /// A window that begins with it carries the question before it.
     Carries,
 }
 
@@ -116,7 +118,7 @@ pub enum Asks {
 pub struct Fit {
     /// Position of the first message.
     pub start: u64,
-    /// Its tokens; `None` for a last message that exceeds the allowance and whose tokens are not known.
+    /// Its tokens; `None` for a last message that exceeds the allowance and was not counted.
     pub tokens: Option<i64>,
 }
 
@@ -179,22 +181,22 @@ impl<P> Ledger<P> {
         self.blanks.binary_search(&position).is_ok()
     }
 
-    /// What was kept beside the counted messages from `start` on, oldest first.
+    /// The pins of the counted messages from `start` on, oldest first.
     #[must_use]
     pub fn pins_since(&self, start: u64) -> impl DoubleEndedIterator<Item = &P> + ExactSizeIterator {
         let skipped = (start.saturating_sub(self.first) as usize).min(self.counted.len());
         self.counted.range(skipped..).map(|counted| &counted.pin)
     }
 
-    /// All that was kept.
+    /// All pins.
     pub fn pins(&self) -> impl Iterator<Item = &P> {
         let head = self.head.iter().map(|(_, pin)| pin);
         head.chain(self.carried.iter().map(|carried| &carried.pin)).chain(self.pins_since(0))
     }
 
-    /// The same ledger with other things kept beside the messages.
+    /// The same ledger with other pins.
     pub fn map_pins<Q>(&self, mut other: impl FnMut(&P) -> Q) -> Ledger<Q> {
-        let counted = self.counted.iter().map(|counted| Counted { sum: counted.sum, pin: other(&counted.pin) });
+        let counted = self.counted.iter().map(|counted| Summed { sum: counted.sum, pin: other(&counted.pin) });
         Ledger {
             first: self.first,
             base: self.base,
@@ -216,8 +218,8 @@ impl<P> Ledger<P> {
         }
     }
 
-    /// Tokens of all that is counted, less those of a first segment of which messages were forgotten. No window that begins
-    /// before it is smaller, but for [`SLACK`].
+    /// Tokens of everything counted. If messages of a first segment were forgotten, that segment is left out. No window
+    /// that begins earlier is smaller, except for [`SLACK`].
     #[must_use]
     pub fn tokens(&self) -> i64 {
         self.last_sum().wrapping_sub(self.base)
@@ -241,12 +243,12 @@ impl<P> Ledger<P> {
         self.knows_first() || self.runs.front().is_some_and(|run| run.first == self.first)
     }
 
-    /// The earliest start whose window, up to the last counted message, has at most `allowance` tokens; starts in long runs
-    /// are left out.
+    /// The earliest start whose window, up to the last counted message, has at most `allowance` tokens. Starts in long
+    /// runs are left out.
     ///
-    /// A window can cost less than one that begins later (a text alone may be more tokens than after a space). So `starts`
-    /// keeps only those whose `before` exceeds that of every older one: no other can be the earliest, for any allowance,
-    /// and among these the search is binary. Logarithmic in the number of starts.
+    /// A window can cost less than one that begins later: a text alone may be more tokens than after a space. So
+    /// `starts` keeps only those whose `before` exceeds every older one. No other start can be the earliest, for any
+    /// allowance. Among these the search is binary: logarithmic in the number of starts.
     #[must_use]
     pub fn earliest_fit(&self, allowance: i64) -> Option<Fit> {
         let sum = self.last_sum();
@@ -255,13 +257,13 @@ impl<P> Ledger<P> {
         Some(Fit { start: start.position, tokens: Some(tokens(start)) })
     }
 
-    /// The long runs before `position` with a start that may fit `allowance` as in [`earliest_fit`](Self::earliest_fit),
-    /// oldest first.
+    /// The long runs before `position`, oldest first, that have a start that may fit `allowance`. See
+    /// [`earliest_fit`](Self::earliest_fit).
     #[must_use]
-    pub fn runs_that_may_fit(&self, position: u64, allowance: i64) -> Vec<Run> {
+    pub fn runs_that_may_fit(&self, position: u64, allowance: i64) -> Vec<BlankRun> {
         let older = self.runs.partition_point(|run| run.first < position);
         let runs = self.runs.range(..older).rev().copied();
-        let mut runs: Vec<Run> =
+        let mut runs: Vec<BlankRun> =
             runs.take_while(|run| self.tokens_from(run.word + 1) <= allowance.saturating_add(SLACK)).collect();
         runs.reverse();
         runs
@@ -275,7 +277,7 @@ impl<P> Ledger<P> {
         Some(Fit { start: newest.position, tokens: Some(self.last_sum().wrapping_sub(newest.before)) })
     }
 
-    /// The position of the question that a window from the counted `start` on carries, if it carries one.
+    /// The position of the question that a window carries if it begins with the counted `start`.
     #[must_use]
     pub fn question_of(&self, start: u64) -> Option<u64> {
         let older = self.questions.partition_point(|&question| question < start);
@@ -283,19 +285,19 @@ impl<P> Ledger<P> {
         counted.or_else(|| self.carried.as_ref().map(|carried| carried.position))
     }
 
-    /// Tokens of the question before the counted messages, and its position, if it was counted.
+    /// The position and tokens of the question before the counted messages, if it was counted.
     #[must_use]
     pub fn carried(&self) -> Option<(u64, i64)> {
         self.carried.as_ref().map(|carried| (carried.position, carried.tokens))
     }
 
-    /// The first start that carries a question which is not counted yet.
+    /// The first start whose question is not counted yet.
     #[must_use]
     pub fn first_waiting(&self) -> Option<u64> {
         self.waiting.front().copied()
     }
 
-    /// What was kept beside the question at `position`.
+    /// The pin of the question at `position`.
     #[must_use]
     pub fn pin_of_question(&self, position: u64) -> Option<&P> {
         match &self.carried {
@@ -304,7 +306,7 @@ impl<P> Ledger<P> {
         }
     }
 
-    /// Tokens of each message of the head that is counted, and what was kept beside it.
+    /// The tokens and the pin of each counted message of the head.
     #[must_use]
     pub fn head(&self) -> &[(i64, P)] {
         &self.head
@@ -320,7 +322,7 @@ impl<P> Ledger<P> {
         forgotten.extend(self.head.drain(..).map(|(_, pin)| pin));
     }
 
-    /// Forgets the oldest message of the head, which has left the history for others.
+    /// Forgets the oldest message of the head, which has left the history to make room.
     pub fn evict_head(&mut self, forgotten: &mut Vec<P>) {
         if !self.head.is_empty() {
             let (tokens, pin) = self.head.remove(0);
@@ -329,29 +331,30 @@ impl<P> Ledger<P> {
         }
     }
 
-    /// Tokens of all that was ever counted for a cut that stays, evicted messages included.
+    /// Tokens of everything that was ever counted for a cut that stays, evicted messages included.
     #[must_use]
     pub fn tokens_since_origin(&self) -> i64 {
         self.tokens().saturating_add(self.evicted.unwrap_or(0))
     }
 
-    /// Tokens that were evicted since all was counted for a cut that stays; `None` if nobody has asked for one.
+    /// Tokens that were evicted since everything was counted for a cut that stays; `None` if nobody has asked for one.
     #[must_use]
     pub fn evicted(&self) -> Option<i64> {
         self.evicted
     }
 
-    /// Has cuts that stay counted from the first counted message on, of which so many tokens are evicted.
+    /// Makes the first counted message the origin of cuts that stay. `evicted` is the number of tokens that have left
+    /// before it.
     pub fn set_origin(&mut self, evicted: i64) {
         self.evicted = Some(evicted);
     }
 
-    /// Has the next cut that stays begin the sums anew.
+    /// Makes the next cut that stays begin the sums anew.
     pub fn forget_origin(&mut self) {
         self.evicted = None;
     }
 
-    /// Counts a question before the counted messages, for the starts that wait for it.
+    /// Sets the question before the counted messages, for the starts that wait for it.
     pub fn set_carried(&mut self, position: u64, tokens: i64, pin: P, forgotten: &mut Vec<P>) {
         self.forget_carried(forgotten);
         for start in std::mem::take(&mut self.waiting) {
@@ -364,7 +367,7 @@ impl<P> Ledger<P> {
         forgotten.extend(self.carried.take().map(|carried| carried.pin));
     }
 
-    /// Adds messages before the counted ones, the newest of them first. Those of an empty ledger end before `end`.
+    /// Adds messages before the counted ones, the newest of them first. If nothing is counted, they end before `end`.
     pub fn extend_older(&mut self, end: u64, entries: Vec<Entry<P>>) {
         if self.counted.is_empty() {
             self.first = end;
@@ -372,7 +375,7 @@ impl<P> Ledger<P> {
         grow(&mut self.counted, entries.len());
         let mut word_sum = self.base;
         for Entry { step, opening, asks, blank, run, pin } in entries {
-            self.counted.push_front(Counted { sum: self.base, pin });
+            self.counted.push_front(Summed { sum: self.base, pin });
             self.first -= 1;
             if blank {
                 self.blanks.push_front(self.first);
@@ -394,13 +397,13 @@ impl<P> Ledger<P> {
                 }
             }
             if let Some(length) = run {
-                self.runs.push_front(Run { first: self.first - length, word: self.first });
+                self.runs.push_front(BlankRun { first: self.first - length, word: self.first });
             }
         }
     }
 
-    /// Forgets the question before the counted messages, since those before them are about to be counted: the starts that
-    /// carry it wait for it again.
+    /// Forgets the question before the counted messages, because the messages before them are about to be counted. The
+    /// starts that carry it wait for it again.
     pub fn await_question(&mut self, forgotten: &mut Vec<P>) {
         if self.carried.is_some() {
             let end = self.questions.front().copied().unwrap_or(u64::MAX);
@@ -418,14 +421,14 @@ impl<P> Ledger<P> {
     /// Adds messages after the counted ones, the newest of them first.
     pub fn extend_newer(&mut self, entries: Vec<Entry<P>>) {
         grow(&mut self.counted, entries.len());
-        // The starts of a segment are known with its word.
+        // The starts of a segment are known once its word is.
         let mut blank_starts = Vec::new();
         for Entry { step, opening, asks, blank, run, pin } in entries.into_iter().rev() {
             let position = self.end();
             let sum = self.last_sum().wrapping_add(step);
-            self.counted.push_back(Counted { sum, pin });
+            self.counted.push_back(Summed { sum, pin });
             if let Some(length) = run {
-                self.runs.push_back(Run { first: position - length, word: position });
+                self.runs.push_back(BlankRun { first: position - length, word: position });
             }
             if blank {
                 self.blanks.push_back(position);
@@ -454,7 +457,7 @@ impl<P> Ledger<P> {
         }
     }
 
-    /// Notes that a window may begin at `position`, in the long run before `word`, and the tokens from it up to that.
+    /// Notes a start at `position` in the long run before `word`, and the tokens from it up to that word.
     pub fn add_start(&mut self, position: u64, word: u64, opening: i64) {
         let is_known =
             |starts: &VecDeque<Start>| starts.binary_search_by_key(&position, |start| start.position).is_ok();
@@ -468,7 +471,7 @@ impl<P> Ledger<P> {
         self.closed = closed;
     }
 
-    /// Forgets everything, and hands back what was kept.
+    /// Forgets everything, and hands back the pins.
     pub fn forget_all(&mut self, forgotten: &mut Vec<P>) {
         let all = std::mem::take(self);
         (self.head, self.evicted) = (all.head, all.evicted);
@@ -476,8 +479,8 @@ impl<P> Ledger<P> {
         forgotten.extend(all.carried.map(|carried| carried.pin));
     }
 
-    /// As [`forget_before`](Self::forget_before), for messages that have left the history for others. The question at `kept`
-    /// stays, instead of the one at `question`.
+    /// Like [`forget_before`](Self::forget_before), for messages that have left the history to make room. The question
+    /// at `kept` replaces the one at `question`.
     pub fn evict_before(&mut self, position: u64, question: Option<u64>, kept: Option<u64>, forgotten: &mut Vec<P>) {
         let [left, stays] = [question, kept].map(|question| question.map_or(0, |question| self.tokens_at(question)));
         let tokens = self.tokens();
@@ -494,7 +497,7 @@ impl<P> Ledger<P> {
         self.carried().filter(|(carried, _)| *carried == position).map_or(0, |(_, tokens)| tokens)
     }
 
-    /// Forgets that windows may begin with messages before `position`, the history's first question.
+    /// Forgets the starts before `position`, where the history's first question is.
     pub fn forget_starts_before(&mut self, position: u64, forgotten: &mut Vec<P>) {
         drop_while(&mut self.waiting, |&start| start < position);
         self.drop_starts_before(position);
@@ -506,7 +509,7 @@ impl<P> Ledger<P> {
     fn drop_starts_before(&mut self, position: u64) {
         drop_while(&mut self.hidden, |start| start.position < position);
         if drop_while(&mut self.starts, |start| start.position < position) {
-            // What only those had hidden can be an answer again.
+            // Starts that only these had hidden can be an answer again.
             let next = self.starts.front().map_or(u64::MAX, |start| start.position);
             let shown = self.hidden.partition_point(|start| start.position < next);
             for start in self.hidden.drain(..shown).rev().collect::<Vec<_>>() {
@@ -515,7 +518,7 @@ impl<P> Ledger<P> {
         }
     }
 
-    /// Forgets the messages before `position`, and hands back what was kept beside them.
+    /// Forgets the messages before `position`, and hands back their pins.
     pub fn forget_before(&mut self, position: u64, forgotten: &mut Vec<P>) {
         self.forget_older(position, None, forgotten);
     }
@@ -547,7 +550,7 @@ impl<P> Ledger<P> {
         let last_forgotten_is_blank = self.is_blank(position - 1);
         drop_while(&mut self.blanks, |&blank| blank < position);
         if last_forgotten_is_blank && !self.counted.is_empty() {
-            // What is left of that segment adds less than its step says; how much is not known.
+            // What is left of that segment adds less than its step says. How much is not known.
             self.base = self.sum_before(self.word_after(self.first) + 1);
         }
         drop_while(&mut self.runs, |run| run.word <= position);
@@ -557,14 +560,14 @@ impl<P> Ledger<P> {
         self.drop_starts_before(position);
     }
 
-    /// Forgets the messages up to and with the segment of the one at `position`, and hands back what was kept beside them.
+    /// Forgets the messages up to the end of the segment of the one at `position`, and hands back their pins.
     pub fn forget_through(&mut self, position: u64, forgotten: &mut Vec<P>) {
         if position >= self.first {
             self.forget_before(self.word_after(position) + 1, forgotten);
         }
     }
 
-    /// As [`forget_through`](Self::forget_through), and all steps that may carry the message at `position`.
+    /// Like [`forget_through`](Self::forget_through), with all steps that may carry the message at `position`.
     pub fn forget_through_turn(&mut self, position: u64, forgotten: &mut Vec<P>) {
         let older = self.questions.partition_point(|&question| question <= position);
         let last = match self.questions.get(older) {
@@ -579,7 +582,7 @@ impl<P> Ledger<P> {
         !self.questions.is_empty() || !self.waiting.is_empty() || self.carried.is_some()
     }
 
-    /// Forgets the segment of the message at `position` and all after it, and hands back what was kept beside them.
+    /// Forgets the segment of the message at `position` and everything after it, and hands back the pins.
     pub fn forget_from(&mut self, position: u64, forgotten: &mut Vec<P>) {
         if position >= self.end() {
             return;
@@ -601,7 +604,7 @@ impl<P> Ledger<P> {
         }
     }
 
-    /// Notes that every counted message has another position: `by` more.
+    /// Adds `by` to the position of every counted message.
     pub fn renumber(&mut self, by: i64) {
         self.first = self.first.wrapping_add_signed(by);
         let starts = self.starts.iter_mut().chain(&mut self.hidden).map(|start| &mut start.position);
@@ -614,7 +617,7 @@ impl<P> Ledger<P> {
             .for_each(|position| *position = position.wrapping_add_signed(by));
     }
 
-    /// Adds a start to those that can be an answer, or to the hidden ones, and hides those that it makes impossible.
+    /// Adds a start, either to those that can be an answer or to the hidden ones, and hides those that it rules out.
     fn insert_start(&mut self, start: Start) {
         let index = self.starts.partition_point(|other| other.position < start.position);
         if index > 0 && !start.beats(&self.starts[index - 1]) {
@@ -636,7 +639,7 @@ impl<P> Ledger<P> {
         self.counted.back().map_or(self.base, |counted| counted.sum)
     }
 
-    /// The prefix sum before the message at `position`; where nothing is counted, the nearest sum there is.
+    /// The prefix sum before the message at `position`. If that is not counted, the nearest sum.
     fn sum_before(&self, position: u64) -> i64 {
         match position.saturating_sub(self.first).checked_sub(1) {
             None => self.base,
@@ -645,7 +648,7 @@ impl<P> Ledger<P> {
     }
 }
 
-/// Drops items from the front while `condition` holds; tells whether there was one.
+/// Drops items from the front while `condition` holds. Returns whether it dropped any.
 fn drop_while<T>(items: &mut VecDeque<T>, condition: impl Fn(&T) -> bool) -> bool {
     let kept = items.len();
     while items.front().is_some_and(&condition) {
@@ -656,9 +659,9 @@ fn drop_while<T>(items: &mut VecDeque<T>, condition: impl Fn(&T) -> bool) -> boo
 
 #[cfg(test)]
 mod tests {
-    use super::{Asks, Entry, Ledger, Run};
+    use super::{Asks, BlankRun, Entry, Ledger};
 
-    /// A message that is a start of its own: (tokens after what stands before, tokens alone).
+    /// A message that is a start: (tokens after what comes before it, tokens alone).
     fn start(step: i64, opening: i64) -> Entry<i64> {
         Entry { step, opening: Some(opening), asks: Asks::Nothing, blank: false, run: None, pin: step }
     }
@@ -692,7 +695,7 @@ mod tests {
         assert_eq!((older.first(), older.end(), older.tokens()), (10, 17, 15));
         assert_eq!((newer.first(), newer.end(), newer.tokens()), (10, 17, 15));
         assert_eq!(fits(&older, 20), fits(&newer, 20));
-        // The blank start costs 10, the one after it 9; the first one 14.
+        // The blank start costs 10, the one after it 9, the first one 14.
         assert_eq!(older.earliest_fit(14).map(|fit| fit.start), Some(10));
         assert_eq!(older.earliest_fit(13).map(|fit| fit.start), Some(12));
         assert_eq!(older.earliest_fit(9).map(|fit| fit.start), Some(14));
@@ -740,11 +743,11 @@ mod tests {
     fn long_runs_are_offered_where_they_may_fit() {
         let word = Entry { run: Some(2), ..start(3, 3) };
         let mut ledger = filled(5, vec![blank(None), blank(None), word, reply(4), start(5, 5)]);
-        assert_eq!(ledger.runs_that_may_fit(5, 9), [Run { first: 0, word: 2 }]);
+        assert_eq!(ledger.runs_that_may_fit(5, 9), [BlankRun { first: 0, word: 2 }]);
         assert_eq!(ledger.runs_that_may_fit(5, 0), []);
         assert_eq!(ledger.runs_that_may_fit(0, 9), []);
         ledger.forget_before(1, &mut Vec::new());
-        assert_eq!(ledger.runs_that_may_fit(5, 9), [Run { first: 1, word: 2 }]);
+        assert_eq!(ledger.runs_that_may_fit(5, 9), [BlankRun { first: 1, word: 2 }]);
         assert!(ledger.begins_with_a_start());
         ledger.forget_before(2, &mut Vec::new());
         assert_eq!(ledger.runs_that_may_fit(5, 9), []);

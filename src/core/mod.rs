@@ -1,9 +1,10 @@
 //! The engine, free of Python: histories of messages, prefix sums of their tokens, and the search for a window.
 
-pub mod append;
 pub mod count;
 pub mod deque;
+pub mod ending;
 pub mod error;
+pub mod flush;
 pub mod history;
 pub mod item;
 pub mod joined;
@@ -11,3 +12,4 @@ pub mod ledger;
 pub mod measure;
 pub mod policy;
 pub mod query;
+pub mod queue;

@@ -1,27 +1,27 @@
-//! What is fixed with a history, what a window may begin with, and what each search may ask for.
+//! What is fixed with a history, what a window may begin with, and the limits of one search.
 
-use super::history::Starting;
+use super::error::Error;
 use super::item::{Kind, Outline};
 
-/// What a message's tokens are.
+/// How the tokens of messages add up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Accounting {
-    /// Those of its text, joined with the others by one space: `measure="text"`.
+    /// A message counts by its text, joined to the others by one space: `measure="text"`.
     Joined,
-    /// The same wherever it stands, and never negative.
+    /// A message counts the same in every place, and never less than 0.
     Additive,
 }
 
 /// What a window may begin with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StartOn {
-    /// LlamaIndex's rule: the first message, the last, and every one that is not assistant or tool by its role.
+    /// LlamaIndex's rule: the first message, the last, and every message whose role is not assistant or tool.
     Any,
     /// A user message, or a step that carries its question: what every provider accepts.
     User,
 }
 
-/// What windows of a history are.
+/// The rule of a history's windows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rule {
     /// How tokens add up.
@@ -33,11 +33,35 @@ pub struct Rule {
 impl Rule {
     /// The rule of LlamaIndex's `ChatMemoryBuffer`.
     pub const LLAMA_INDEX: Self = Self { accounting: Accounting::Joined, start_on: StartOn::Any };
+
+    /// The rule with this accounting. If nothing else is asked for, it is LlamaIndex's where texts are joined, and
+    /// windows begin with users elsewhere.
+    ///
+    /// # Errors
+    /// [`Error::OptionsOfText`] for joined texts and [`StartOn::User`].
+    pub fn new(accounting: Accounting, start_on: Option<StartOn>) -> Result<Self, Error> {
+        match (accounting, start_on) {
+            (Accounting::Joined, Some(StartOn::User)) => Err(Error::OptionsOfText),
+            (Accounting::Joined, _) => Ok(Self::LLAMA_INDEX),
+            (Accounting::Additive, start_on) => Ok(Self { accounting, start_on: start_on.unwrap_or(StartOn::User) }),
+        }
+    }
 }
 
-/// How a window may begin with a message behind the head, after the one that is `before` it. `is_asked` tells whether a user
-/// message stands before it. The last message aside, and the history's first where texts are joined, with which one may under
-/// [`StartOn::Any`].
+/// How a window may begin with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starting {
+    /// It may not.
+    No,
+    /// With this message.
+    Alone,
+    /// With this message, and its question in front.
+    Carrying,
+}
+
+/// How a window may begin with a message behind the head that follows the message `before`. `is_asked` tells whether
+/// there is a user message earlier. Not for messages that may always begin a window: under [`StartOn::Any`] the last
+/// one, and the history's first where texts are joined.
 #[must_use]
 #[inline]
 pub fn starting(
@@ -50,7 +74,8 @@ pub fn starting(
         (StartOn::Any, _) if outline.may_start => Starting::Alone,
         (StartOn::User, Kind::User) => Starting::Alone,
         (StartOn::User, Kind::Assistant) => match before() {
-            // Within a step; or with its question just before it, so that it would be the window that begins there.
+            // The message is within a step, or its question is just before it: then the window begins with the
+            // question.
             Some(Outline { kind: Kind::Assistant, continues: true, .. } | Outline { kind: Kind::User, .. }) => {
                 Starting::No
             }
@@ -61,18 +86,18 @@ pub fn starting(
     }
 }
 
-/// What one window may have.
+/// The limits of one window.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Limits {
-    /// Tokens that the window and what is sent beside it may have.
+    /// Tokens that the window may have together with what is sent beside it.
     pub token_limit: i64,
     /// Tokens of what is sent beside it.
     pub initial_token_count: i64,
     /// Whether the leading system messages are in every window.
     pub include_system: bool,
-    /// From 0 to 1: when something must be left out, the share of the limit to go down to.
+    /// From 0 to 1: when something must be left out, the share of the limit that is kept.
     pub retention_ratio: f64,
-    /// Whether all messages are asked for, whatever a window may begin with.
+    /// Whether the window has all messages, whatever it may begin with.
     pub all: bool,
 }
 
@@ -86,14 +111,27 @@ impl Limits {
         Self { token_limit: allowance, initial_token_count: 0, include_system: false, retention_ratio: 1.0, all: false }
     }
 
-    /// Tokens that the window may have behind a head of `head` tokens; negative if that is too long.
+    /// Checks limits that may be anything by themselves.
+    ///
+    /// # Errors
+    /// [`Error::InitialExceedsLimit`], and [`Error::OptionsOfText`] where texts are joined.
+    pub fn checked(self, accounting: Accounting) -> Result<Self, Error> {
+        let (initial, limit) = (self.initial_token_count, self.token_limit);
+        if initial > limit {
+            return Err(Error::InitialExceedsLimit { initial, limit });
+        }
+        let has_options = self.include_system || self.retention_ratio < 1.0;
+        if accounting == Accounting::Joined && has_options { Err(Error::OptionsOfText) } else { Ok(self) }
+    }
+
+    /// Tokens that the window may have behind a head of `head` tokens; negative if the head is too long.
     #[must_use]
     pub fn allowance(&self, head: i64) -> i64 {
         self.token_limit.saturating_sub(self.initial_token_count).saturating_sub(head)
     }
 
-    /// Tokens to leave out of a history of which `excess` tokens, at least 1, do not fit `allowance`: more than those if the
-    /// ratio is below 1, in whole blocks, so that the window's beginning stays where it is while a block fills.
+    /// Tokens to leave out when `excess` tokens, at least 1, do not fit `allowance`. If the ratio is below 1, this is
+    /// rounded up to whole blocks, so that the window's beginning does not move while a block fills.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2**53")]
     pub fn left_out(&self, excess: i64, allowance: i64) -> i64 {
@@ -101,8 +139,8 @@ impl Limits {
         ((excess as f64 / block as f64).ceil() as i64).saturating_mul(block)
     }
 
-    /// The blocks that tokens are left out in, the largest first: each with the least allowance that it is for. They are
-    /// halved in whole steps, so that a few tokens more beside the window do not move the cut.
+    /// The blocks that tokens are left out in, the largest first, each with the smallest allowance that it is for. They
+    /// are halved in whole steps, so that a few more tokens beside the window do not move the cut.
     #[expect(clippy::cast_precision_loss, reason = "counts of tokens are far below 2**53")]
     pub fn blocks(&self) -> impl Iterator<Item = (i64, i64)> {
         let ratio = self.retention_ratio;
@@ -130,7 +168,7 @@ mod tests {
             (limits.left_out(1, 1_000), limits.left_out(300, 1_000), limits.left_out(301, 1_000)),
             (300, 300, 600)
         );
-        // A small allowance takes smaller blocks, which are 300 halved.
+        // A small allowance takes smaller blocks: 300, halved.
         assert_eq!((limits.left_out(1, 300), limits.left_out(1, 100)), (150, 37));
         assert_eq!(limits.left_out(5, 0), 5);
         assert_eq!(Limits::of(1_000).left_out(17, 1_000), 17);

@@ -7,31 +7,33 @@ use std::thread;
 
 use rayon_core::{ThreadPool, ThreadPoolBuilder};
 
-/// Bytes of text that are worth a thread: about 50 µs of counting.
+/// Bytes of text that justify another thread: about 50 µs of counting.
 const BYTES_A_THREAD: usize = 16 * 1024;
 
-/// Texts that a thread takes at once, so that short ones do not all wait for the same number.
+/// Texts that a thread takes at once. With short texts, threads would otherwise wait for each other at the shared
+/// counter.
 const TEXTS_AT_ONCE: usize = 16;
 
-/// The threads, and the process that they are in: a forked child inherits the pool without its threads, where the first
-/// batch would wait for ever. It makes its own, and never touches the other.
+/// The threads, and the process that they are in. A forked child inherits the pool without its threads, and its first
+/// batch would wait for ever. So it makes its own, and never touches the other.
 static WORKERS: Mutex<Option<(u32, &'static ThreadPool)>> = Mutex::new(None);
 
 /// Threads that count, beside the caller's own.
 ///
-/// They are kept, because the tokenizer remembers in each thread how it has counted the words it met: a new thread takes
+/// They are kept, because the tokenizer remembers in each thread how it counted the words it met. A new thread takes
 /// nine times as long until it has met them.
 #[derive(Clone, Copy)]
 pub struct Workers(Option<&'static ThreadPool>);
 
 impl Workers {
-    /// Those for texts of so many bytes in all: none if the caller's own thread does as well, or no others can be had.
+    /// The threads for texts of `bytes` in all. None if the caller's own thread does as well, or if no others can be
+    /// started.
     ///
-    /// The process must not be forked meanwhile. So the boundary calls this with the GIL held, without which Python does
-    /// not fork.
+    /// The process must not be forked meanwhile. So the boundary calls this with the GIL held: Python does not fork
+    /// without it.
     #[must_use]
     pub fn for_bytes(bytes: usize) -> Self {
-        // Of the cores that this thread may use, which can be fewer than there are.
+        // The cores that this thread may use, which can be fewer than the machine has.
         let cores = if bytes < 2 * BYTES_A_THREAD { 1 } else { thread::available_parallelism().map_or(1, usize::from) };
         if cores < 2 {
             return Self(None);
@@ -48,7 +50,7 @@ impl Workers {
         Self(pool)
     }
 
-    /// The tokens of each text, which `tokens` counts. Every thread takes the next texts that nobody has.
+    /// The tokens of each text, counted by `tokens`. Every thread takes the next texts that no other has taken.
     #[must_use]
     pub fn count<T: AsRef<str> + Sync>(self, texts: &[T], tokens: impl Fn(&str) -> i64 + Sync) -> Vec<i64> {
         let tokens = |text: &T| tokens(text.as_ref());

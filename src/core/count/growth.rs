@@ -2,25 +2,27 @@
 
 use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
-/// A text of at most so few tokens never looks padded: a template or two markers are no more beside a short word.
+/// A text of at most this many tokens never looks padded: with a short word, a template or two markers add up to no
+/// more.
 const FEW_TOKENS: i64 = 4;
 
-/// A text of more bytes than this for each of its tokens, and [`SHORT_TEXT`], looks truncated. English has 4 to 5.
+/// A text looks truncated if it has more bytes than this for each of its tokens, and more than [`SHORT_TEXT`]. English
+/// has 4 to 5.
 const BYTES_A_TOKEN: i64 = 6;
 
-/// Bytes of a text that may well be a token or two: a long word, or a line of spaces.
+/// Bytes of a text that may really be a token or two: a long word, or a line of spaces.
 const SHORT_TEXT: i64 = 32;
 
-/// What is known of a counter written by somebody else: in which range its counts have been seen to grow.
+/// What is known about somebody else's counter: the range in which its counts were seen to grow.
 ///
-/// A tokenizer that pads has no count below a fixed length, one that truncates none above, and windows would be wrong
-/// without a word. A count that is odd for its text is therefore compared with that of a longer text. Counts that are not
-/// odd cost two comparisons and no call: a counter may be slow, or keep a record of what it is asked.
+/// A tokenizer that pads never counts less than a fixed length, and one that truncates never more. Windows would be
+/// wrong without any error. So a count that looks odd for its text is compared with the count of a longer text. Other
+/// counts cost two comparisons and no call: a counter may be slow, or record what it is asked.
 #[derive(Debug)]
 pub struct Growth {
-    /// The lowest count seen to grow: nothing is padded to more.
+    /// The lowest count seen to grow: nothing is padded to more than this.
     from: AtomicI64,
-    /// The highest count that another one has grown to: nothing is cut to less.
+    /// The highest count that another one has grown to: nothing is cut to less than this.
     to: AtomicI64,
 }
 
@@ -30,7 +32,7 @@ impl Default for Growth {
     }
 }
 
-/// What an odd count may come from.
+/// What may explain an odd count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Doubt {
     /// Many tokens for the text.
@@ -40,20 +42,20 @@ pub enum Doubt {
 }
 
 impl Doubt {
-    /// A text that has more tokens than `text`, whatever counts them, unless the doubt is right.
+    /// A text that has more tokens than `text` under any counter, unless the doubt is right.
     #[must_use]
     pub fn longer(self, text: &str) -> String {
         match self {
-            // Only a word more: much more would not fit into the padding.
+            // Only one word more: a longer text might not fit into the padding.
             Self::Padded => format!("{text}\nword"),
-            // Twice as long, for an estimate by some number of characters.
+            // Twice as long, for a counter that estimates by the number of characters.
             Self::Truncated => format!("{text}\nword\n{text}"),
         }
     }
 }
 
 impl Growth {
-    /// Why `tokens` are odd for a text of so many `bytes`, unless such counts are known to grow.
+    /// Why `tokens` is odd for a text of `bytes` bytes, unless such counts are known to grow.
     #[must_use]
     pub fn doubt(&self, bytes: usize, tokens: i64) -> Option<Doubt> {
         let bytes = bytes as i64;
@@ -66,13 +68,13 @@ impl Growth {
         }
     }
 
-    /// Notes that a text of `tokens` tokens has `longer` as part of a longer one.
+    /// Notes that a text of `tokens` tokens counts as `longer` when more text is added.
     pub fn learn(&self, tokens: i64, longer: i64) {
         self.from.fetch_min(tokens, Relaxed);
         self.to.fetch_max(longer, Relaxed);
     }
 
-    /// Notes that nothing can be found out.
+    /// Notes that nothing more can be learnt.
     pub fn give_up(&self) {
         self.learn(i64::MIN, i64::MAX);
     }
@@ -82,7 +84,7 @@ impl Growth {
 mod tests {
     use super::{Doubt, Growth};
 
-    /// Counts `text` as a boundary does: whether it is refused, and how many calls it took.
+    /// Counts `text` as the boundary does: the doubt that remains, and the number of calls.
     fn look(growth: &Growth, text: &str, count: impl Fn(&str) -> i64) -> (Option<Doubt>, usize) {
         let tokens = count(text);
         let Some(doubt) = growth.doubt(text.len(), tokens) else { return (None, 1) };
@@ -119,7 +121,7 @@ mod tests {
     fn a_length_is_found_after_other_counts_were_odd_too() {
         let growth = Growth::default();
         let cut = |text: &str| words(text).min(4_000);
-        // Spaces, and then words as long as a line: both are as they are counted.
+        // Spaces, then words as long as a line: both are counted correctly.
         assert_eq!(look(&growth, &" ".repeat(80), cut), (None, 2));
         assert_eq!(look(&growth, &"x".repeat(1_000), cut), (None, 2));
         assert_eq!(look(&growth, &"word ".repeat(10_000), cut), (Some(Doubt::Truncated), 2));
@@ -132,7 +134,7 @@ mod tests {
             assert_eq!(look(&growth, text, words), (None, 1), "{text}");
             assert_eq!(look(&growth, text, |text| words(text) + 2), (None, 1), "{text}");
         }
-        // Characters, and estimates of every coarseness.
+        // Counts of characters, and coarser and coarser estimates.
         for characters in [1, 2, 4, 10, 20] {
             let growth = Growth::default();
             let estimate = |text: &str| text.len() as i64 / characters;

@@ -1,39 +1,43 @@
-//! A history kept elsewhere, such as in a database: what appending messages adds to it, and what is left when some go.
+//! A history that is kept elsewhere, such as in a database: what appended messages add to it, and what is left when
+//! some go.
 //!
-//! Whoever keeps the history stores with each message its tokens, `before` if a window may begin with it, and the position of
-//! the question that such a window carries; and with the history its [`Ending`], which is all that is needed of it to append
-//! more. `S(i)` is the sum of the tokens of the messages behind the head up to the one at position `i`. A window that begins
-//! with a start has `S(end) - before` tokens, so the start is the first one with a `before` that is large enough: a search in
-//! an index. `before` never falls from one start to the next: where tokens add up by themselves, and where texts are joined
-//! because starts are left out that do not exceed every `before` in front of them.
+//! The keeper stores with each message its tokens, its `before` if a window may begin with it, and the position of the
+//! question that such a window carries. With the history it stores an [`Ending`], which is all that it needs to append
+//! more.
+//!
+//! `S(i)` is the sum of the tokens of the messages behind the head, up to the one at position `i`. A window that begins
+//! with a start has `S(end) - before` tokens. So the start is the first one whose `before` is large enough: a search in
+//! an index. `before` never falls from one start to the next. Where tokens add up, it cannot. Where texts are joined, a
+//! start that does not exceed every earlier `before` is left out.
 
 use super::count::Counter;
-use super::history::Starting;
+use super::flush::{Cut, Flush, Queued};
 use super::item::{Kind, Outline};
 use super::joined::{Before, Text, ends_in_word, measure, tail};
-use super::policy::{Accounting, Rule, StartOn, starting};
+use super::policy::{Accounting, Rule, StartOn, Starting, starting};
 
-/// Where a history ends that is kept elsewhere, and what stands at its beginning. Positions are counted from the first message
-/// ever put; those behind the head stay when another head is set.
+/// The end of a history that is kept elsewhere, and what it begins with. Positions are counted from the first message
+/// ever put. Positions behind the head stay the same when another head is set.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ending {
-    /// The number of leading system messages, and their tokens.
+    /// The number of leading system messages.
     pub head: i64,
-    /// Their tokens, which no other sum has.
+    /// Their tokens, which no other sum includes.
     pub head_tokens: i64,
     /// The position at which the messages behind the head began.
     pub behind: i64,
-    /// The position of the first of them that is left.
+    /// The position of the first of them that is still there.
     pub first: i64,
     /// `S(first)`.
     pub base: i64,
-    /// The position of the first of those with which the window begins that has everything: no result without its call.
+    /// Where the window that has everything begins: it leaves out leading results whose calls are gone. For a queue,
+    /// its cut.
     pub lead: i64,
     /// `S(lead)`.
     pub lead_total: i64,
     /// The position after the last message.
     pub end: i64,
-    /// `S(end)`. Blank messages at the end, where texts are joined, are not in it yet.
+    /// `S(end)`. Where texts are joined, it does not include blank messages at the end yet.
     pub total: i64,
     /// What the last message behind the head is to the rules; `None` if there is none.
     pub last: Option<Outline>,
@@ -55,7 +59,7 @@ pub struct Ending {
 pub const NUMBERS: usize = 16;
 
 impl Ending {
-    /// As numbers, to be stored; `None` for what there is not.
+    /// As numbers, to be stored; `None` for what is not there.
     #[must_use]
     pub fn numbers(&self) -> [Option<i64>; NUMBERS] {
         [
@@ -78,7 +82,7 @@ impl Ending {
         ]
     }
 
-    /// What [`numbers`](Self::numbers) made numbers of; `None` for any others.
+    /// The inverse of [`numbers`](Self::numbers); `None` for numbers that it cannot have made.
     #[must_use]
     pub fn from_numbers(numbers: &[Option<i64>]) -> Option<Self> {
         let &[
@@ -132,8 +136,8 @@ impl Ending {
         is_sound.then_some(ending)
     }
 
-    /// The first of the messages at the end whose texts must be read before others can be joined with them: the blank ones,
-    /// and the word before them if that ends in whitespace. The end if there are none.
+    /// The first message at the end whose text must be read before others can be joined to it: the blank ones, and the
+    /// word before them if it ends in whitespace. `end` if there are none.
     #[must_use]
     pub fn unread_from(&self, accounting: Accounting) -> i64 {
         match accounting {
@@ -143,8 +147,8 @@ impl Ending {
         }
     }
 
-    /// The same without the messages before `position`, with which a window may begin that carries no question, and whose
-    /// `before` this is. Sums go on.
+    /// This without the messages before `position`. A window may begin there and carries no question; its `before` is
+    /// given. Sums go on.
     #[must_use]
     pub fn trimmed(&self, position: i64, before: i64) -> Self {
         Self {
@@ -157,8 +161,44 @@ impl Ending {
         }
     }
 
-    /// The same without the messages behind the one that is `kept`, which [`may_be_last`]; or behind the head. `removed` is
-    /// the sum of their tokens.
+    /// For a queue: the cut after each round of a flush, the first round first. `users` are the user messages before
+    /// `known_to`, from the queue's beginning on, with the tokens before each. `None` if more of them must be known.
+    #[must_use]
+    pub fn rounds(&self, flush: Flush, users: &[Cut], known_to: i64) -> Option<Vec<Cut>> {
+        let queued = Queued {
+            start: Cut { position: self.lead, before: self.lead_total },
+            end: Cut { position: self.end, before: self.total },
+            newest_user: self.question,
+        };
+        flush.rounds(queued, |from| {
+            let first = users.partition_point(|user| user.position < from.position || user.before < from.before);
+            let found = users.get(first).copied();
+            if found.is_none() && known_to < self.end { None } else { Some(found) }
+        })
+    }
+
+    /// For a queue: this with another cut. The messages before it are archived.
+    #[must_use]
+    pub fn with_cut(&self, cut: Cut) -> Self {
+        Self { lead: cut.position, lead_total: cut.before, ..self.clone() }
+    }
+
+    /// For a queue: this without its messages. Archived messages stay.
+    #[must_use]
+    pub fn without_queue(&self) -> Self {
+        Self {
+            end: self.lead,
+            total: self.lead_total,
+            word: self.lead,
+            last: None,
+            question: None,
+            question_tokens: 0,
+            ..self.clone()
+        }
+    }
+
+    /// This without the messages behind the one that is `kept`, or behind the head if there is none. The one kept must
+    /// be one that [`may_be_last`]. `removed` is the sum of the tokens of those that go.
     #[must_use]
     pub fn cut(&self, rule: Rule, kept: Option<Kept>, removed: i64) -> Self {
         let total = self.total - removed;
@@ -188,7 +228,7 @@ impl Ending {
                     reach: before.filter(|_| rule.accounting == Accounting::Joined),
                     word: position + 1,
                     is_closed,
-                    // Results that lead may have been all there was.
+                    // Leading results may have been all there was.
                     lead: self.lead.min(position + 1),
                     ..self.clone()
                 }
@@ -212,7 +252,7 @@ pub struct Kept {
     pub is_closed: bool,
 }
 
-/// Whether nothing but a message itself must be known to append to a history that ends with it.
+/// Whether a message alone tells enough to append to a history that ends with it.
 #[must_use]
 pub fn may_be_last(rule: Rule, outline: Outline, is_start: bool, is_blank: bool) -> bool {
     match (rule.accounting, rule.start_on) {
@@ -227,7 +267,7 @@ pub fn may_be_last(rule: Rule, outline: Outline, is_start: bool, is_blank: bool)
 pub struct Row {
     /// What it adds to `S`.
     pub tokens: i64,
-    /// If a window may begin with it: what `S(end)` exceeds the tokens of that window by.
+    /// If a window may begin with it: `S(end)` less the tokens of that window.
     pub before: Option<i64>,
     /// The position of the question that such a window carries.
     pub question: Option<i64>,
@@ -242,20 +282,20 @@ pub struct Appended {
     pub head: usize,
     /// The others, oldest first.
     pub rows: Vec<Row>,
-    /// Messages that were there before and with which a window may begin from now on: positions, and `before`.
+    /// Older messages that may now begin a window: their positions, and `before`.
     pub settled: Vec<(i64, i64)>,
-    /// Whether no window may begin with a message that was there before: the first question has come.
+    /// Whether older messages can no longer begin a window, because the first question has come.
     pub forgets: bool,
 }
 
-/// What the messages `items` add to a history, each with its tokens, where tokens add up.
+/// What the messages `items` add to a history, where tokens add up. Each comes with its tokens.
 #[must_use]
 pub fn append(start_on: StartOn, ending: Ending, items: &[(Outline, i64)]) -> Appended {
     let old_end = ending.end;
     let mut appended = Appended { ending, rows: Vec::with_capacity(items.len()), ..Appended::default() };
     for &(outline, tokens) in items {
         let ending = &mut appended.ending;
-        // Behind messages that were trimmed, they are part of a turn.
+        // Behind trimmed messages, a system message is part of a turn.
         if outline.kind == Kind::System && ending.first == ending.end && ending.behind == ending.first {
             ending.behind += 1;
             for position in [&mut ending.first, &mut ending.lead, &mut ending.end, &mut ending.word] {
@@ -292,7 +332,27 @@ pub fn append(start_on: StartOn, ending: Ending, items: &[(Outline, i64)]) -> Ap
     appended
 }
 
-/// `before` of the messages of the head, of which `S` is counted backwards from 0: for windows that are asked for without it.
+/// What the messages `items` add to a queue; each comes with its tokens. See [`flush`](super::flush). Such a session
+/// has no head, and its window begins at the cut: `lead`.
+#[must_use]
+pub fn append_to_queue(mut ending: Ending, items: &[(Outline, i64)]) -> Appended {
+    let mut rows = Vec::with_capacity(items.len());
+    for &(outline, tokens) in items {
+        let is_user = outline.kind == Kind::User;
+        rows.push(Row { tokens, before: is_user.then_some(ending.total), question: None });
+        if is_user {
+            (ending.question, ending.question_tokens) = (Some(ending.end), tokens);
+        }
+        ending.total = ending.total.saturating_add(tokens);
+        ending.last = Some(outline);
+        ending.end += 1;
+        ending.word = ending.end;
+    }
+    Appended { ending, rows, ..Appended::default() }
+}
+
+/// `before` of the head's messages, for windows that are asked for without a head. Here `S` is counted backwards from
+/// 0.
 #[must_use]
 pub fn head_starts(start_on: StartOn, head: &[(Outline, i64)]) -> Vec<Option<i64>> {
     let mut sum = 0;
@@ -308,11 +368,11 @@ pub fn head_starts(start_on: StartOn, head: &[(Outline, i64)]) -> Vec<Option<i64
     starts
 }
 
-/// What `texts`, each with what it is, add to a history whose texts are joined. `earlier` are those from
+/// What `texts`, each with its outline, add to a history whose texts are joined. `earlier` are the texts from
 /// [`unread_from`](Ending::unread_from) on.
 ///
 /// # Errors
-/// Those of the counter.
+/// The counter's.
 pub fn append_joined<C: Counter>(
     counter: &C,
     ending: Ending,
@@ -328,7 +388,7 @@ pub fn append_joined<C: Counter>(
     if ending.word == ending.first
         && let Some(first) = all.first_mut()
     {
-        first.may_start = true; // the first message that is left, whatever its role
+        first.may_start = true; // the first message that is left may, whatever its role
     }
     let mut appended =
         Appended { ending, rows: vec![Row::default(); all.len() - appended_from], ..Appended::default() };
@@ -347,7 +407,7 @@ pub fn append_joined<C: Counter>(
         for (start, tokens) in blank.chain(measured.opening.map(|tokens| (position, tokens))) {
             let start_before = ending.total - tokens;
             if ending.reach.is_some_and(|reach| start_before <= reach) {
-                continue; // an older one has no more tokens, and is the first that fits whenever this one does
+                continue; // an older start has no more tokens, and fits whenever this one does
             }
             ending.reach = Some(start_before);
             match usize::try_from(start - old_end) {
@@ -363,17 +423,18 @@ pub fn append_joined<C: Counter>(
     Ok(appended)
 }
 
-/// Tokens of the blank messages at the end, which are in no sum. `earlier` are the texts from
+/// Tokens of the blank messages at the end, which no sum includes. `earlier` are the texts from
 /// [`unread_from`](Ending::unread_from) on.
 ///
 /// # Errors
-/// Those of the counter.
+/// The counter's.
 pub fn blank_tail<C: Counter>(counter: &C, ending: &Ending, earlier: &[Text]) -> Result<i64, C::Error> {
     let (segment, before) = context(ending, earlier);
     tail(counter, before, &earlier[segment..])
 }
 
-/// Where the blank messages begin among the texts from [`unread_from`](Ending::unread_from) on, and what stands before them.
+/// Where the blank messages begin among the texts from [`unread_from`](Ending::unread_from) on, and what comes before
+/// them.
 fn context<'a>(ending: &Ending, texts: &'a [Text]) -> (usize, Before<'a>) {
     match texts.first() {
         Some(word) if ending.unread_from(Accounting::Joined) < ending.word => (1, Before::after(&word.text)),
@@ -384,11 +445,13 @@ fn context<'a>(ending: &Ending, texts: &'a [Text]) -> (usize, Before<'a>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{Appended, Ending, Kept, append, append_joined, may_be_last};
+    use super::{Appended, Ending, Kept, Row, append, append_joined, append_to_queue, may_be_last};
+    use crate::core::flush::{Cut, Flush};
     use crate::core::item::{Kind, Outline};
     use crate::core::joined::tests::{Words, texts};
     use crate::core::joined::{Text, opening};
     use crate::core::policy::{Accounting, Rule, StartOn};
+    use crate::core::queue::Queue;
 
     fn outline(kind: Kind, continues: bool) -> Outline {
         Outline { kind, continues, may_start: matches!(kind, Kind::User | Kind::System) }
@@ -431,7 +494,8 @@ mod tests {
         assert_eq!(appended.rows[0].before, Some(3));
     }
 
-    /// Whatever parts a history is appended in, the numbers are the same; and so when its end is cut and appended again.
+    /// The numbers do not depend on how a history is split into appends. The same holds when its end is cut and
+    /// appended again.
     #[test]
     fn parts_and_cuts_make_no_difference() {
         let kinds = [SYSTEM, USER, REPLY, RESULT];
@@ -486,7 +550,8 @@ mod tests {
         appended
     }
 
-    /// Every way to cut a history into appends gives every window's tokens, but of starts that an older one beats.
+    /// Every way to split a history into appends gives every window's tokens, except for starts that an older one
+    /// beats.
     #[test]
     fn appended_in_parts_gives_the_joined_counts() {
         let fragments = ["one", "", " ", "two three", "\n", "four\n", " five", "."];
@@ -517,5 +582,67 @@ mod tests {
             }
             assert!(before[word..].iter().all(Option::is_none));
         }
+    }
+
+    /// The cut after a flush of a queue that is kept elsewhere. It reads only as many rows as it needs.
+    fn flushed(ending: &Ending, rows: &[Row], flush: Flush) -> Ending {
+        let mut known_to = ending.lead;
+        loop {
+            let users: Vec<Cut> = (ending.lead..known_to)
+                .filter_map(|position| rows[position as usize].before.map(|before| Cut { position, before }))
+                .collect();
+            match ending.rounds(flush, &users, known_to) {
+                Some(cuts) => return cuts.last().map_or_else(|| ending.clone(), |cut| ending.with_cut(*cut)),
+                None => known_to += 1,
+            }
+        }
+    }
+
+    #[test]
+    fn a_queue_kept_elsewhere_has_the_cuts_of_one_in_memory() {
+        let mut random = random();
+        let mut moved = 0;
+        for _ in 0..2_000 {
+            let flush = Flush { high: random(30) as i64, size: [0, 1, 5, 20][random(4)] };
+            let (mut queue, mut ending, mut rows) = (Queue::default(), Ending::default(), Vec::new());
+            for _ in 0..=random(12) {
+                let kinds = [USER, REPLY, RESULT, SYSTEM];
+                let items: Vec<_> = (0..=random(3)).map(|_| (kinds[random(4)], false, random(9) as i64)).collect();
+                for (kind, _, tokens) in &items {
+                    queue.push((), *tokens, *kind == USER);
+                }
+                let appended = append_to_queue(ending, &self::items(&items));
+                rows.extend(appended.rows);
+                ending = flushed(&appended.ending, &rows, flush);
+                moved += queue.flush(flush).len();
+                assert_eq!((ending.lead, ending.end), (queue.cut() as i64, queue.messages().len() as i64));
+                assert_eq!(ending.total - ending.lead_total, queue.tokens());
+                match random(20) {
+                    0 => {
+                        queue.take_active();
+                        rows.truncate(ending.lead as usize);
+                        ending = ending.without_queue();
+                    }
+                    1 => {
+                        queue.take_archived();
+                        rows.drain(..ending.lead as usize);
+                        let fresh = append_to_queue(Ending::default(), &[]).ending;
+                        let total = ending.total - ending.lead_total;
+                        let (lead, base) = (ending.lead, ending.lead_total);
+                        rows.iter_mut().for_each(|row| row.before = row.before.map(|before| before - base));
+                        ending = Ending {
+                            end: ending.end - lead,
+                            total,
+                            word: ending.end - lead,
+                            last: ending.last,
+                            question: ending.question.filter(|user| *user >= lead).map(|user| user - lead),
+                            ..fresh
+                        };
+                    }
+                    _ => {}
+                }
+            }
+        }
+        assert!(moved > 3_000);
     }
 }
