@@ -1,10 +1,11 @@
-//! Arguments of Python calls: numbers, indexes and what a window may have.
+//! Arguments of Python calls: numbers, indexes and limits.
 
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
 
-use super::strings::type_name;
+use super::callable::as_integer;
+use super::strings::{shown, type_name};
 use crate::core::error::Error;
 use crate::core::policy::StartOn;
 
@@ -14,16 +15,17 @@ pub fn limit(value: &Bound<'_, PyAny>) -> PyResult<i64> {
     if limit < 1 { Err(Error::TokenLimit { limit }.into()) } else { Ok(limit) }
 }
 
-/// An integer argument. A bool is one in Python, but never meant as one here.
+/// An integer argument, also one of another library. In Python a bool is an integer, but here it is never meant as one.
 pub fn integer(value: &Bound<'_, PyAny>, name: &str) -> PyResult<i64> {
-    if !value.is_instance_of::<PyInt>() || value.is_instance_of::<PyBool>() {
-        return Err(PyTypeError::new_err(format!(
-            "{name} must be an integer, got {} ({})",
-            value.repr()?,
-            type_name(value)
-        )));
-    }
-    value.extract().map_err(|_| {
+    let number = match as_integer(value) {
+        Err(error) if error.is_instance_of::<PyTypeError>(value.py()) => None, // an array, for example
+        number => number?,
+    };
+    let Some(number) = number else {
+        let (shown, class) = (shown(value), type_name(value));
+        return Err(PyTypeError::new_err(format!("{name} must be an integer, got {shown} ({class})")));
+    };
+    number.extract().map_err(|_| {
         let shown = value.str().map_or_else(|_| "one of thousands of digits".to_owned(), |value| value.to_string());
         PyValueError::new_err(format!("{name} must be between -2**63 and 2**63 - 1, got {shown}"))
     })
@@ -42,7 +44,7 @@ pub fn position(index: &Bound<'_, PyAny>) -> PyResult<Option<isize>> {
     }
 }
 
-/// The error for an index of a ring of so many messages.
+/// The error for an index into a ring of `length` messages.
 pub fn out_of_range(index: &Bound<'_, PyAny>, length: usize) -> PyErr {
     let shown = index.str().map_or_else(|_| "of thousands of digits".to_owned(), |index| index.to_string());
     PyIndexError::new_err(format!("index {shown} is out of range for a ring of {length} messages"))
@@ -54,14 +56,19 @@ pub fn start_on(value: &Bound<'_, PyAny>) -> PyResult<Option<StartOn>> {
         return Ok(Some(StartOn::Any));
     }
     let is_user = value.cast::<PyString>().is_ok_and(|name| name.to_str().is_ok_and(|name| name == "user"));
-    if is_user { Ok(Some(StartOn::User)) } else { Err(Error::StartOn { given: value.repr()?.to_string() }.into()) }
+    if is_user { Ok(Some(StartOn::User)) } else { Err(Error::StartOn { given: shown(value) }.into()) }
 }
 
-/// A bool argument. Nothing else is meant as one here: `include_system="no"` would be true.
+/// A bool argument. Anything else is a mistake: `include_system="no"` would be true.
 pub fn boolean(value: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
     value.extract().map_err(|_| {
         PyTypeError::new_err(format!("{name} must be a bool, got {} ({})", shown(value), type_name(value)))
     })
+}
+
+/// Whether a window is checked.
+pub fn verify(value: &Bound<'_, PyAny>) -> PyResult<bool> {
+    boolean(value, "verify")
 }
 
 /// A share from 0 to 1.
@@ -77,8 +84,4 @@ pub fn ratio(value: &Bound<'_, PyAny>) -> PyResult<f64> {
     }
     let ratio = value.extract().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
     ratio.ok_or_else(|| Error::RetentionRatio { ratio: shown(value) }.into())
-}
-
-fn shown(value: &Bound<'_, PyAny>) -> String {
-    value.repr().map_or_else(|_| "an object".to_owned(), |shown| shown.to_string())
 }

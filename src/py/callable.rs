@@ -1,4 +1,4 @@
-//! A Python callable as a counter: what it returns is checked, at every call.
+//! A Python callable as a counter. Every value that it returns is checked.
 
 use std::sync::OnceLock;
 
@@ -6,13 +6,16 @@ use pyo3::exceptions::{PyException, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFrozenSet, PyInt, PyList, PyMapping, PySet, PyString, PyTuple, PyType};
+use pyo3::types::{
+    PyBool, PyByteArray, PyBytes, PyFrozenSet, PyInt, PyList, PyMapping, PySet, PyString, PyTuple, PyType,
+};
 
-use super::strings::type_name;
+use super::strings::{shown, type_name};
 use crate::core::count::Counter;
+use crate::core::count::encoding::Special;
 use crate::core::count::growth::{Doubt, Growth};
 
-/// Tokens that one text or message may have: far more than any has, and few enough that millions can be added up.
+/// Tokens that one text or message may have: far more than any has, and few enough to add up millions.
 pub const MOST_TOKENS: i64 = 1 << 40;
 
 /// A Python callable from a text to its tokens.
@@ -20,17 +23,18 @@ pub struct Callable {
     /// What the counter was made from: the callable itself, or a tiktoken encoding.
     pub source: Py<PyAny>,
     function: Py<PyAny>,
-    /// As `function`, but special tokens are text like any other: a tiktoken encoding's. Other callables decide themselves.
+    /// For a tiktoken encoding: like `function`, but special tokens are text like any other. Other callables decide
+    /// themselves.
     ordinary: Option<Py<PyAny>>,
     /// The tokens of the empty text, once they are known.
     empty: OnceLock<i64>,
-    /// A class whose objects were found to have the length of a text's tokens. Finding it out takes 3 us.
+    /// A class whose objects were found to have as many items as a text has tokens. Finding that out takes 3 us.
     class: OnceLock<Py<PyType>>,
     growth: Growth,
 }
 
 impl Callable {
-    /// The counter by `function`, and `ordinary` for text without special tokens.
+    /// The counter that calls `function`, and `ordinary` for text without special tokens.
     pub fn new(source: &Bound<'_, PyAny>, function: Bound<'_, PyAny>, ordinary: Option<Bound<'_, PyAny>>) -> Self {
         Self {
             source: source.clone().unbind(),
@@ -42,20 +46,19 @@ impl Callable {
         }
     }
 
-    /// The same, with nothing known of it.
+    /// A copy that has learnt nothing yet.
     pub fn clone_ref(&self, py: Python<'_>) -> Self {
         let ordinary = self.ordinary.as_ref().map(|function| function.bind(py).clone());
         Self::new(self.source.bind(py), self.function.bind(py).clone(), ordinary)
     }
 
-    /// The callable as a counter of the core, to which special tokens are tokens.
-    pub fn bind<'py>(&self, py: Python<'py>) -> BoundCallable<'_, 'py> {
-        BoundCallable { function: self.function.bind(py), callable: self }
-    }
-
-    /// The same, but special tokens are text like any other where that can be had.
-    pub fn bind_ordinary<'py>(&self, py: Python<'py>) -> BoundCallable<'_, 'py> {
-        BoundCallable { function: self.ordinary.as_ref().unwrap_or(&self.function).bind(py), callable: self }
+    /// The callable as a counter of the core. What special tokens count as is up to most callables.
+    pub fn bind<'py>(&self, py: Python<'py>, special: Special) -> BoundCallable<'_, 'py> {
+        let function = match (special, &self.ordinary) {
+            (Special::Text, Some(ordinary)) => ordinary,
+            _ => &self.function,
+        };
+        BoundCallable { function: function.bind(py), callable: self }
     }
 
     /// For the garbage collector.
@@ -78,10 +81,10 @@ impl BoundCallable<'_, '_> {
         tokens_of(&self.function.call1((text,))?, &self.callable.class)
     }
 
-    /// Compares an odd count with that of a longer text, which must be more.
+    /// Compares an odd count with the count of a longer text, which must be more.
     fn check(&self, doubt: Doubt, text: &str, tokens: i64) -> PyResult<()> {
         let py = self.function.py();
-        // A text may have as many tokens as a longer one by chance, or more. Two longer ones do not.
+        // By chance, one longer text may have as many tokens, or fewer. Two will not.
         let longer_text = doubt.longer(text);
         let longer = match self.call(&longer_text) {
             Ok(longer) if longer == tokens => self.call(&doubt.longer(&longer_text)),
@@ -105,7 +108,7 @@ impl BoundCallable<'_, '_> {
                 self.callable.growth.learn(tokens, longer.max(tokens));
                 Ok(())
             }
-            // It may know certain texts only. Those it was given it has counted.
+            // It may accept certain texts only. It has counted those that it was given.
             Err(error) if error.is_instance_of::<PyException>(py) => {
                 self.callable.growth.give_up();
                 Ok(())
@@ -139,7 +142,7 @@ impl Counter for BoundCallable<'_, '_> {
     }
 }
 
-/// The number of tokens that a callable has returned: a number, or something with the length of a text's tokens.
+/// The number of tokens that a callable has returned: a number, or the length of the text's tokens.
 fn tokens_of(tokens: &Bound<'_, PyAny>, class: &OnceLock<Py<PyType>>) -> PyResult<i64> {
     if let Ok(list) = tokens.cast_exact::<PyList>() {
         return match list.get_item(0) {
@@ -163,7 +166,7 @@ fn tokens_of(tokens: &Bound<'_, PyAny>, class: &OnceLock<Py<PyType>>) -> PyResul
                 1 => return length_of(tokens),
                 _ => {
                     let advice = "return one dimension, such as the first row of a batch of one";
-                    return Err(wrong(&format!("{} of shape {}", type_name(tokens), shape.repr()?), advice));
+                    return Err(wrong(&format!("{} of shape {}", type_name(tokens), shown(&shape)), advice));
                 }
             }
         } else if tokens.hasattr(intern!(tokens.py(), "__len__"))? {
@@ -175,10 +178,10 @@ fn tokens_of(tokens: &Bound<'_, PyAny>, class: &OnceLock<Py<PyType>>) -> PyResul
     number(tokens)
 }
 
-/// The length of a list or tuple, whose first item tells whether it is one of texts' tokens.
+/// The length of a list or tuple. Its first item tells whether it holds the tokens of one text or of several.
 fn one_text(tokens: &Bound<'_, PyAny>, first: &Bound<'_, PyAny>, length: usize) -> PyResult<i64> {
     if !first.is_exact_instance_of::<PyInt>() && !first.is_exact_instance_of::<PyString>() {
-        // Tuples may be tokens: a pattern with groups finds them, and tokens may come with their places.
+        // Tuples may be tokens: a pattern with groups finds tuples, and tokens may come with their offsets.
         let is_nested = first.is_instance_of::<PyList>()
             || is_mapping_or_set(first)?
             || shape_of(first)?.is_some_and(|shape| !shape.is_empty());
@@ -190,16 +193,19 @@ fn one_text(tokens: &Bound<'_, PyAny>, first: &Bound<'_, PyAny>, length: usize) 
     in_range(length as i64)
 }
 
-/// Refuses what has a length, but not that of a text's tokens.
+/// Refuses what has a length that is not the number of a text's tokens.
 fn check_kind(tokens: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = tokens.py();
     let name = || type_name(tokens);
     if is_set(tokens)? {
         Err(wrong(&name(), "a set has each token once; return a list"))
     } else if tokens.cast::<PyMapping>().is_ok() || tokens.hasattr(intern!(py, "keys"))? {
-        let advice =
-            "a mapping's length is that of its keys; give the tokenizer's `encode`, or return [\"input_ids\"] of it";
+        let advice = "a mapping's length is the number of its keys; give the tokenizer's `encode`, or return its [\"input_ids\"]";
         Err(wrong(&name(), advice))
+    } else if tokens.is_instance_of::<PyString>() {
+        Err(wrong(&name(), "its length is the number of its characters; return a list of tokens"))
+    } else if tokens.is_instance_of::<PyBytes>() || tokens.is_instance_of::<PyByteArray>() {
+        Err(wrong(&name(), "its length is the number of its bytes; if that is what you count, return it as an integer"))
     } else {
         Ok(())
     }
@@ -217,7 +223,7 @@ fn is_set(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     object.is_instance(&py.import(intern!(py, "collections.abc"))?.getattr(intern!(py, "Set"))?)
 }
 
-/// The shape of an array; None for what is not an array.
+/// The shape of an array; None for anything else.
 fn shape_of<'py>(object: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyTuple>>> {
     let shape = object.getattr_opt(intern!(object.py(), "shape"))?;
     // A torch.Size is a tuple.
@@ -237,11 +243,11 @@ fn in_range(length: i64) -> PyResult<i64> {
     )))
 }
 
-/// The number of tokens that was returned as a number.
+/// The number of tokens, if a number was returned.
 fn number(tokens: &Bound<'_, PyAny>) -> PyResult<i64> {
     let Some(count) = as_integer(tokens)? else {
         let is_number = !tokens.is_instance_of::<PyBool>() && tokens.hasattr(intern!(tokens.py(), "__float__"))?;
-        let what = if is_number { format!("{} ({})", tokens.repr()?, type_name(tokens)) } else { type_name(tokens) };
+        let what = if is_number { format!("{} ({})", shown(tokens), type_name(tokens)) } else { type_name(tokens) };
         let advice = if is_number { "round it up to an integer" } else { "return a list of tokens, or an integer" };
         return Err(wrong(&what, advice));
     };
@@ -249,12 +255,12 @@ fn number(tokens: &Bound<'_, PyAny>) -> PyResult<i64> {
         Ok(count @ 0..=MOST_TOKENS) => Ok(count),
         _ => Err(PyValueError::new_err(format!(
             "a counter must return between 0 and 2**40 tokens for a text, got {}",
-            tokens.repr()?
+            shown(tokens)
         ))),
     }
 }
 
-/// `tokens` as a Python int. Integers of other libraries have an `__index__`; a bool has one too, but is never meant.
+/// `tokens` as a Python int. Integers of other libraries have an `__index__`. So does a bool, but it is never meant.
 pub fn as_integer<'py>(tokens: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyAny>>> {
     if tokens.is_instance_of::<PyBool>() {
         return Ok(None);

@@ -6,44 +6,50 @@ use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyList, PyString, PyType};
 use pyo3::{PyTypeInfo, intern};
 
-use super::callable::Callable;
-use super::strings::{to_cow, to_text, type_name};
+use super::callable::{BoundCallable, Callable};
+use super::strings::{shown, to_cow, to_text, type_name};
 use crate::core::count::Counter;
 use crate::core::count::batch::Workers;
-use crate::core::count::encoding::Encoding;
+use crate::core::count::encoding::{Encoding, Native, Special};
 
-/// Bytes of text from which on counting gives up the GIL. Counting takes about 7 ns a byte, giving up the GIL and taking
-/// it back about 60 ns when nobody wants it and far more when somebody does.
+/// Bytes of text from which counting releases the GIL. Counting takes about 7 ns a byte. Releasing the GIL and taking
+/// it back takes about 60 ns when nobody wants it, and far more when somebody does.
 pub const DETACH_BYTES: usize = 16 * 1024;
 
 /// Does `work`, which counts with `encoding`, without the GIL.
 ///
-/// The vocabulary is loaded before, with the GIL, without which Python does not fork: a child forked while another thread
-/// loads would find the vocabulary half loaded, and wait for ever for a thread that it does not have.
+/// The vocabulary is loaded first, with the GIL, because Python does not fork without it. A child forked while another
+/// thread loads would inherit a half-loaded vocabulary, and would wait for ever for a thread that it does not have.
 pub fn detach<T: Send>(py: Python<'_>, encoding: &Encoding, work: impl FnOnce() -> T + Send) -> T {
     encoding.load();
     py.detach(work)
 }
 
-/// Text to number of tokens. See the stub for what Python sees.
-#[pyclass(frozen, module = "chatring._core", weakref)]
+#[doc = stub!("TokenCounter")]
+#[pyclass(frozen, module = "chatring", weakref)]
 pub struct TokenCounter {
     counting: Counting,
-    /// What tells two counters apart without calling Python: see [`TokenCounter::counts_like`].
+    /// Tells counters apart without calling Python: see [`TokenCounter::counts_like`].
     key: (usize, usize),
     name: String,
 }
 
 /// How a counter counts.
-pub enum Counting {
+enum Counting {
     /// With an embedded encoding, in Rust.
     Native(&'static Encoding),
     /// By calling Python.
     Callable(Callable),
 }
 
+/// A counter of the core.
+pub enum BoundCounter<'a, 'py> {
+    Native(Native),
+    Callable(BoundCallable<'a, 'py>),
+}
+
 impl TokenCounter {
-    /// The counter that `source` stands for: a counter itself, an encoding's name, a tiktoken encoding or a callable.
+    /// The counter for `source`: a counter itself, an encoding's name, a tiktoken encoding or a callable.
     pub fn from_source<'py>(source: &Bound<'py, PyAny>) -> PyResult<Bound<'py, Self>> {
         match source.cast::<Self>() {
             Ok(counter) => Ok(counter.clone()),
@@ -56,9 +62,17 @@ impl TokenCounter {
         &self.name
     }
 
-    /// How it counts.
-    pub fn counting(&self) -> &Counting {
-        &self.counting
+    /// Whether it counts without calling Python.
+    pub fn is_native(&self) -> bool {
+        matches!(self.counting, Counting::Native(_))
+    }
+
+    /// As a counter of the core.
+    pub fn bind<'py>(&self, py: Python<'py>, special: Special) -> BoundCounter<'_, 'py> {
+        match &self.counting {
+            Counting::Native(encoding) => BoundCounter::Native(Native { encoding, special }),
+            Counting::Callable(callable) => BoundCounter::Callable(callable.bind(py, special)),
+        }
     }
 
     /// Whether both count the same way: the same encoding, the same callable, or the same method of the same object.
@@ -81,7 +95,8 @@ impl TokenCounter {
         Ok(Self { counting, key: identity(callable)?, name })
     }
 
-    /// The counter of a tiktoken encoding: native if it is the one that tiktoken itself has under an embedded one's name.
+    /// The counter of a tiktoken encoding. It is native if tiktoken registers this encoding under an embedded one's
+    /// name.
     fn tiktoken(encoding: &Bound<'_, PyAny>, name: String) -> PyResult<Self> {
         if let Ok(native) = Encoding::named(&name)
             && is_registered(encoding, &name)?
@@ -97,29 +112,10 @@ impl TokenCounter {
     fn count_one(&self, text: &Bound<'_, PyString>, special: Special) -> PyResult<i64> {
         let py = text.py();
         let text = to_text(text)?;
-        match (&self.counting, special) {
-            (Counting::Callable(callable), Special::Token) => callable.bind(py).count(&text),
-            (Counting::Callable(callable), Special::Text) => callable.bind_ordinary(py).count(&text),
-            (Counting::Native(encoding), _) if text.len() < DETACH_BYTES => Ok(special.tokens(encoding, &text)),
-            (Counting::Native(encoding), _) => Ok(detach(py, encoding, || special.tokens(encoding, &text))),
-        }
-    }
-}
-
-/// What a special token of the encoding that is typed in a text counts as.
-#[derive(Clone, Copy)]
-enum Special {
-    /// One token.
-    Token,
-    /// Text like any other.
-    Text,
-}
-
-impl Special {
-    fn tokens(self, encoding: &'static Encoding, text: &str) -> i64 {
-        match self {
-            Self::Token => encoding.tokens(text),
-            Self::Text => encoding.ordinary_tokens(text),
+        match self.bind(py, special) {
+            BoundCounter::Callable(callable) => callable.count(&text),
+            BoundCounter::Native(native) if text.len() < DETACH_BYTES => Ok(native.tokens(&text)),
+            BoundCounter::Native(native) => Ok(detach(py, native.encoding, || native.tokens(&text))),
         }
     }
 }
@@ -132,7 +128,7 @@ impl<'py> FromPyObject<'_, 'py> for Special {
         match name.as_ref().and_then(|name| name.to_str().ok()) {
             Some("token") => Ok(Self::Token),
             Some("text") => Ok(Self::Text),
-            _ => Err(PyValueError::new_err(format!("special must be \"token\" or \"text\", got {}", special.repr()?))),
+            _ => Err(PyValueError::new_err(format!("special must be \"token\" or \"text\", got {}", shown(&special)))),
         }
     }
 }
@@ -162,37 +158,43 @@ impl TokenCounter {
         Err(PyTypeError::new_err(format!(
             "a counter is an encoding's name, a tiktoken encoding or a callable from str to its tokens or their number; got {}{}",
             type_name(source),
-            // A Tokenizer of Hugging Face's, for one.
+            // For example a Tokenizer of Hugging Face.
             if !source.is_instance_of::<PyString>() && source.hasattr("encode")? { ": give its `encode`" } else { "" }
         )))
     }
 
+    #[doc = stub!("TokenCounter.for_model")]
     #[staticmethod]
     #[pyo3(signature = (model, /))]
     fn for_model(model: &Bound<'_, PyString>) -> PyResult<Self> {
         Ok(Self::native(Encoding::for_model(&to_text(model)?)?))
     }
 
+    #[doc = stub!("TokenCounter.encodings")]
     #[staticmethod]
     fn encodings() -> Vec<&'static str> {
         Encoding::names()
     }
 
+    #[doc = stub!("TokenCounter.name")]
     #[getter(name)]
     fn py_name(&self) -> &str {
         &self.name
     }
 
-    #[getter]
-    fn is_native(&self) -> bool {
-        matches!(self.counting, Counting::Native(_))
+    #[doc = stub!("TokenCounter.is_native")]
+    #[getter(is_native)]
+    fn py_is_native(&self) -> bool {
+        self.is_native()
     }
 
+    #[doc = stub!("TokenCounter.count")]
     #[pyo3(signature = (text, /, *, special = Special::Token), text_signature = "($self, text, /, *, special='token')")]
     fn count(&self, text: &Bound<'_, PyString>, special: Special) -> PyResult<i64> {
         self.count_one(text, special)
     }
 
+    #[doc = stub!("TokenCounter.count_batch")]
     #[pyo3(signature = (texts, /, *, special = Special::Token), text_signature = "($self, texts, /, *, special='token')")]
     fn count_batch<'py>(
         &self,
@@ -200,15 +202,20 @@ impl TokenCounter {
         texts: &Bound<'py, PyAny>,
         special: Special,
     ) -> PyResult<Bound<'py, PyList>> {
+        if texts.is_instance_of::<PyString>() {
+            return Err(PyTypeError::new_err("texts must be an iterable of texts, got one str; count it with `count`"));
+        }
         let texts: Vec<Bound<'py, PyString>> =
             texts.try_iter()?.map(|text| Ok(text?.cast_into::<PyString>()?)).collect::<PyResult<_>>()?;
-        let counts: Vec<i64> = match &self.counting {
-            Counting::Callable(_) => texts.iter().map(|text| self.count_one(text, special)).collect::<PyResult<_>>()?,
-            Counting::Native(encoding) => {
-                // With the GIL, so as little as possible: a copy of every text would take a tenth of one core's time.
+        let counts: Vec<i64> = match self.bind(py, special) {
+            BoundCounter::Callable(callable) => {
+                texts.iter().map(|text| callable.count(&to_text(text)?)).collect::<PyResult<_>>()?
+            }
+            BoundCounter::Native(native) => {
+                // This needs the GIL, so it does little: copying every text would take a tenth of one core's time.
                 let texts: Vec<_> = texts.iter().map(to_cow).collect::<PyResult<_>>()?;
                 let workers = Workers::for_bytes(texts.iter().map(|text| text.len()).sum());
-                detach(py, encoding, || workers.count(&texts, |text| special.tokens(encoding, text)))
+                detach(py, native.encoding, || workers.count(&texts, |text| native.tokens(text)))
             }
         };
         PyList::new(py, counts)
@@ -226,7 +233,7 @@ impl TokenCounter {
         (self.key.0 ^ self.key.1) as isize
     }
 
-    /// Pickled as what it was made from: an encoding by its name, a callable by itself.
+    // Pickled as what it was made from: an encoding by its name, a callable by itself.
     fn __reduce__<'py>(&self, py: Python<'py>) -> (Bound<'py, PyType>, (Bound<'py, PyAny>,)) {
         let source = match &self.counting {
             Counting::Native(encoding) => PyString::new(py, encoding.name()).into_any(),
@@ -235,7 +242,7 @@ impl TokenCounter {
         (Self::type_object(py), (source,))
     }
 
-    /// Immutable, so a copy of it is itself; a tokenizer is never copied.
+    // Immutable, so it is its own copy. A tokenizer is never copied.
     fn __copy__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
         slf
     }
@@ -245,7 +252,7 @@ impl TokenCounter {
         slf
     }
 
-    // No __clear__: the reference never changes, so every cycle through it has another object that can be cleared.
+    // No __clear__: the reference never changes, so every cycle through it contains another object that can be cleared.
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         match &self.counting {
             Counting::Native(_) => Ok(()),
@@ -268,21 +275,21 @@ fn tiktoken_name(source: &Bound<'_, PyAny>) -> PyResult<Option<String>> {
     }
 }
 
-/// Whether tiktoken's registry has this encoding under `name`. Another one of that name may have any vocabulary.
+/// Whether tiktoken's registry has this encoding under `name`. Another encoding of that name may have any vocabulary.
 fn is_registered(encoding: &Bound<'_, PyAny>, name: &str) -> PyResult<bool> {
     let py = encoding.py();
     let registry = py.import("tiktoken.registry").and_then(|registry| registry.getattr("ENCODINGS"));
-    // Where a later tiktoken keeps them elsewhere, its own encode counts.
+    // If a later tiktoken keeps them elsewhere, its own encode counts.
     let Ok(Ok(registry)) = registry.map(Bound::cast_into::<PyDict>) else { return Ok(false) };
     let registered = registry.get_item(name)?;
-    // A copy of an encoding, such as an unpickled one, shares what encodes.
+    // A copy of an encoding, such as an unpickled one, shares the object that encodes.
     let core = intern!(py, "_core_bpe");
     Ok(registered.is_some_and(|registered| {
         matches!((registered.getattr_opt(core), encoding.getattr_opt(core)), (Ok(Some(ours)), Ok(Some(theirs))) if ours.is(&theirs))
     }))
 }
 
-/// `functools.partial(encoding.encode, allowed_special="all")`, as LlamaIndex's default tokenizer is.
+/// `functools.partial(encoding.encode, allowed_special="all")`, like LlamaIndex's default tokenizer.
 fn encode_with_special_tokens<'py>(tiktoken: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let py = tiktoken.py();
     let arguments = PyDict::new(py);
@@ -290,8 +297,8 @@ fn encode_with_special_tokens<'py>(tiktoken: &Bound<'py, PyAny>) -> PyResult<Bou
     py.import("functools")?.getattr("partial")?.call((tiktoken.getattr("encode")?,), Some(&arguments))
 }
 
-/// Refuses a method of Hugging Face's tokenizers that is set up to pad or to truncate, as files of embedding models have
-/// it. Of others only their counts can tell: see [`Growth`](crate::core::count::growth::Growth).
+/// Refuses a method of Hugging Face's tokenizers that is set to pad or truncate, as in the files of embedding models.
+/// For other tokenizers only their counts can tell: see [`Growth`](crate::core::count::growth::Growth).
 fn refuse_fixed_lengths(callable: &Bound<'_, PyAny>) -> PyResult<()> {
     let py = callable.py();
     let Some(tokenizer) = callable.getattr_opt(intern!(py, "__self__"))? else { return Ok(()) };
@@ -313,8 +320,8 @@ fn refuse_fixed_lengths(callable: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// What tells callables apart. `object.method` is a new object at each access, so a bound method goes by its object and
-/// its function. The counter keeps the callable, so no address is used twice.
+/// Tells callables apart. `object.method` is a new object at each access, so a bound method is identified by its object
+/// and its function. The counter keeps the callable, so no address is reused.
 fn identity(callable: &Bound<'_, PyAny>) -> PyResult<(usize, usize)> {
     let py = callable.py();
     let method_type = py.import("types")?.getattr("MethodType")?;
@@ -324,7 +331,8 @@ fn identity(callable: &Bound<'_, PyAny>) -> PyResult<(usize, usize)> {
     }
     if callable.is_exact_instance_of::<PyCFunction>() {
         let owner = callable.getattr(intern!(py, "__self__"))?;
-        // As CPython compares them: by object and C function. Names do not tell functions apart that belong to no object.
+        // Compared as CPython does: by object and C function. The name does not identify a function that belongs to no
+        // object.
         return Ok((owner.as_ptr() as usize, callable.hash()? as usize));
     }
     Ok((callable.as_ptr() as usize, 0))

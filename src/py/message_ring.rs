@@ -13,105 +13,142 @@ use super::arguments::{self, boolean, integer, limit, out_of_range, position, ra
 use super::counter::TokenCounter;
 use super::format::Format;
 use super::policy::{Measure, Policy};
-use super::shared_history::{SharedHistory, Slot, Window};
+use super::shared_history::{Outlined, SharedHistory, Window};
 use super::strings::type_name;
 use super::turns::Turns;
 use crate::core::error::Error;
-use crate::core::history::{Bounds, Standing};
+use crate::core::history::{Bounds, Left, Standing};
 use crate::core::item::{Kind, Outline};
-use crate::core::policy::{Limits, Rule, StartOn};
+use crate::core::policy::{Accounting, Limits, Rule, StartOn};
 
-/// Tokens that a window may have if nobody says otherwise, as in LlamaIndex's `ChatMemoryBuffer`.
+/// The default token limit of a window, as in LlamaIndex's `ChatMemoryBuffer`.
 const DEFAULT_TOKEN_LIMIT: i64 = 3000;
 
-/// A chat history, and the last messages of it that fit a token limit. See the stub for what Python sees.
-#[pyclass(frozen, generic, subclass, weakref, module = "chatring._core")]
+#[doc = stub!("MessageRing")]
+#[pyclass(frozen, generic, subclass, weakref, module = "chatring")]
 pub struct MessageRing {
-    /// What windows may have if a call does not say otherwise.
-    limits: Limits,
-    policy: Arc<Policy>,
-    history: SharedHistory,
+    /// The limits of a window, unless a call overrides them.
+    pub(super) limits: Limits,
+    pub(super) policy: Arc<Policy>,
+    pub(super) history: SharedHistory,
 }
 
-/// What is pickled beside the arguments: [`STATE_VERSION`], the messages, a byte for the outline of each, where they stand,
-/// and what a subclass added: the attributes of its dict, and those of its slots.
-type State<'py> = (u32, Bound<'py, PyList>, Bound<'py, PyBytes>, Place, Option<Bound<'py, PyDict>>, Bound<'py, PyDict>);
+/// What is pickled beside the arguments: [`STATE_VERSION`], the messages, a byte for each outline, where the messages
+/// are, and what a subclass added: the attributes in its dict and in its slots.
+type State<'py> =
+    (u32, Bound<'py, PyList>, Bound<'py, PyBytes>, StandingTuple, Option<Bound<'py, PyDict>>, Bound<'py, PyDict>);
 
-/// The fields of a [`Standing`], in their order.
-type Place = (usize, Option<u64>, u64, bool, Option<u64>, Option<u8>, Option<i64>);
+/// The fields of a [`Standing`], in order.
+type StandingTuple = (usize, Option<u64>, u64, bool, Option<u64>, Option<u8>, Option<i64>);
 
-/// What `__reduce__` returns: what makes the ring, from which arguments, and its state.
+/// What `__reduce__` returns: the function that makes the ring, its arguments, and the state.
 type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, Bound<'py, PyAny>), Bound<'py, PyAny>);
 
-/// Grows when [`State`] changes, so that a state of another release is refused in words.
+/// Grows when [`State`] changes, so that a state of another release is refused with an explanation.
 const STATE_VERSION: u32 = 2;
 
-/// What one call asks for, in place of what the ring has.
+/// The options of one call; they override the ring's.
 #[derive(Default)]
-struct Asked<'a, 'py> {
-    initial_token_count: Option<&'a Bound<'py, PyAny>>,
-    token_limit: Option<&'a Bound<'py, PyAny>>,
-    counter: Option<&'a Bound<'py, PyAny>>,
-    include_system: Option<&'a Bound<'py, PyAny>>,
-    retention_ratio: Option<&'a Bound<'py, PyAny>>,
+pub struct Asked<'a, 'py> {
+    pub initial_token_count: Option<&'a Bound<'py, PyAny>>,
+    pub token_limit: Option<&'a Bound<'py, PyAny>>,
+    pub counter: Option<&'a Bound<'py, PyAny>>,
+    pub include_system: Option<&'a Bound<'py, PyAny>>,
+    pub retention_ratio: Option<&'a Bound<'py, PyAny>>,
+}
+
+impl Asked<'_, '_> {
+    /// The limits of the call. What is not asked for is as in `own`.
+    pub fn limits(&self, own: &Limits, accounting: Accounting) -> PyResult<Limits> {
+        let limits = Limits {
+            token_limit: self.token_limit.map_or(Ok(own.token_limit), limit)?,
+            initial_token_count: self
+                .initial_token_count
+                .map_or(Ok(0), |count| integer(count, "initial_token_count"))?,
+            include_system: self
+                .include_system
+                .map_or(Ok(own.include_system), |value| boolean(value, "include_system"))?,
+            retention_ratio: self.retention_ratio.map_or(Ok(own.retention_ratio), ratio)?,
+            all: false,
+        };
+        Ok(limits.checked(accounting)?)
+    }
 }
 
 impl MessageRing {
     fn find<'py>(&self, py: Python<'py>, asked: &Asked<'_, 'py>, verify: bool) -> PyResult<Window> {
-        let limits = Limits {
-            token_limit: asked.token_limit.map_or(Ok(self.limits.token_limit), limit)?,
-            initial_token_count: asked
-                .initial_token_count
-                .map_or(Ok(0), |count| integer(count, "initial_token_count"))?,
-            include_system: asked
-                .include_system
-                .map_or(Ok(self.limits.include_system), |value| boolean(value, "include_system"))?,
-            retention_ratio: asked.retention_ratio.map_or(Ok(self.limits.retention_ratio), ratio)?,
-            all: false,
-        };
-        if limits.initial_token_count > limits.token_limit {
-            let (initial, limit) = (limits.initial_token_count, limits.token_limit);
-            return Err(Error::InitialExceedsLimit { initial, limit }.into());
-        }
-        check_options(&self.policy.measure, None, &limits)?;
+        let limits = self.limits_of(asked)?;
         let other = self.policy_of(asked.counter)?;
         self.history.window(py, other.as_ref().unwrap_or(&self.policy), limits, verify)
     }
 
-    /// The policy of another counter; `None` for the ring's own.
+    /// The same, with its tokens.
+    pub(super) fn find_counted<'py>(&self, py: Python<'py>, asked: &Asked<'_, 'py>, verify: bool) -> PyResult<Window> {
+        let mut window = self.find(py, asked, verify)?;
+        if window.tokens.is_none()
+            && let [message] = window.messages.as_slice()
+        {
+            // The last message does not fit, so it was not counted.
+            let other = self.policy_of(asked.counter)?;
+            window.tokens = Some(other.as_ref().unwrap_or(&self.policy).count(message.bind(py))?);
+        }
+        Ok(window)
+    }
+
+    /// The window, verified; `None` if more than `most` would have to be counted.
+    fn find_for<'py>(
+        &self,
+        py: Python<'py>,
+        limits: Limits,
+        counter: &Bound<'py, TokenCounter>,
+        most: Option<i64>,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let own = counter.get().counts_like(self.policy.counter.get());
+        let other = (!own).then(|| Arc::new(self.policy.with_counter(counter)));
+        let policy = other.as_ref().unwrap_or(&self.policy);
+        let window = match most {
+            None => Some(self.history.window(py, policy, limits, true)?),
+            Some(most) => self.history.window_for(py, policy, limits, most)?,
+        };
+        window.map(|window| PyList::new(py, window.messages)).transpose()
+    }
+
+    fn limits_of(&self, asked: &Asked<'_, '_>) -> PyResult<Limits> {
+        asked.limits(&self.limits, self.policy.measure.accounting())
+    }
+
+    /// The ring's policy with another counter; `None` for the ring's own.
     fn policy_of(&self, counter: Option<&Bound<'_, PyAny>>) -> PyResult<Option<Arc<Policy>>> {
         let other = counter.map(TokenCounter::from_source).transpose()?;
         let other = other.filter(|other| !other.get().counts_like(self.policy.counter.get()));
         Ok(other.map(|counter| Arc::new(self.policy.with_counter(&counter))))
     }
 
-    fn slot(&self, message: Bound<'_, PyAny>) -> PyResult<Slot> {
+    pub(super) fn outlined(&self, message: Bound<'_, PyAny>) -> PyResult<Outlined> {
         let outline = self.policy.outline(&message)?;
         Ok((message.unbind(), outline))
     }
 
     /// Checks every message before any is stored.
-    fn slots(&self, messages: &Bound<'_, PyAny>) -> PyResult<Vec<Slot>> {
-        if messages.is_instance_of::<PyDict>() || messages.is_instance_of::<PyString>() {
-            return Err(PyTypeError::new_err(format!(
-                "messages must be an iterable of messages, got one {}",
-                type_name(messages)
-            )));
-        }
+    fn all_outlined(&self, messages: &Bound<'_, PyAny>) -> PyResult<Vec<Outlined>> {
+        check_is_many(messages)?;
         let mut turns = Turns::new(messages.py());
-        let mut slots = Vec::with_capacity(messages.len().unwrap_or_default().min(1 << 20));
+        let mut all = Vec::with_capacity(messages.len().unwrap_or_default().min(1 << 20));
         for message in messages.try_iter()? {
-            slots.push(self.slot(message?)?);
+            all.push(self.outlined(message?)?);
             turns.item_done();
         }
-        Ok(slots)
+        Ok(all)
     }
 }
 
-/// LlamaIndex's rule goes with nothing else.
-pub fn check_options(measure: &Measure, start_on: Option<StartOn>, limits: &Limits) -> Result<(), Error> {
-    let is_other = start_on == Some(StartOn::User) || limits.include_system || limits.retention_ratio < 1.0;
-    if matches!(measure, Measure::Text) && is_other { Err(Error::OptionsOfText) } else { Ok(()) }
+/// One message is not a list of messages.
+pub fn check_is_many(messages: &Bound<'_, PyAny>) -> PyResult<()> {
+    if messages.is_instance_of::<PyDict>() || messages.is_instance_of::<PyString>() {
+        let given = type_name(messages);
+        return Err(PyTypeError::new_err(format!("messages must be an iterable of messages, got one {given}")));
+    }
+    Ok(())
 }
 
 #[pymethods]
@@ -150,93 +187,95 @@ impl MessageRing {
             None => TokenCounter::from_source(intern!(py, "o200k_base").as_any())?,
         };
         let measure = measure.map_or(Ok(Measure::Message), Measure::from_source)?;
-        let format = Format::from_argument(format)?;
-        if matches!((&measure, &format), (Measure::Text, Format::Provider(_) | Format::Python(_))) {
-            return Err(Error::FormatOfText.into());
-        }
-        let is_text = matches!(measure, Measure::Text);
-        let limits = Limits {
-            token_limit,
-            initial_token_count: 0,
-            include_system: include_system.map_or(Ok(!is_text), |value| boolean(value, "include_system"))?,
-            retention_ratio: retention_ratio.map_or(Ok(1.0), ratio)?,
-            all: false,
-        };
-        check_options(&measure, start_on, &limits)?;
-        let rule = Rule {
-            accounting: measure.accounting(),
-            start_on: start_on.unwrap_or(if is_text { StartOn::Any } else { StartOn::User }),
-        };
+        let policy = Policy::new(counter, measure, Format::from_argument(format)?)?;
+        let accounting = policy.measure.accounting();
+        let asked = Asked { include_system, retention_ratio, ..Asked::default() };
+        let include_system = accounting == Accounting::Additive;
+        let limits = asked.limits(&Limits { include_system, ..Limits::of(token_limit) }, accounting)?;
+        let rule = Rule::new(accounting, start_on)?;
         let bounds = Bounds { rule, max_messages: bound, keep_head: limits.include_system };
-        let policy = Arc::new(Policy { counter: counter.unbind(), measure, format });
+        let policy = Arc::new(policy);
         Ok(Self { limits, policy, history: SharedHistory::new(bounds) })
     }
 
+    #[doc = stub!("MessageRing.token_limit")]
     #[getter]
     fn token_limit(&self) -> i64 {
         self.limits.token_limit
     }
 
+    #[doc = stub!("MessageRing.start_on")]
     #[getter]
-    fn start_on(&self) -> Option<&'static str> {
-        match self.history.bounds().rule.start_on {
+    fn start_on(&self, py: Python<'_>) -> Option<&'static str> {
+        match self.history.bounds(py).rule.start_on {
             StartOn::Any => None,
             StartOn::User => Some("user"),
         }
     }
 
+    #[doc = stub!("MessageRing.include_system")]
     #[getter]
     fn include_system(&self) -> bool {
         self.limits.include_system
     }
 
+    #[doc = stub!("MessageRing.retention_ratio")]
     #[getter]
     fn retention_ratio(&self) -> f64 {
         self.limits.retention_ratio
     }
 
+    #[doc = stub!("MessageRing.counter")]
     #[getter]
     fn counter<'py>(&self, py: Python<'py>) -> Bound<'py, TokenCounter> {
         self.policy.counter.bind(py).clone()
     }
 
+    #[doc = stub!("MessageRing.measure")]
     #[getter]
     fn measure<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         self.policy.measure.source(py)
     }
 
+    #[doc = stub!("MessageRing.format")]
     #[getter]
     fn format<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyAny>> {
         self.policy.format.argument(py)
     }
 
+    #[doc = stub!("MessageRing.max_messages")]
     #[getter]
-    fn max_messages(&self) -> Option<usize> {
-        self.history.bounds().max_messages.map(NonZeroUsize::get)
+    fn max_messages(&self, py: Python<'_>) -> Option<usize> {
+        self.history.bounds(py).max_messages.map(NonZeroUsize::get)
     }
 
+    #[doc = stub!("MessageRing.put")]
     #[pyo3(signature = (message, /))]
-    fn put(&self, message: Bound<'_, PyAny>) -> PyResult<()> {
-        drop(self.history.put(std::iter::once(self.slot(message)?)));
+    fn put(&self, py: Python<'_>, message: Bound<'_, PyAny>) -> PyResult<()> {
+        drop(self.history.put(py, std::iter::once(self.outlined(message)?)));
         Ok(())
     }
 
+    #[doc = stub!("MessageRing.put_messages")]
     #[pyo3(signature = (messages, /))]
     pub fn put_messages(&self, messages: &Bound<'_, PyAny>) -> PyResult<()> {
-        drop(self.history.put(self.slots(messages)?.into_iter()));
+        let left = self.history.put(messages.py(), self.all_outlined(messages)?.into_iter());
+        Turns::new(messages.py()).drop_all(left);
         Ok(())
     }
 
     #[pyo3(signature = (messages, /))]
     fn _put_messages<'py>(&self, py: Python<'py>, messages: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyList>> {
-        PyList::new(py, self.history.put(self.slots(messages)?.into_iter()))
+        PyList::new(py, self.history.put(py, self.all_outlined(messages)?.into_iter()))
     }
 
+    #[doc = stub!("MessageRing.set")]
     #[pyo3(signature = (messages, /))]
     fn set(&self, messages: &Bound<'_, PyAny>) -> PyResult<()> {
-        self.history.replace(messages.py(), self.slots(messages)?)
+        self.history.replace(messages.py(), self.all_outlined(messages)?)
     }
 
+    #[doc = stub!("MessageRing.get")]
     #[pyo3(signature = (
         *, initial_token_count = None, token_limit = None, counter = None, include_system = None,
         retention_ratio = None, verify = true
@@ -250,12 +289,13 @@ impl MessageRing {
         counter: Option<&Bound<'py, PyAny>>,
         include_system: Option<&Bound<'py, PyAny>>,
         retention_ratio: Option<&Bound<'py, PyAny>>,
-        verify: bool,
+        #[pyo3(from_py_with = arguments::verify)] verify: bool,
     ) -> PyResult<Bound<'py, PyList>> {
         let asked = Asked { initial_token_count, token_limit, counter, include_system, retention_ratio };
         PyList::new(py, self.find(py, &asked, verify)?.messages)
     }
 
+    #[doc = stub!("MessageRing.window")]
     #[pyo3(signature = (
         *, initial_token_count = None, token_limit = None, counter = None, include_system = None,
         retention_ratio = None, verify = true
@@ -269,20 +309,13 @@ impl MessageRing {
         counter: Option<&Bound<'py, PyAny>>,
         include_system: Option<&Bound<'py, PyAny>>,
         retention_ratio: Option<&Bound<'py, PyAny>>,
-        verify: bool,
+        #[pyo3(from_py_with = arguments::verify)] verify: bool,
     ) -> PyResult<Bound<'py, PyAny>> {
         let asked = Asked { initial_token_count, token_limit, counter, include_system, retention_ratio };
-        let mut window = self.find(py, &asked, verify)?;
-        if window.tokens.is_none()
-            && let [message] = window.messages.as_slice()
-        {
-            // The last message does not fit, so it was not counted.
-            let other = self.policy_of(counter)?;
-            window.tokens = Some(other.as_ref().unwrap_or(&self.policy).count(message.bind(py))?);
-        }
-        window.into_python(py)
+        self.find_counted(py, &asked, verify)?.into_python(py)
     }
 
+    #[doc = stub!("MessageRing.slice")]
     #[pyo3(signature = (start, stop, /))]
     fn slice<'py>(
         &self,
@@ -305,23 +338,24 @@ impl MessageRing {
         )
     }
 
+    #[doc = stub!("MessageRing.set_head")]
     #[pyo3(signature = (messages, /))]
     fn set_head(&self, messages: &Bound<'_, PyAny>) -> PyResult<()> {
         if matches!(self.policy.measure, Measure::Text) {
-            return Err(Error::OptionsOfText.into());
+            return Err(Error::HeadOfText.into());
         }
-        let head = self.slots(messages)?;
+        let head = self.all_outlined(messages)?;
         if let Some(index) = head.iter().position(|(_, outline)| outline.kind != Kind::System) {
             return Err(PyValueError::new_err(format!(
                 "the head has system and developer messages only; number {index} of those given is not one"
             )));
         }
-        self.history.set_head(head);
+        self.history.set_head(messages.py(), head);
         Ok(())
     }
 
-    /// For the adapter of LlamaIndex: by position, which takes half the time of names, and with an allowance that may be 0.
-    /// `None` if more would have to be counted than `most` characters, or anything at all by a callable.
+    // For the adapter of LlamaIndex. Arguments by position take half the time, and the allowance may be 0. `None` if
+    // more than `most` characters would have to be counted, or anything at all by a callable.
     #[pyo3(signature = (allowance, counter, most = None, /))]
     fn _window<'py>(
         &self,
@@ -333,43 +367,65 @@ impl MessageRing {
         if allowance < 0 {
             return Err(Error::Allowance { allowance }.into());
         }
-        let own = counter.get().counts_like(self.policy.counter.get());
-        let other = (!own).then(|| Arc::new(self.policy.with_counter(counter)));
-        let policy = other.as_ref().unwrap_or(&self.policy);
-        let window = match most {
-            None => Some(self.history.window(py, policy, Limits::of(allowance), true)?),
-            Some(most) => self.history.window_for(py, policy, Limits::of(allowance), most)?,
-        };
-        window.map(|window| PyList::new(py, window.messages)).transpose()
+        self.find_for(py, Limits::of(allowance), counter, most)
     }
 
+    // The same with all limits. It is another method because arguments take time.
+    #[pyo3(signature = (token_limit, initial_token_count, include_system, retention_ratio, counter, most = None, /))]
+    #[expect(clippy::too_many_arguments, reason = "all of them are limits")]
+    fn _limited_window<'py>(
+        &self,
+        py: Python<'py>,
+        token_limit: &Bound<'py, PyAny>,
+        initial_token_count: &Bound<'py, PyAny>,
+        include_system: &Bound<'py, PyAny>,
+        retention_ratio: &Bound<'py, PyAny>,
+        counter: &Bound<'py, TokenCounter>,
+        most: Option<i64>,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let asked = Asked {
+            initial_token_count: Some(initial_token_count),
+            token_limit: Some(token_limit),
+            counter: None,
+            include_system: Some(include_system),
+            retention_ratio: Some(retention_ratio),
+        };
+        self.find_for(py, self.limits_of(&asked)?, counter, most)
+    }
+
+    #[doc = stub!("MessageRing.count")]
     #[pyo3(signature = (message, /))]
     fn count(&self, message: &Bound<'_, PyAny>) -> PyResult<i64> {
         self.policy.outline(message)?;
         self.policy.count(message)
     }
 
+    #[doc = stub!("MessageRing.get_all")]
     fn get_all<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyList>> {
         PyList::new(py, self.history.messages(py))
     }
 
-    fn reset(&self) {
-        self.history.clear();
+    #[doc = stub!("MessageRing.reset")]
+    fn reset(&self, py: Python<'_>) {
+        self.history.clear(py);
     }
 
-    fn pop(&self) -> PyResult<Py<PyAny>> {
-        self.history.pop().ok_or_else(|| PyIndexError::new_err("pop from an empty ring"))
+    #[doc = stub!("MessageRing.pop")]
+    fn pop(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.history.pop(py).ok_or_else(|| PyIndexError::new_err("pop from an empty ring"))
     }
 
+    #[doc = stub!("MessageRing.delete")]
     #[pyo3(signature = (index, /))]
-    fn delete(&self, index: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+    fn delete(&self, py: Python<'_>, index: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let removed = match position(index)? {
-            Some(place) => self.history.remove(place),
-            None => Err(self.history.len()),
+            Some(place) => self.history.remove(py, place),
+            None => Err(self.history.len(py)),
         };
         removed.map_err(|length| out_of_range(index, length))
     }
 
+    #[doc = stub!("MessageRing.token_count")]
     #[pyo3(signature = (*, counter = None))]
     fn token_count<'py>(&self, py: Python<'py>, counter: Option<&Bound<'py, PyAny>>) -> PyResult<i64> {
         let other = self.policy_of(counter)?;
@@ -380,15 +436,16 @@ impl MessageRing {
             .unwrap_or_default())
     }
 
+    #[doc = stub!("MessageRing.recount")]
     fn recount(&self, py: Python<'_>) -> PyResult<()> {
         self.history.recount(py, &self.policy)
     }
 
-    fn __len__(&self) -> usize {
-        self.history.len()
+    fn __len__(&self, py: Python<'_>) -> usize {
+        self.history.len(py)
     }
 
-    /// An empty ring is a ring: `ring or MessageRing()` must keep it.
+    // An empty ring is a ring: `ring or MessageRing()` must keep it.
     #[expect(clippy::unused_self, reason = "a method of Python's protocol")]
     fn __bool__(&self) -> bool {
         true
@@ -396,17 +453,17 @@ impl MessageRing {
 
     fn __getitem__<'py>(&self, py: Python<'py>, index: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         if let Ok(slice) = index.cast::<PySlice>() {
-            let places = slice.indices(self.history.len() as isize)?;
+            let places = slice.indices(self.history.len(py) as isize)?;
             if places.step != 1 {
                 return self.get_all(py)?.as_any().get_item(index);
             }
-            // Not by way of a list of all messages: that of a long history takes milliseconds.
+            // Not from a list of all messages: that takes milliseconds in a long history.
             let messages = self.history.messages_at(py, places.start as usize, places.slicelength);
             return Ok(PyList::new(py, messages)?.into_any());
         }
         let message = match position(index)? {
             Some(place) => self.history.message(py, place),
-            None => Err(self.history.len()),
+            None => Err(self.history.len(py)),
         };
         Ok(message.map_err(|length| out_of_range(index, length))?.into_bound(py))
     }
@@ -415,22 +472,22 @@ impl MessageRing {
         self.get_all(py)?.try_iter()
     }
 
-    fn __repr__(&self) -> String {
+    fn __repr__(&self, py: Python<'_>) -> String {
         let name = self.policy.counter.get().name();
         let measure = match &self.policy.measure {
             Measure::Text => "\"text\"",
             Measure::Message => "\"message\"",
-            Measure::Callable(_) => "a callable",
+            Measure::Blocks(_) | Measure::Callable(_) => "a callable",
         };
-        let bound = self.max_messages().map_or(String::new(), |bound| format!(", max_messages={bound}"));
+        let bound = self.max_messages(py).map_or(String::new(), |bound| format!(", max_messages={bound}"));
         format!(
             "MessageRing(token_limit={}, counter={name:?}, measure={measure}{bound}) of {} messages",
             self.limits.token_limit,
-            self.history.len()
+            self.history.len(py)
         )
     }
 
-    /// A ring of the same messages that starts with the same counts.
+    #[doc = stub!("MessageRing.__copy__")]
     fn __copy__<'py>(slf: &Bound<'py, Self>) -> PyResult<Bound<'py, Self>> {
         let py = slf.py();
         let (make, arguments) = making(slf)?;
@@ -440,35 +497,38 @@ impl MessageRing {
         Ok(copy)
     }
 
-    /// Pickled and deep-copied as its arguments, its messages and what a subclass added; counts are made anew.
+    // Pickled and deep-copied as its arguments, its messages and what a subclass added. Counts are not kept.
     fn __reduce__<'py>(slf: &Bound<'py, Self>) -> PyResult<Reduced<'py>> {
         let (make, arguments) = making(slf)?;
         Ok((make, arguments, slf.call_method0(intern!(slf.py(), "__getstate__"))?))
     }
 
+    #[doc = stub!("MessageRing.__getnewargs_ex__")]
     fn __getnewargs_ex__<'py>(&self, py: Python<'py>) -> PyResult<(Bound<'py, PyAny>, Bound<'py, PyDict>)> {
         let keywords = PyDict::new(py);
         keywords.set_item(intern!(py, "measure"), self.measure(py))?;
-        keywords.set_item(intern!(py, "start_on"), self.start_on())?;
+        keywords.set_item(intern!(py, "start_on"), self.start_on(py))?;
         keywords.set_item(intern!(py, "include_system"), self.include_system())?;
         keywords.set_item(intern!(py, "retention_ratio"), self.retention_ratio())?;
-        keywords.set_item(intern!(py, "max_messages"), self.max_messages())?;
+        keywords.set_item(intern!(py, "max_messages"), self.max_messages(py))?;
         keywords.set_item(intern!(py, "format"), self.format(py))?;
         Ok(((self.limits.token_limit, &self.policy.counter).into_bound_py_any(py)?, keywords))
     }
 
+    #[doc = stub!("MessageRing.__getstate__")]
     fn __getstate__<'py>(slf: &Bound<'py, Self>) -> PyResult<State<'py>> {
         let (py, this) = (slf.py(), slf.get());
-        let (slots, standing) = this.history.standing(py, &this.policy);
+        let (outlined, standing) = this.history.standing(py, &this.policy);
         let (messages, outlines): (Vec<_>, Vec<_>) =
-            slots.into_iter().map(|(message, outline)| (message, outline.to_byte())).unzip();
+            outlined.into_iter().map(|(message, outline)| (message, outline.to_byte())).unzip();
         let outlines = PyBytes::new(py, &outlines);
-        let Standing { head, question, first, is_whole, left_from, gone, evicted } = standing;
-        let place = (head, question, first, is_whole, left_from, gone.map(Outline::to_byte), evicted);
+        let Standing { head, first, left: Left { question, any, from, gone }, evicted } = standing;
+        let place = (head, question, first, !any, from, gone.map(Outline::to_byte), evicted);
         Ok((STATE_VERSION, PyList::new(py, messages)?, outlines, place, dict_of(slf)?, slots_of(slf)?))
     }
 
-    // Does not look into the messages: in a cycle they may not have got their own state yet.
+    #[doc = stub!("MessageRing.__setstate__")]
+    // Does not look into the messages: in a cycle they may not have their own state yet.
     #[pyo3(signature = (state, /))]
     fn __setstate__(slf: &Bound<'_, Self>, state: &Bound<'_, PyAny>) -> PyResult<()> {
         let version = state.cast::<PyTuple>().ok().and_then(|state| state.get_item(0).ok());
@@ -485,33 +545,39 @@ impl MessageRing {
                 messages.len()
             )));
         };
-        let slots = messages.iter().map(Bound::unbind).zip(outlines).collect();
-        let (head, question, first, is_whole, left_from, gone, evicted) = place;
-        let gone = gone.and_then(Outline::from_byte);
-        let standing = Standing { head, question, first, is_whole, left_from, gone, evicted };
+        let outlined = messages.iter().map(Bound::unbind).zip(outlines).collect();
+        let (head, question, first, is_whole, from, gone, evicted) = place;
+        let left = Left { question, any: !is_whole, from, gone: gone.and_then(Outline::from_byte) };
+        let standing = Standing { head, first, left, evicted };
         let this = slf.get();
-        if !this.history.restore(slots, standing, &this.policy) {
-            return Err(PyValueError::new_err(format!(
-                "the state of a ring says where its messages stand; {place:?} is damaged"
+        // First what a class may refuse.
+        let before = (dict_of(slf)?.map(|own| own.copy()).transpose()?, slots_of(slf)?);
+        let mut done = add_attributes(slf, attributes.as_ref(), &in_slots);
+        if done.is_ok() && !this.history.restore(slf.py(), outlined, standing, &this.policy) {
+            done = Err(PyValueError::new_err(format!(
+                "the state of a ring says where its messages are; {place:?} is damaged"
             )));
         }
-        add_attributes(slf, attributes.as_ref(), &in_slots)
+        if done.is_err() {
+            take_back_attributes(slf, before.0, &before.1, &in_slots)?;
+        }
+        done
     }
 
     fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
         self.history.traverse(&self.policy, &visit)
     }
 
-    fn __clear__(&self) {
-        self.history.clear();
+    fn __clear__(&self, py: Python<'_>) {
+        self.history.clear(py);
     }
 }
 
-/// What calls a class's `__new__`, and its arguments: the class, those by position and those by name.
+/// What calls a class's `__new__`: the class, its arguments by position and those by name.
 type Making<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, Bound<'py, PyAny>));
 
-/// What makes an empty ring like this one; a subclass may have other arguments. Not left to `object`, which knows no way
-/// under the pickle protocols 0 and 1.
+/// What makes an empty ring like this one; a subclass may take other arguments. `object` cannot do this under the
+/// pickle protocols 0 and 1.
 fn making<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Making<'py>> {
     let py = ring.py();
     let (arguments, keywords) = ring.call_method0(intern!(py, "__getnewargs_ex__"))?.extract()?;
@@ -524,7 +590,8 @@ fn dict_of<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Option<Bound<'py, Py
     Ok(ring.getattr_opt(intern!(ring.py(), "__dict__"))?.map(Bound::cast_into).transpose()?)
 }
 
-/// The attributes that a subclass keeps in its `__slots__`, found as the interpreter's own `object.__reduce_ex__` does.
+/// The attributes that a subclass keeps in its `__slots__`, found as the interpreter's own `object.__reduce_ex__` finds
+/// them.
 fn slots_of<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Bound<'py, PyDict>> {
     let py = ring.py();
     let attributes = PyDict::new(py);
@@ -545,5 +612,32 @@ fn add_attributes(
     if let Some(attributes) = attributes {
         ring.getattr(intern!(ring.py(), "__dict__"))?.cast::<PyDict>()?.update(attributes.as_mapping())?;
     }
-    in_slots.iter().try_for_each(|(name, value)| ring.setattr(name.cast::<PyString>()?, value))
+    // Copied: setting one may run any code.
+    in_slots
+        .iter()
+        .collect::<Vec<_>>()
+        .into_iter()
+        .try_for_each(|(name, value)| ring.setattr(name.cast::<PyString>()?, value))
+}
+
+/// Undoes [`add_attributes`] of those `in_slots`, some of which the class may have refused.
+fn take_back_attributes(
+    ring: &Bound<'_, MessageRing>,
+    attributes: Option<Bound<'_, PyDict>>,
+    before: &Bound<'_, PyDict>,
+    in_slots: &Bound<'_, PyDict>,
+) -> PyResult<()> {
+    if let (Some(own), Some(before)) = (dict_of(ring)?, attributes) {
+        own.clear();
+        own.update(before.as_mapping())?;
+    }
+    for (name, _) in in_slots.iter().collect::<Vec<_>>() {
+        let name = name.cast_into::<PyString>()?;
+        match before.get_item(&name)? {
+            Some(value) => ring.setattr(name, value)?,
+            None if ring.getattr_opt(&name)?.is_some() => ring.delattr(name)?,
+            None => {}
+        }
+    }
+    Ok(())
 }

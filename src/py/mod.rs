@@ -1,14 +1,24 @@
 //! The boundary to Python: classes, reading messages, locking, and errors.
 
-pub mod append;
+#![expect(clippy::doc_markdown, reason = "the docstrings that Python sees are Python's")]
+
+/// The docstring of a public class, method or function: the stub's, which `build.rs` has written to a file of its own.
+macro_rules! stub {
+    ($name:literal) => {
+        include_str!(concat!(env!("OUT_DIR"), "/", $name))
+    };
+}
+
 mod arguments;
 mod callable;
 pub mod counter;
 mod error;
 pub mod format;
+pub mod message_queue;
 pub mod message_ring;
-mod policy;
+pub mod policy;
 mod shared_history;
+pub mod store_policy;
 mod strings;
 pub mod trim;
 mod turns;

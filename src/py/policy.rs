@@ -1,36 +1,65 @@
-//! What is fixed with a history: what counts its texts, what a message counts as, and how messages are read.
-
-use std::convert::Infallible;
+//! What is fixed with a history: the counter, the measure, and how messages are read.
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
+use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
 use super::callable::{MOST_TOKENS, as_integer};
-use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
+use super::counter::{BoundCounter, DETACH_BYTES, TokenCounter, detach};
 use super::format::{self, Format, Reading};
-use super::strings::type_name;
-use crate::core::count::encoding::Ordinary;
+use super::strings::{shown, to_text, type_name};
+use crate::core::count::encoding::Special;
+use crate::core::error::Error;
 use crate::core::item::Outline;
 use crate::core::policy::Accounting;
 use crate::core::query::{Content, Query};
 use std::sync::Arc;
 
-/// What is kept beside a counted message: what was counted of it, by identity.
+/// What is kept beside a counted message, by identity, to tell later whether it has changed.
 pub type Pin = Py<PyAny>;
 
-/// Texts joined with the one being counted from which on the GIL is released.
+/// Texts joined with the one being counted, from which counting releases the GIL.
 const LONG_RUN: usize = 64;
 
 /// What a message counts as.
 pub enum Measure {
-    /// LlamaIndex's rule: its text, joined with the others by one space.
+    /// LlamaIndex's rule: its text, joined to the others by one space.
     Text,
-    /// All that is sent of it.
+    /// Everything that is sent.
     Message,
-    /// What a callable says.
+    /// The texts of LlamaIndex's messages, each by itself: see [`format::blocks`].
+    Blocks(Py<BlockMeasure>),
+    /// What a callable returns.
     Callable(Py<PyAny>),
+}
+
+/// The estimate of LlamaIndex's `Memory`. See the stub for what Python sees.
+#[pyclass(frozen, name = "_BlockMeasure", module = "chatring._core")]
+pub struct BlockMeasure {
+    /// Identifies the measure.
+    name: String,
+    /// Measures messages that are more than texts.
+    others: Py<PyAny>,
+}
+
+#[pymethods]
+impl BlockMeasure {
+    #[new]
+    #[pyo3(signature = (name, others, /))]
+    fn py_new(name: String, others: Bound<'_, PyAny>) -> Self {
+        Self { name, others: others.unbind() }
+    }
+
+    #[getter]
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.others)
+    }
 }
 
 /// A counter, a measure and a format.
@@ -40,21 +69,24 @@ pub struct Policy {
     pub format: Format,
 }
 
-/// What counts of one message.
-pub enum Counted<'py> {
+/// What one message counts as.
+pub enum Countable<'py> {
     /// The text that is joined, as its pin.
     Text(Bound<'py, PyAny>),
-    /// All that is sent.
+    /// Everything that is sent.
     Message(Reading<'py>),
-    /// What a callable said.
+    /// Texts, each by itself.
+    Texts(Vec<Bound<'py, PyString>>),
+    /// What a callable returned.
     Tokens(i64),
 }
 
-/// What a message costs to count beside its characters, as a number of characters: empty ones take 2 to 6 us each.
+/// What counting a message costs in addition to its characters, in characters: empty messages take 2 to 6 us each.
 const MESSAGE_COST: i64 = 64;
 
-impl Counted<'_> {
-    /// What it costs to count it, in characters. A string of a subclass may say any length: it costs more than can be paid.
+impl Countable<'_> {
+    /// What counting it costs, in characters. A subclass of str may claim any length, so it costs more than anyone
+    /// allows.
     pub fn cost(&self) -> i64 {
         let length = |text: &Bound<'_, PyAny>| {
             text.cast_exact::<PyString>().ok().and_then(|text| text.len().ok()).map_or(i64::MAX, |length| length as i64)
@@ -66,6 +98,7 @@ impl Counted<'_> {
                 Err(_) => length(pin),
             },
             Self::Message(reading) => reading.texts.iter().fold(0_i64, |sum, text| sum.saturating_add(length(text))),
+            Self::Texts(texts) => texts.iter().fold(0_i64, |sum, text| sum.saturating_add(length(text))),
             Self::Tokens(_) => 0,
         };
         characters.saturating_add(MESSAGE_COST)
@@ -79,10 +112,11 @@ impl PartialEq for Policy {
 }
 
 impl Policy {
-    /// Whether this is what `other` is with this counter.
+    /// Whether this is `other` with this counter.
     pub fn is_with_counter(&self, other: &Self, counter: &TokenCounter) -> bool {
         let same_measure = match (&self.measure, &other.measure) {
             (Measure::Text, Measure::Text) | (Measure::Message, Measure::Message) => true,
+            (Measure::Blocks(one), Measure::Blocks(other)) => one.get().name == other.get().name,
             (Measure::Callable(one), Measure::Callable(other)) => one.is(other),
             _ => false,
         };
@@ -91,7 +125,7 @@ impl Policy {
 }
 
 impl Measure {
-    /// What tokens of messages add up to.
+    /// How the tokens of messages add up.
     pub fn accounting(&self) -> Accounting {
         if matches!(self, Self::Text) { Accounting::Joined } else { Accounting::Additive }
     }
@@ -104,9 +138,12 @@ impl Measure {
                 Ok("message") => Ok(Self::Message),
                 _ => Err(PyValueError::new_err(format!(
                     "measure must be \"message\", \"text\" or a callable from a message to its tokens; got {}",
-                    name.repr()?
+                    shown(name)
                 ))),
             };
+        }
+        if let Ok(blocks) = source.cast::<BlockMeasure>() {
+            return Ok(Self::Blocks(blocks.clone().unbind()));
         }
         if source.is_callable() {
             return Ok(Self::Callable(source.clone().unbind()));
@@ -117,12 +154,21 @@ impl Measure {
         )))
     }
 
-    /// What it was made from.
+    /// What the measure was made from.
     pub fn source<'py>(&self, py: Python<'py>) -> Bound<'py, PyAny> {
         match self {
-            Self::Text => PyString::intern(py, "text").into_any(),
-            Self::Message => PyString::intern(py, "message").into_any(),
+            Self::Text => intern!(py, "text").clone().into_any(),
+            Self::Message => intern!(py, "message").clone().into_any(),
+            Self::Blocks(blocks) => blocks.bind(py).clone().into_any(),
             Self::Callable(callable) => callable.bind(py).clone(),
+        }
+    }
+
+    /// What a special token counts as when it is typed in a text.
+    fn special(&self) -> Special {
+        match self {
+            Self::Text | Self::Blocks(_) => Special::Token,
+            Self::Message | Self::Callable(_) => Special::Text,
         }
     }
 
@@ -130,18 +176,30 @@ impl Measure {
         match self {
             Self::Text => Self::Text,
             Self::Message => Self::Message,
+            Self::Blocks(blocks) => Self::Blocks(blocks.clone_ref(py)),
             Self::Callable(callable) => Self::Callable(callable.clone_ref(py)),
         }
     }
 }
 
 impl Policy {
-    /// The same, and not shared.
+    /// Everything that a policy is.
+    ///
+    /// # Errors
+    /// For `measure="text"` with a format.
+    pub fn new(counter: Bound<'_, TokenCounter>, measure: Measure, format: Format) -> Result<Self, Error> {
+        match (&measure, &format) {
+            (Measure::Text, Format::Provider(_) | Format::Python(_)) => Err(Error::FormatOfText),
+            _ => Ok(Self { counter: counter.unbind(), measure, format }),
+        }
+    }
+
+    /// A copy that shares nothing.
     pub fn clone_ref(&self, py: Python<'_>) -> Self {
         self.with_counter(self.counter.bind(py))
     }
 
-    /// The same with another counter.
+    /// A copy with another counter.
     pub fn with_counter(&self, counter: &Bound<'_, TokenCounter>) -> Self {
         let py = counter.py();
         Self {
@@ -151,62 +209,74 @@ impl Policy {
         }
     }
 
-    /// What the rules know of `message`; checks that it can be read.
+    /// The outline of `message`. Checks that it can be read.
     pub fn outline(&self, message: &Bound<'_, PyAny>) -> PyResult<Outline> {
         match self.measure {
             Measure::Text => format::text::outline(message),
+            Measure::Blocks(_) => format::blocks::outline(message),
             _ => self.format.outline(message),
         }
     }
 
-    /// What counts of `message` as it is now.
-    pub fn read<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Counted<'py>> {
+    /// What counts of `message` now.
+    pub fn read<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Countable<'py>> {
         match &self.measure {
-            Measure::Text => format::text::pin(message).map(Counted::Text),
-            Measure::Message => self.format.read(message).map(Counted::Message),
-            Measure::Callable(callable) => measured(callable.bind(message.py()), message).map(Counted::Tokens),
+            Measure::Text => format::text::pin(message).map(Countable::Text),
+            Measure::Message => self.format.read(message).map(Countable::Message),
+            Measure::Blocks(blocks) => match format::blocks::texts(message)? {
+                Some(texts) => Ok(Countable::Texts(texts)),
+                None => measured(blocks.get().others.bind(message.py()), message).map(Countable::Tokens),
+            },
+            Measure::Callable(callable) => measured(callable.bind(message.py()), message).map(Countable::Tokens),
         }
     }
 
-    /// What was read of `message` for the core, and the pin: what tells later whether the message is still what was counted.
-    /// Where a callable or a format in Python looks at it, that is the message itself.
-    pub fn content<'py>(&self, counted: Counted<'py>, message: &Bound<'py, PyAny>) -> PyResult<(Content, Pin)> {
+    /// For the core: the content that was read, and the pin, which tells later whether the message is still what was
+    /// counted. If a callable or a format in Python looks at the message, the pin is the message itself.
+    pub fn content<'py>(&self, counted: Countable<'py>, message: &Bound<'py, PyAny>) -> PyResult<(Content, Pin)> {
         match counted {
-            Counted::Text(pin) => Ok((Content::Joined(format::text::text(&pin)?), pin.unbind())),
-            Counted::Message(reading) => {
+            Countable::Text(pin) => Ok((Content::Joined(format::text::text(&pin)?), pin.unbind())),
+            Countable::Message(reading) => {
                 let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<Vec<_>>>()?;
                 let pin = self.format.pin(&reading, &texts, message)?;
                 Ok((Content::Item { texts, constant: reading.overhead() }, pin))
             }
-            Counted::Tokens(tokens) => Ok((Content::Measured(tokens), message.clone().unbind())),
+            Countable::Texts(texts) => Ok((item_of(&texts)?, message.clone().unbind())),
+            Countable::Tokens(tokens) => Ok((Content::Measured(tokens), message.clone().unbind())),
         }
     }
 
-    /// What counts of `message` as it is now, for the core, without anything to tell later whether that has changed.
+    /// For the core: what counts of `message` now, without a pin.
     pub fn content_alone(&self, message: &Bound<'_, PyAny>) -> PyResult<Content> {
         match self.read(message)? {
-            Counted::Text(pin) => Ok(Content::Joined(format::text::text(&pin)?)),
-            Counted::Message(reading) => {
+            Countable::Text(pin) => Ok(Content::Joined(format::text::text(&pin)?)),
+            Countable::Message(reading) => {
                 let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<Vec<_>>>()?;
                 Ok(Content::Item { texts, constant: reading.overhead() })
             }
-            Counted::Tokens(tokens) => Ok(Content::Measured(tokens)),
+            Countable::Texts(texts) => item_of(&texts),
+            Countable::Tokens(tokens) => Ok(Content::Measured(tokens)),
         }
     }
 
-    /// Whether counting is Python's, which may take any time.
+    /// Whether counting calls Python, which may take any time.
     pub fn calls_python(&self) -> bool {
-        matches!(self.measure, Measure::Callable(_)) || matches!(self.counter.get().counting(), Counting::Callable(_))
+        matches!(self.measure, Measure::Callable(_)) || !self.counter.get().is_native()
     }
 
-    /// Whether what counts of `message` is still what it was when the pin at the address `mark` was made, as far as that
-    /// address tells. `false` asks for [`still_has`](Self::still_has).
+    /// What counts the texts of messages.
+    pub fn bound_counter<'py>(&self, py: Python<'py>) -> BoundCounter<'_, 'py> {
+        self.counter.get().bind(py, self.measure.special())
+    }
+
+    /// Whether what counts of `message` is still what it was when the pin at the address `mark` was made, as far as
+    /// that address tells. If `false`, ask [`still_has`](Self::still_has).
     #[inline]
     pub fn surely_has(&self, message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
         match self.measure {
             Measure::Text => format::text::surely_has(message, mark),
             Measure::Message => self.format.surely_has(message, mark),
-            Measure::Callable(_) => Ok(message.as_ptr() as usize == mark),
+            Measure::Blocks(_) | Measure::Callable(_) => Ok(message.as_ptr() as usize == mark),
         }
     }
 
@@ -215,17 +285,17 @@ impl Policy {
         match self.measure {
             Measure::Text => format::text::still_has(message, pin),
             Measure::Message => self.format.still_has(message, pin),
-            // A callable may look at anything, so only another message is known to be another.
-            Measure::Callable(_) => Ok(message.is(pin)),
+            // A callable may look at anything. Only a different object is known to be another message.
+            Measure::Blocks(_) | Measure::Callable(_) => Ok(message.is(pin)),
         }
     }
 
     /// Whether a measure or format in Python reads messages. It may look at anything.
     pub fn is_read_by_python(&self) -> bool {
-        matches!(self.measure, Measure::Callable(_)) || matches!(self.format, Format::Python(_))
+        matches!(self.measure, Measure::Blocks(_) | Measure::Callable(_)) || matches!(self.format, Format::Python(_))
     }
 
-    /// Whether two messages with the same texts cost the same beside them: a pin does not always tell whose shape it was.
+    /// Whether two messages with the same texts have the same overhead. A pin does not always tell whose shape it was.
     pub fn has_shape_of(&self, message: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> bool {
         let overhead = |message: &Bound<'_, PyAny>| match self.measure {
             Measure::Message => self.format.read(message).ok().map(|reading| reading.overhead()),
@@ -234,30 +304,22 @@ impl Policy {
         overhead(message).is_some_and(|tokens| Some(tokens) == overhead(other))
     }
 
-    /// Counts what a query has asked for; without the GIL if it is much.
+    /// Counts what a query has asked for, without the GIL if that is much.
     pub fn feed(
         &self,
         py: Python<'_>,
         query: &mut Query<Arc<Self>, Pin>,
         messages: Vec<(Content, Pin)>,
     ) -> PyResult<()> {
-        match self.counter.get().counting() {
-            Counting::Native(encoding) => {
-                let encoding = *encoding;
+        match self.bound_counter(py) {
+            BoundCounter::Native(native) => {
                 let bytes: usize = messages.iter().map(|(content, _)| content.bytes()).sum();
                 let is_little = bytes < DETACH_BYTES && query.held() < LONG_RUN;
-                let feed = |query: &mut Query<_, _>| match self.measure {
-                    Measure::Text => query.feed(encoding, messages),
-                    _ => query.feed(&Ordinary(encoding), messages),
-                };
-                let Ok(()): Result<(), Infallible> =
-                    if is_little { feed(query) } else { detach(py, encoding, || feed(query)) };
+                let feed = |query: &mut Query<_, _>| query.feed(&native, messages);
+                let Ok(()) = if is_little { feed(query) } else { detach(py, native.encoding, || feed(query)) };
                 Ok(())
             }
-            Counting::Callable(callable) => match self.measure {
-                Measure::Text => query.feed(&callable.bind(py), messages),
-                _ => query.feed(&callable.bind_ordinary(py), messages),
-            },
+            BoundCounter::Callable(callable) => query.feed(&callable, messages),
         }
     }
 
@@ -265,40 +327,40 @@ impl Policy {
     pub fn count(&self, message: &Bound<'_, PyAny>) -> PyResult<i64> {
         let py = message.py();
         let (content, _pin) = self.content(self.read(message)?, message)?;
-        match (self.counter.get().counting(), &self.measure) {
-            (Counting::Native(encoding), measure) => {
-                let encoding = *encoding;
-                let tokens = || match measure {
-                    Measure::Text => content.tokens(encoding),
-                    _ => content.tokens(&Ordinary(encoding)),
-                };
-                let Ok(tokens) = if content.bytes() < DETACH_BYTES { tokens() } else { detach(py, encoding, tokens) };
+        match self.bound_counter(py) {
+            BoundCounter::Native(native) => {
+                let tokens = || content.tokens(&native);
+                let is_little = content.bytes() < DETACH_BYTES;
+                let Ok(tokens) = if is_little { tokens() } else { detach(py, native.encoding, tokens) };
                 Ok(tokens)
             }
-            (Counting::Callable(callable), Measure::Text) => content.tokens(&callable.bind(py)),
-            (Counting::Callable(callable), _) => content.tokens(&callable.bind_ordinary(py)),
+            BoundCounter::Callable(callable) => content.tokens(&callable),
         }
     }
 
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         visit.call(&self.counter)?;
-        if let Measure::Callable(callable) = &self.measure {
-            visit.call(callable)?;
+        match &self.measure {
+            Measure::Blocks(blocks) => visit.call(blocks)?,
+            Measure::Callable(callable) => visit.call(callable)?,
+            Measure::Text | Measure::Message => {}
         }
         self.format.traverse(visit)
     }
 }
 
-/// What a callable says that `message` counts as.
+/// Texts that are counted one by one.
+fn item_of(texts: &[Bound<'_, PyString>]) -> PyResult<Content> {
+    Ok(Content::Item { texts: texts.iter().map(to_text).collect::<PyResult<_>>()?, constant: 0 })
+}
+
+/// What a callable returns as the tokens of `message`.
 fn measured(callable: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult<i64> {
     let tokens = callable.call1((message,))?;
-    // A number of thousands of digits has no repr.
-    let shown = || tokens.repr().map_or_else(|_| "one that cannot be shown".to_owned(), |repr| repr.to_string());
-    let count = as_integer(&tokens)?;
-    let Some(count) = count else {
+    let Some(count) = as_integer(&tokens)? else {
         return Err(PyTypeError::new_err(format!(
             "a measure must return a message's tokens as an integer, got {} ({})",
-            shown(),
+            shown(&tokens),
             type_name(&tokens)
         )));
     };
@@ -307,7 +369,7 @@ fn measured(callable: &Bound<'_, PyAny>, message: &Bound<'_, PyAny>) -> PyResult
         Err(error) if !error.is_instance_of::<PyOverflowError>(tokens.py()) => Err(error),
         _ => Err(PyValueError::new_err(format!(
             "a measure must return between 0 and 2**40 tokens for a message, got {}",
-            shown()
+            shown(&tokens)
         ))),
     }
 }

@@ -1,17 +1,18 @@
 //! A history behind its lock, and the driver of its queries.
 //!
-//! While the lock is held no Python code runs, no Python object is dropped and none is made that the collector tracks:
-//! either could run a finaliser or the collector, those any code, and that code could come back for the lock. So what must
-//! be dropped is taken away, and what must be read or counted is cloned and worked on without the lock.
+//! While the lock is held, no Python code runs, no Python object is dropped, and no object is made that the collector
+//! tracks. Dropping or making one could run a finaliser or the collector, which could run any code, and that code could
+//! ask for the lock. So what must be dropped is moved out first. What must be read or counted is cloned, and worked on
+//! without the lock.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use pyo3::exceptions::PyRuntimeError;
+use pyo3::exceptions::{PyException, PyRuntimeError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::sync::PyOnceLock;
+use pyo3::sync::{MutexExt, PyOnceLock};
 use pyo3::types::{PyList, PyTuple, PyType};
 
 use super::policy::{Pin, Policy};
@@ -25,16 +26,16 @@ use crate::core::query::{Found, Next, Query};
 
 type Inner = History<Py<PyAny>, Arc<Policy>, Pin>;
 
-/// A message, and what the rules knew of it when it was put.
-pub type Slot = (Py<PyAny>, Outline);
+/// A message and its outline when it was put.
+pub type Outlined = (Py<PyAny>, Outline);
 
 /// What was found.
 pub struct Window {
     /// The messages, oldest first.
     pub messages: Vec<Py<PyAny>>,
-    /// Their tokens; `None` if not even the last message fits, and it is not known by how much.
+    /// Their tokens; `None` if not even the last message fits, and its tokens are not known.
     pub tokens: Option<i64>,
-    /// The position of the first one behind the head and a question that is carried.
+    /// The position of the first message behind the head and a carried question.
     pub start: u64,
     /// The position of that question.
     pub question: Option<u64>,
@@ -56,19 +57,19 @@ impl Window {
     }
 }
 
-/// What comes of a search.
+/// The result of a search.
 enum Answer {
     Window(Window),
-    /// The history changes all the while.
+    /// The history keeps changing.
     Changing,
-    /// There is more to count than was allowed.
+    /// There is more to count than the caller allows.
     TooMuch,
 }
 
 /// The messages of one ring, and their ledgers.
 pub struct SharedHistory {
-    // A Mutex rather than PyO3's borrow checking: two threads in one ring must both succeed, not one of them raise now
-    // and then.
+    // A Mutex rather than PyO3's borrow checking: two threads in one ring must both succeed. Neither may raise now and
+    // then.
     inner: Mutex<Inner>,
 }
 
@@ -78,205 +79,228 @@ impl SharedHistory {
         Self { inner: Mutex::new(History::new(bounds)) }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    // Without the GIL another thread may have it: whoever waits for it detaches, or would hold up a collection.
+    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, Inner> {
         // Nothing under the lock panics halfway through a change, so a poisoned lock guards a sound history.
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds messages, and hands back those that leave a bounded ring, oldest first.
-    pub fn put(&self, slots: impl ExactSizeIterator<Item = Slot>) -> Vec<Py<PyAny>> {
+    /// Adds messages. Hands back those that leave a bounded ring, oldest first.
+    pub fn put(&self, py: Python<'_>, outlined: impl ExactSizeIterator<Item = Outlined>) -> Vec<Py<PyAny>> {
         let mut forgotten = Vec::new();
-        self.lock().push(slots, &mut forgotten)
+        let left = self.lock(py).push(outlined, &mut forgotten);
+        Turns::new(py).drop_all(forgotten);
+        left
     }
 
-    /// Replaces all messages with `slots`; those that a bounded ring has no room for are dropped, the oldest first.
+    /// Replaces all messages with `outlined`. Those that a bounded ring has no room for are dropped, the oldest first.
     ///
-    /// Counts of messages that stay where they are, or come back there with the same text, are kept: a history read anew
-    /// from elsewhere for every window is counted once. Likewise if only the oldest are missing.
-    pub fn replace(&self, py: Python<'_>, slots: Vec<Slot>) -> PyResult<()> {
-        let (bounds, first, generation, runs) = {
-            let history = self.lock();
-            let runs = history.ledgers().iter().map(|(policy, ledger)| Run::of(py, &history, policy, ledger));
-            let runs: Vec<Run> = if history.kept_question().is_some() { Vec::new() } else { runs.collect() };
-            (history.bounds(), history.messages().first(), history.generation(), runs)
+    /// Counts are kept for messages that stay where they are, or come back there with the same text. So a history that
+    /// is read again from elsewhere for every window is counted once. The same holds if only the oldest messages are
+    /// missing.
+    ///
+    /// Positions are kept if all messages stay or come back, but for the oldest. If not, the first of `outlined` gets
+    /// the position behind the last message: no position is given to another message.
+    pub fn replace(&self, py: Python<'_>, outlined: Vec<Outlined>) -> PyResult<()> {
+        let (bounds, range, generation, snapshots) = {
+            let history = self.lock(py);
+            let snapshots = history.ledgers().iter().map(|(policy, ledger)| Snapshot::of(py, &history, policy, ledger));
+            let snapshots: Vec<Snapshot> =
+                if history.kept_question().is_some() { Vec::new() } else { snapshots.collect() };
+            (history.bounds(), history.range(), history.generation(), snapshots)
         };
+        let first = range.start;
         let is_joined = bounds.rule.accounting == Accounting::Joined;
-        let in_head = slots.iter().take_while(|(_, outline)| !is_joined && outline.kind == Kind::System).count();
-        let (behind, has_room) = (&slots[in_head..], bounds.max_messages.is_none_or(|most| slots.len() <= most.get()));
-        let missing = missing_before(py, &runs, first, behind)?;
-        // For each ledger, from where on the new messages are not those counted.
+        let in_head = outlined.iter().take_while(|(_, outline)| !is_joined && outline.kind == Kind::System).count();
+        let behind = &outlined[in_head..];
+        let has_room = bounds.max_messages.is_none_or(|most| outlined.len() <= most.get());
+        let missing = missing_before(py, &snapshots, first, behind)?;
         let mut turns = Turns::new(py);
-        let mut unlike = Vec::with_capacity(runs.len());
-        for run in &runs {
-            let start = run.first.max(first + missing);
-            let counted = run.messages.iter().skip((start - run.first) as usize);
-            let mut same = 0;
-            if !is_joined && !run.stands_behind(py, first, missing, behind)? {
-                unlike.push(start);
-                continue;
-            }
-            for ((message, outline), counted) in behind.iter().skip((start - first - missing) as usize).zip(counted) {
-                if *outline != counted.outline || !run.has(message.bind(py), counted)? {
-                    break;
-                }
-                same += 1;
-                turns.item_done();
-            }
-            unlike.push(start + same);
+        let mut likenesses = Vec::with_capacity(snapshots.len());
+        for snapshot in &snapshots {
+            let start = snapshot.first.max(first + missing);
+            let follows = is_joined || snapshot.follows_the_same(py, first, missing, behind)?;
+            let new = behind.get((start - first - missing) as usize..).unwrap_or_default();
+            likenesses.push(snapshot.likeness(py, start, new, follows, &mut turns)?);
         }
         let mut forgotten = Vec::new();
         let mut ledgers = Vec::new();
-        let mut history = self.lock();
-        if history.generation() == generation && has_room && unlike.len() == history.ledgers().len() {
-            for (ledger, unlike) in history.ledgers_to_change().zip(unlike) {
-                ledger.forget_from(unlike, &mut forgotten);
+        let mut history = self.lock(py);
+        let is_as_it_was = history.generation() == generation;
+        let gone = if missing > 0 { missing } else { place_of(&history, behind.first()) };
+        // A head that comes in front of nothing must not have the positions of what was there.
+        let has_room_in_front = in_head <= history.head().len() || !range.is_empty() || range.end == 0;
+        let stay = is_as_it_was
+            && history.range() == range
+            && has_room_in_front
+            && all_come_back(&history, first + gone, behind, &likenesses);
+        let place = if stay { first + gone } else { history.range().end + in_head as u64 };
+        if is_as_it_was && has_room && likenesses.len() == history.ledgers().len() {
+            for (ledger, likeness) in history.ledgers_to_change().zip(likenesses) {
+                ledger.forget_from(likeness.counts_to, &mut forgotten);
                 ledger.forget_before(first + missing, &mut forgotten);
                 if missing > 0 && !is_joined && ledger.first() == first + missing {
-                    // Whether a window may begin with it depended on the one before.
+                    // Whether a window may begin with it depended on the message before it.
                     ledger.forget_through(first + missing, &mut forgotten);
+                }
+                if place != first + missing {
+                    ledger.await_question(&mut forgotten);
+                    ledger.renumber((place - first - missing) as i64);
                 }
             }
         } else {
             ledgers = history.take_ledgers();
         }
-        let left = history.replace(slots, first + missing, &mut forgotten);
+        let left = history.replace(outlined, place, &mut forgotten);
         drop(history);
-        turns.drop_all(left.0.into_iter().chain(left.1));
-        turns.drop_all(forgotten);
-        drop_ledgers(ledgers, &mut turns);
+        drop_left(&mut turns, left.0.into_iter().chain(left.1), forgotten, ledgers);
+        turns.drop_all(snapshots.into_iter().flat_map(|snapshot| snapshot.messages));
         Ok(())
     }
 
     /// Replaces the head.
-    pub fn set_head(&self, head: Vec<Slot>) {
+    pub fn set_head(&self, py: Python<'_>, head: Vec<Outlined>) {
         let mut forgotten = Vec::new();
-        let left = self.lock().set_head(head, &mut forgotten);
-        drop((left, forgotten));
+        let left = self.lock(py).set_head(head, &mut forgotten);
+        drop_left(&mut Turns::new(py), left, forgotten, Vec::new());
     }
 
-    /// Takes out the newest message.
-    pub fn pop(&self) -> Option<Py<PyAny>> {
+    /// Removes the newest message.
+    pub fn pop(&self, py: Python<'_>) -> Option<Py<PyAny>> {
         let mut forgotten = Vec::new();
-        self.lock().pop(&mut forgotten)
+        let popped = self.lock(py).pop(&mut forgotten);
+        Turns::new(py).drop_all(forgotten);
+        popped
     }
 
-    /// Takes out the message at `index`, counted from the newest if negative; `Err` has the number of messages.
-    pub fn remove(&self, index: isize) -> Result<Py<PyAny>, usize> {
+    /// Removes the message at `index`, counted from the newest if negative; `Err` has the number of messages.
+    pub fn remove(&self, py: Python<'_>, index: isize) -> Result<Py<PyAny>, usize> {
         let mut forgotten = Vec::new();
-        let mut history = self.lock();
+        let mut history = self.lock(py);
         let place = history.place(index)?;
-        history.remove(place, &mut forgotten).ok_or(history.len())
+        let removed = history.remove(place, &mut forgotten).ok_or(history.len());
+        drop(history);
+        Turns::new(py).drop_all(forgotten);
+        removed
     }
 
-    /// Takes out all messages.
-    pub fn clear(&self) {
+    /// Removes all messages. Their positions are not given to others.
+    pub fn clear(&self, py: Python<'_>) {
         let mut forgotten = Vec::new();
-        let mut history = self.lock();
-        let first = history.messages().first();
-        let taken = (history.take_ledgers(), history.take_messages(first, &mut forgotten));
+        let mut history = self.lock(py);
+        let ledgers = history.take_ledgers();
+        let end = history.range().end;
+        let left = history.take_messages(end, &mut forgotten);
         drop(history);
-        drop((taken, forgotten));
+        drop_left(&mut Turns::new(py), left, forgotten, ledgers);
     }
 
     /// The message at `index`, counted from the newest if negative; `Err` has the number of messages.
     pub fn message(&self, py: Python<'_>, index: isize) -> Result<Py<PyAny>, usize> {
-        let history = self.lock();
+        let history = self.lock(py);
         let message = history.get(history.place(index)?);
         message.map(|message| message.clone_ref(py)).ok_or(history.len())
     }
 
     /// All messages, oldest first.
     pub fn messages(&self, py: Python<'_>) -> Vec<Py<PyAny>> {
-        let history = self.lock();
+        let history = self.lock(py);
         history.list(0..history.len()).map(|message| message.clone_ref(py)).collect()
     }
 
     /// At most `count` messages from the one at `index` on, oldest first.
     pub fn messages_at(&self, py: Python<'_>, index: usize, count: usize) -> Vec<Py<PyAny>> {
-        let history = self.lock();
+        let history = self.lock(py);
         let end = index.saturating_add(count).min(history.len());
         history.list(index.min(end)..end).map(|message| message.clone_ref(py)).collect()
     }
 
-    /// The messages at these positions, oldest first; `Err` has a position that a message has left for others.
+    /// The messages at these positions, oldest first; `Err` has a position whose message has left to make room.
     pub fn slice(&self, py: Python<'_>, range: Range<u64>) -> Result<Vec<Py<PyAny>>, u64> {
-        let history = self.lock();
+        let history = self.lock(py);
         let messages = history.slice(range)?;
         Ok(messages.into_iter().map(|message| message.clone_ref(py)).collect())
     }
 
-    /// All messages, oldest first, and what the rules know of each; and where they stand under `policy`.
-    pub fn standing(&self, py: Python<'_>, policy: &Arc<Policy>) -> (Vec<Slot>, Standing) {
-        let history = self.lock();
-        let slots = history.all().map(|(message, outline)| (message.clone_ref(py), outline)).collect();
-        (slots, history.standing(policy))
+    /// All messages with their outlines, oldest first, and where they are under `policy`.
+    pub fn standing(&self, py: Python<'_>, policy: &Arc<Policy>) -> (Vec<Outlined>, Standing) {
+        let history = self.lock(py);
+        let outlined = history.all().map(|(message, outline)| (message.clone_ref(py), outline)).collect();
+        (outlined, history.standing(policy))
     }
 
-    /// Replaces all messages with those of a history that stood so; false if they cannot have stood so.
-    pub fn restore(&self, slots: Vec<Slot>, standing: Standing, policy: &Arc<Policy>) -> bool {
-        let replaced = self.lock().restore(slots, standing, policy);
-        replaced.is_ok()
+    /// Replaces all messages with those of a history in that state; false if that state is not possible for them.
+    pub fn restore(&self, py: Python<'_>, outlined: Vec<Outlined>, standing: Standing, policy: &Arc<Policy>) -> bool {
+        let replaced = self.lock(py).restore(outlined, standing, policy);
+        let is_possible = replaced.is_ok();
+        let mut turns = Turns::new(py);
+        match replaced {
+            Ok((left, ledgers)) => drop_left(&mut turns, left, Vec::new(), ledgers),
+            Err(refused) => turns.drop_all(refused),
+        }
+        is_possible
     }
 
     /// The number of messages.
-    pub fn len(&self) -> usize {
-        self.lock().len()
+    pub fn len(&self, py: Python<'_>) -> usize {
+        self.lock(py).len()
     }
 
-    /// What is fixed with it.
-    pub fn bounds(&self) -> Bounds {
-        self.lock().bounds()
+    /// What is fixed with the history.
+    pub fn bounds(&self, py: Python<'_>) -> Bounds {
+        self.lock(py).bounds()
     }
 
     /// Forgets every count and reads every outline again.
     pub fn recount(&self, py: Python<'_>, policy: &Policy) -> PyResult<()> {
-        let mut outlines = Vec::new();
+        let messages = self.messages(py);
         let mut turns = Turns::new(py);
-        for message in self.messages(py) {
-            let outline = policy.outline(message.bind(py))?;
-            outlines.push((message, outline));
+        // By address: while the list has the messages, no other object can have theirs.
+        let mut read = Vec::with_capacity(messages.len());
+        for message in &messages {
+            read.push((message.as_ptr() as usize, policy.outline(message.bind(py))?));
             turns.item_done();
         }
+        let mut in_order = read.clone().into_iter().peekable();
+        read.sort_unstable_by_key(|(address, _)| *address);
         let mut forgotten = Vec::new();
-        let mut history = self.lock();
+        let mut history = self.lock(py);
         let ledgers = history.take_ledgers();
-        // Messages that were put or left meanwhile are not among those read; the others keep their order.
-        let mut read = outlines.iter().peekable();
+        // Messages that were put meanwhile are not among those read.
         let now = history.all().map(|(message, known)| {
-            let is_same = |(other, _): &&Slot| message.is(other);
-            let found = read.next_if(is_same).or_else(|| read.clone().find(is_same));
-            found.map_or(known, |(_, outline)| *outline)
+            let address = message.as_ptr() as usize;
+            let next = in_order.next_if(|(other, _)| *other == address);
+            let found = || read.binary_search_by_key(&address, |(other, _)| *other).ok().map(|index| read[index]);
+            next.or_else(found).map_or(known, |(_, outline)| outline)
         });
         let now: Vec<Outline> = now.collect();
         let evicted = history.set_outlines(now, &mut forgotten);
         drop(history);
-        turns.drop_all(outlines);
-        turns.drop_all(evicted);
-        turns.drop_all(forgotten);
-        drop_ledgers(ledgers, &mut turns);
+        turns.drop_all(messages);
+        drop_left(&mut turns, evicted, forgotten, ledgers);
         Ok(())
     }
 
-    /// The window of the window rule. For an empty history no message and 0 tokens.
+    /// The window. An empty history has no messages and 0 tokens.
     ///
-    /// If other threads or the counter itself change the history all the while, the answer is the window of the history
-    /// as it was at one moment of the call.
+    /// If other threads or the counter itself keep changing the history, the answer is the window of the history at one
+    /// moment of the call.
     pub fn window(&self, py: Python<'_>, policy: &Arc<Policy>, limits: Limits, verify: bool) -> PyResult<Window> {
         if let Answer::Window(window) = self.search(py, policy, limits, verify, None)? {
             return Ok(window);
         }
-        // Counted anew: what was counted before may have changed too, and nobody checks it any more.
+        // Counted from nothing: earlier counts may be outdated too, and nobody checks them any more.
         let moment = Self { inner: Mutex::new(self.copied(py)) };
-        let forgotten = moment.lock().forget_counts();
-        drop(forgotten);
+        let forgotten = moment.lock(py).forget_counts();
+        Turns::new(py).drop_all(forgotten);
         match moment.search(py, policy, limits, false, None)? {
             Answer::Window(window) => Ok(window),
             _ => Err(PyRuntimeError::new_err("a history that nobody can reach changed during a search")),
         }
     }
 
-    /// As [`window`](Self::window); `None` if more would have to be counted than `most` characters, if the history changes
-    /// all the while, or if a callable would have to be called.
+    /// Like [`window`](Self::window). `None` if more than `most` characters would have to be counted, if the history
+    /// keeps changing, or if a callable would have to be called.
     pub fn window_for(
         &self,
         py: Python<'_>,
@@ -299,11 +323,11 @@ impl SharedHistory {
         verify: bool,
         mut most: Option<i64>,
     ) -> PyResult<Answer> {
-        let rule = self.lock().bounds().rule;
+        let rule = self.lock(py).bounds().rule;
         let mut query = Query::new(Arc::clone(policy), rule, limits);
         let mut turns = Turns::new(py);
         loop {
-            let mut history = self.lock();
+            let mut history = self.lock(py);
             match query.next(&mut history, |one, other| is_same(py, one, other)) {
                 Next::Read(wanted) => {
                     let messages: Vec<Py<PyAny>> =
@@ -336,7 +360,7 @@ impl SharedHistory {
                         return Ok(Answer::Window(Window { messages, tokens, start, question, head: head.len() }));
                     };
                     let mut forgotten = Vec::new();
-                    let mut history = self.lock();
+                    let mut history = self.lock(py);
                     if history.generation() == query.generation() {
                         match changed {
                             Changed::Head => history.forget_head(policy, &mut forgotten),
@@ -347,6 +371,7 @@ impl SharedHistory {
                         }
                     }
                     drop(history);
+                    turns.drop_all(forgotten);
                 }
                 Next::HeadTooLong(head) => {
                     let (initial, limit) = (limits.initial_token_count, limits.token_limit);
@@ -360,24 +385,24 @@ impl SharedHistory {
     /// Takes over the messages and counts of `other`.
     pub fn become_copy_of(&self, other: &Self, py: Python<'_>) {
         let copy = other.copied(py);
-        let replaced = std::mem::replace(&mut *self.lock(), copy);
+        let replaced = std::mem::replace(&mut *self.lock(py), copy);
         drop(replaced);
     }
 
     fn copied(&self, py: Python<'_>) -> Inner {
-        self.lock().copied(
+        self.lock(py).copied(
             |message| message.clone_ref(py),
             |policy| Arc::new(policy.clone_ref(py)),
             |pin| pin.clone_ref(py),
         )
     }
 
-    /// Shows every Python object held to the collector, and those of the ring's own `policy`.
+    /// Shows every Python object of the ring to the collector, with those of its own `policy`.
     pub fn traverse(&self, own: &Arc<Policy>, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         let history = match self.inner.try_lock() {
             Ok(history) => history,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            // Held by another thread: what is not shown is taken to be in use.
+            // Another thread holds the lock. What is not shown counts as in use.
             Err(TryLockError::WouldBlock) => return Ok(()),
         };
         for (message, _) in history.all() {
@@ -394,7 +419,7 @@ impl SharedHistory {
             }
         }
         for (policy, holders) in policies {
-            // One that a search holds too is in use.
+            // A policy that a search also holds is in use.
             if Arc::strong_count(policy) == holders {
                 policy.traverse(visit)?;
             }
@@ -403,16 +428,23 @@ impl SharedHistory {
     }
 }
 
-/// Drops what was counted, and lets other threads run meanwhile.
-fn drop_ledgers(ledgers: Vec<(Arc<Policy>, Ledger<Pin>)>, turns: &mut Turns<'_>) {
+/// Drops what has left a history, and lets other threads run meanwhile. No lock may be held.
+fn drop_left(
+    turns: &mut Turns<'_>,
+    messages: impl IntoIterator<Item = impl Sized>,
+    mut forgotten: Vec<Pin>,
+    ledgers: Vec<(Arc<Policy>, Ledger<Pin>)>,
+) {
+    turns.drop_all(messages);
     for (_, mut ledger) in ledgers {
-        let mut forgotten = Vec::new();
+        ledger.forget_head(&mut forgotten);
         ledger.forget_all(&mut forgotten);
-        turns.drop_all(forgotten);
+        turns.drop_all(forgotten.drain(..));
     }
+    turns.drop_all(forgotten);
 }
 
-/// Whether two pins are of one text: the same object, or tuples of the same ones.
+/// Whether two pins are of the same text: one object, or tuples of the same objects.
 fn is_same(py: Python<'_>, one: &Pin, other: &Pin) -> bool {
     if one.is(other) {
         return true;
@@ -433,13 +465,13 @@ struct Pins {
     messages: Vec<Pin>,
 }
 
-/// Which messages of a window are not what was counted.
+/// Which messages of a window are no longer what was counted.
 enum Changed {
     /// Some of the head.
     Head,
     /// The question that it carries.
     Question,
-    /// Some between these positions.
+    /// Some of the messages from the first position to the second.
     Messages(u64, u64),
 }
 
@@ -459,7 +491,7 @@ impl Pins {
         }
     }
 
-    /// What has changed of the window `found`, whose messages are given.
+    /// What has changed in the window `found`, whose messages are given.
     fn changed(
         &self,
         py: Python<'_>,
@@ -495,25 +527,25 @@ impl Pins {
     }
 }
 
-/// The counted messages of a ledger.
-struct Run {
+/// The counted messages of a ledger at one moment.
+struct Snapshot {
     policy: Arc<Policy>,
     first: u64,
     messages: Vec<Known>,
-    /// What the rules know of the messages before them.
+    /// The outlines of the messages before them.
     older: Vec<Outline>,
-    /// The question before them that was counted.
+    /// The counted question before them.
     carried: Option<(u64, Known)>,
 }
 
-/// One of them: what it was counted as, and what the rules knew of it.
+/// One of them: its pin, and its outline.
 struct Known {
     message: Py<PyAny>,
     pin: Pin,
     outline: Outline,
 }
 
-impl Run {
+impl Snapshot {
     fn of(py: Python<'_>, history: &Inner, policy: &Arc<Policy>, ledger: &Ledger<Pin>) -> Self {
         let first = ledger.first().max(history.messages().first());
         let pins = ledger.pins_since(first).map(|pin| pin.clone_ref(py));
@@ -532,42 +564,116 @@ impl Run {
         Self { policy: Arc::clone(policy), first, messages: messages.collect(), older: older.collect(), carried }
     }
 
-    /// Whether what stands before the counted messages makes the same starts of them in `slots`, where so many of the oldest
-    /// are `missing`.
-    fn stands_behind(&self, py: Python<'_>, first: u64, missing: u64, slots: &[Slot]) -> PyResult<bool> {
+    /// Whether the messages before the counted ones, with `missing` of the oldest gone, give them the same starts in
+    /// `outlined`.
+    fn follows_the_same(&self, py: Python<'_>, first: u64, missing: u64, outlined: &[Outlined]) -> PyResult<bool> {
         let older = self.older.get(missing as usize..).unwrap_or_default();
-        if slots.len() < older.len() || older.iter().zip(slots).any(|(known, (_, outline))| known != outline) {
+        if outlined.len() < older.len() || older.iter().zip(outlined).any(|(known, (_, outline))| known != outline) {
             return Ok(false);
         }
         let Some((position, known)) = &self.carried else { return Ok(true) };
-        match position.checked_sub(first + missing).and_then(|index| slots.get(index as usize)) {
+        match position.checked_sub(first + missing).and_then(|index| outlined.get(index as usize)) {
             Some((message, outline)) => Ok(*outline == known.outline && self.has(message.bind(py), known)?),
             None => Ok(true),
         }
     }
 
-    /// Whether `message` counts as the one that is `known`.
+    /// How far the `new` messages, the first of which takes the position `start`, are like the counted ones. Unless what
+    /// they follow is the same (`follows`), nothing counts the same.
+    fn likeness(
+        &self,
+        py: Python<'_>,
+        start: u64,
+        new: &[Outlined],
+        follows: bool,
+        turns: &mut Turns<'_>,
+    ) -> PyResult<Likeness> {
+        let counted = self.messages.get((start - self.first) as usize..).unwrap_or_default();
+        let mut same = 0;
+        for ((message, outline), known) in new.iter().zip(counted).take_while(|_| follows) {
+            if *outline != known.outline || !self.has(message.bind(py), known)? {
+                break;
+            }
+            same += 1;
+            turns.item_done();
+        }
+        let mut alike = same;
+        if self.policy.is_read_by_python() {
+            // What Python code reads of another object is never known to be the same, but the object may be equal.
+            for ((message, outline), known) in new.iter().zip(counted).skip(same) {
+                let is_alike = message.is(&known.message)
+                    || *outline == known.outline && is_equal(message.bind(py), known.message.bind(py))?;
+                if !is_alike {
+                    break;
+                }
+                alike += 1;
+                turns.item_done();
+            }
+        }
+        let counted = self.first..self.first + self.messages.len() as u64;
+        Ok(Likeness { counted, counts_to: start + same as u64, alike_to: start + alike as u64 })
+    }
+
+    /// Whether `message` counts the same as the `known` one.
     fn has(&self, message: &Bound<'_, PyAny>, known: &Known) -> PyResult<bool> {
         let py = message.py();
         if message.is(&known.message) || !self.policy.is_read_by_python() {
             return Ok(self.policy.still_has(message, known.pin.bind(py))?
                 && (message.is(&known.message) || self.policy.has_shape_of(message, known.message.bind(py))));
         }
-        Ok(false) // what Python code says of another one is not known
+        Ok(false) // Python code may say anything about another object
     }
 }
 
-/// How many of the oldest messages are missing in `slots`, if what follows the counted messages' first one looks the same.
-fn missing_before(py: Python<'_>, runs: &[Run], first: u64, slots: &[Slot]) -> PyResult<u64> {
-    let Some(run) = runs.last() else { return Ok(0) };
-    let Some(known) = run.messages.first() else { return Ok(0) };
-    let place = (run.first - first) as usize;
+/// How many of the oldest messages are missing in `outlined`, if the first counted message is found there again.
+fn missing_before(py: Python<'_>, snapshots: &[Snapshot], first: u64, outlined: &[Outlined]) -> PyResult<u64> {
+    let Some(snapshot) = snapshots.last() else { return Ok(0) };
+    let Some(known) = snapshot.messages.first() else { return Ok(0) };
+    let place = (snapshot.first - first) as usize;
     for missing in 0..=place {
-        if let Some((message, _)) = slots.get(place - missing)
-            && run.has(message.bind(py), known)?
+        if let Some((message, _)) = outlined.get(place - missing)
+            && snapshot.has(message.bind(py), known)?
         {
             return Ok(missing as u64);
         }
     }
     Ok(0)
+}
+
+/// How far other messages are like the counted ones of a ledger: as positions.
+struct Likeness {
+    counted: Range<u64>,
+    /// Up to here they count the same.
+    counts_to: u64,
+    /// Up to here they are the same messages.
+    alike_to: u64,
+}
+
+/// The place of a message among those of a history; 0 if it is not one of them.
+fn place_of(history: &Inner, message: Option<&Outlined>) -> u64 {
+    let found = message.and_then(|(message, _)| history.messages().iter().position(|before| before.is(message)));
+    found.unwrap_or(0) as u64
+}
+
+/// Whether the messages of a history from the position `first` on all come back in `behind`. One that was not counted is
+/// known by its outline.
+fn all_come_back(history: &Inner, first: u64, behind: &[Outlined], likenesses: &[Likeness]) -> bool {
+    let is_alike = |position: u64| {
+        let mut counted = likenesses.iter().filter(|likeness| likeness.counted.contains(&position)).peekable();
+        counted.peek().is_none() || counted.any(|likeness| position < likeness.alike_to)
+    };
+    let old = history.messages().since(first).zip(history.outlines().since(first));
+    history.kept_question().is_none()
+        && behind.len() >= old.len()
+        && (first..).zip(old.zip(behind)).all(|(position, ((before, known), (message, outline)))| {
+            message.is(before) || outline == known && is_alike(position)
+        })
+}
+
+/// Whether Python says that two messages are equal. An exception is not an answer.
+fn is_equal(message: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
+    match message.eq(other) {
+        Err(error) if error.is_instance_of::<PyException>(message.py()) => Ok(false),
+        answer => answer,
+    }
 }

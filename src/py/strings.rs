@@ -11,10 +11,10 @@ use super::counter::DETACH_BYTES;
 
 /// The characters of a Python string.
 ///
-/// Encoded anew each time: the interpreter would keep the UTF-8 form of a string beside it for as long as the string lives.
+/// Encoded each time: the interpreter would keep the UTF-8 form of a string for as long as the string lives.
 ///
 /// # Errors
-/// Only where the interpreter itself fails, for lack of memory.
+/// Only if the interpreter runs out of memory.
 pub fn to_text(text: &Bound<'_, PyString>) -> PyResult<String> {
     let py = text.py();
     match text.encode_utf8() {
@@ -34,15 +34,21 @@ pub fn to_text(text: &Bound<'_, PyString>) -> PyResult<String> {
     }
 }
 
-/// As [`to_text`], but without a copy of an ASCII string, whose own bytes are UTF-8.
+/// Like [`to_text`], but without copying an ASCII string, whose own bytes are UTF-8.
 ///
 /// # Errors
-/// Only where the interpreter itself fails, for lack of memory.
+/// Only if the interpreter runs out of memory.
 pub fn to_cow<'a>(text: &'a Bound<'_, PyString>) -> PyResult<Cow<'a, str>> {
-    // A subclass may have an idea of its own of what is ASCII.
+    // A subclass may redefine what is ASCII.
     let is_ascii =
         text.is_exact_instance_of::<PyString>() && text.call_method0(intern!(text.py(), "isascii"))?.is_truthy()?;
     if is_ascii { text.to_str().map(Cow::Borrowed) } else { to_text(text).map(Cow::Owned) }
+}
+
+/// What an object says of itself, for messages. A number of thousands of digits says nothing, and a class's own code may
+/// raise.
+pub fn shown(object: &Bound<'_, PyAny>) -> String {
+    object.repr().map_or_else(|_| "one that cannot be shown".to_owned(), |shown| shown.to_string())
 }
 
 /// The name of an object's class, for messages.

@@ -15,7 +15,7 @@ pub enum Fields<'py> {
 pub type Field<'py> = (Bound<'py, PyAny>, Bound<'py, PyAny>);
 
 impl<'py> Fields<'py> {
-    /// The value of `name`, None included.
+    /// The value of `name`, which may be None.
     pub fn get(&self, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
         match self {
             Self::Dict(dict) => dict.get_item(name),
@@ -31,20 +31,19 @@ impl<'py> Fields<'py> {
         Ok(self.get(name)?.and_then(|value| value.cast_into().ok()))
     }
 
-    /// All of them. A copy: what a value's class does while it is read may change a dict.
+    /// All of them, copied: code of a value's class may change the dict while the value is read.
     pub fn entries(self) -> Vec<Field<'py>> {
         match self {
-            Self::Dict(dict) => dict.iter().collect(),
+            Self::Dict(dict) => copied(&dict),
             Self::List(fields) => fields,
         }
     }
 
-    /// Whether a name is one of those that `is_one` is looking for.
+    /// Whether there is a name that `is_one` accepts.
     pub fn any(&self, is_one: impl Fn(&str) -> bool) -> bool {
-        let is_one = |key: &Bound<'py, PyAny>| as_str(key).is_some_and(&is_one);
         match self {
-            Self::Dict(dict) => dict.iter().any(|(key, _)| is_one(&key)),
-            Self::List(fields) => fields.iter().any(|(key, _)| is_one(key)),
+            Self::Dict(dict) => !all_entries(dict, |key, _| !key.is_some_and(&is_one)),
+            Self::List(fields) => fields.iter().any(|(key, _)| as_str(key).is_some_and(&is_one)),
         }
     }
 
@@ -58,7 +57,36 @@ impl<'py> Fields<'py> {
     }
 }
 
-/// The string that a key is. A key that is not valid Unicode is none that a format knows.
+/// Whether `is_fine` accepts every entry of a dict: its key, if that is a string of valid Unicode, and its value.
+///
+/// Asking for the characters of a string that is not valid raises an exception. Making one may run the collector, and
+/// with it any code, which may change the dict; an iterator of a dict that has changed panics. So such a dict is
+/// copied, and its entries are visited again from the first.
+pub fn all_entries<'py>(
+    dict: &Bound<'py, PyDict>,
+    mut is_fine: impl FnMut(Option<&str>, Bound<'py, PyAny>) -> bool,
+) -> bool {
+    for (key, value) in dict.iter() {
+        let name = match key.cast::<PyString>() {
+            Ok(name) => match name.to_str() {
+                Ok(name) => Some(name),
+                Err(_) => return copied(dict).into_iter().all(|(key, value)| is_fine(as_str(&key), value)),
+            },
+            Err(_) => None,
+        };
+        if !is_fine(name, value) {
+            return false;
+        }
+    }
+    true
+}
+
+fn copied<'py>(dict: &Bound<'py, PyDict>) -> Vec<Field<'py>> {
+    dict.iter().collect()
+}
+
+/// A key as a string. A key that is not valid Unicode is not in any format. Not for keys of a dict that is being
+/// iterated over: see [`all_entries`].
 pub fn as_str<'a>(key: &'a Bound<'_, PyAny>) -> Option<&'a str> {
     key.cast::<PyString>().ok()?.to_str().ok()
 }
@@ -80,7 +108,7 @@ pub fn is_empty(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok((value.is_instance_of::<PyString>() || is_list(value)?) && value.len()? == 0)
 }
 
-/// The fields of a block, or `None` if it has none that can be read.
+/// The fields of a block, or `None` if it has no fields that can be read.
 pub fn fields_of<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Fields<'py>>> {
     if let Ok(dict) = value.cast::<PyDict>() {
         return Ok(Some(Fields::Dict(dict.clone())));
@@ -98,7 +126,7 @@ pub fn fields_of<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Fields<'py>>
         return Ok(None);
     }
     let fields = attributes(value)?;
-    // Whether it is a mapping takes long to see. What has a block's fields need not be asked.
+    // Telling whether an object is a mapping takes long. An object with a block's fields need not be asked.
     let is_block = |key: &str| !matches!(Key::named(key), Key::Skipped | Key::Unknown);
     if !fields.iter().any(|(key, _)| as_str(key).is_some_and(is_block))
         && let Some(fields) = mapping(value)?
@@ -128,14 +156,14 @@ pub fn fields_of<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Fields<'py>>
             fields.push((name.clone().into_any(), found));
         }
     }
-    // An object that has an attribute of any name has none that says something.
+    // If an object has an attribute of any name, its attributes mean nothing.
     let says_something = fields.iter().any(|(_, found)| {
         found.is_instance_of::<PyString>() || found.is_instance_of::<PyList>() || found.is_instance_of::<PyDict>()
     });
     Ok(says_something.then_some(Fields::List(fields)))
 }
 
-/// The fields of a message. Those of `probed` are asked for by name if the object's own dict does not say enough.
+/// The fields of a message. Those in `probed` are asked for by name if the object's own dict does not say enough.
 pub fn message_fields<'py>(
     message: &Bound<'py, PyAny>,
     probed: &[&'static str],
@@ -193,25 +221,25 @@ fn mapping<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Fields<'py>>> {
 pub fn is_mapping(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     let py = value.py();
     let class = value.get_type();
-    // Most objects have no keys: that is quicker to see than whether they are registered as mappings.
+    // Most objects have no keys. That is quicker to see than whether they are registered as mappings.
     if class.hasattr(intern!(py, "keys"))? && class.hasattr(intern!(py, "__getitem__"))? {
         return Ok(true);
     }
     Ok(value.cast::<PyMapping>().is_ok())
 }
 
-/// The public attributes in an object's own dict, and what a pydantic model has beyond its fields.
+/// The public attributes in an object's own dict, and a pydantic model's extra fields.
 fn attributes<'py>(value: &Bound<'py, PyAny>) -> PyResult<Vec<Field<'py>>> {
     let mut fields: Vec<Field<'py>> = own_dict(value)?
         .iter()
-        .flat_map(PyDictMethods::iter)
+        .flat_map(copied)
         .filter(|(key, _)| key.is_instance_of::<PyString>() && as_str(key).is_none_or(|key| !key.starts_with('_')))
         .collect();
     if let Some(extra) = value.getattr_opt(intern!(value.py(), "__pydantic_extra__"))?
         && let Ok(extra) = extra.cast::<PyDict>()
     {
         let mut all = Fields::List(fields);
-        for (key, item) in extra.iter() {
+        for (key, item) in copied(extra) {
             all.set(key, item);
         }
         fields = all.entries();

@@ -9,7 +9,7 @@ use super::reader::Reader;
 use super::slots::{Slot, Slots};
 use crate::core::item::{Kind, Outline, Provider};
 
-/// Reads an item that says by its type what it is.
+/// Reads an item whose type says what it is.
 pub fn read<'py>(
     py: Python<'py>,
     fields: Fields<'py>,
@@ -19,7 +19,7 @@ pub fn read<'py>(
 ) -> PyResult<Reading<'py>> {
     let mut reader = Reader::new(py, wants_texts);
     reader.block(fields)?;
-    // What the provider's own tool found is a part of its reply.
+    // What the provider's own tool found is part of its reply.
     let by_server = slots.text(Slot::Execution).is_some_and(|by| as_str(by) == Some("server"));
     let kind = match class {
         Type::Result if !by_server => Kind::Tool,

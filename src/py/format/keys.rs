@@ -2,7 +2,7 @@
 
 use crate::core::item::{Kind, Provider};
 
-/// What a role says.
+/// What a role means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     System,
@@ -26,7 +26,7 @@ impl Role {
             "system" => return Some(Self::System),
             _ => {}
         }
-        // Longer than any of the names below with what is cut off them.
+        // Longer than any of the names below, with every suffix that is cut off.
         let mut letters = [0; 48];
         let mut len = 0;
         let name = name.rsplit_once('.').map_or(name, |(_, last)| last);
@@ -79,14 +79,14 @@ impl Role {
     }
 }
 
-/// What the type of a block or item says.
+/// What the type of a block or item means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Type {
     Text,
     Image,
     /// Audio or video.
     Audio,
-    /// A file, or a medium whose MIME type says which it is.
+    /// A file, or a medium whose MIME type says what it is.
     File,
     Call,
     /// A call whose result is a picture that it made.
@@ -139,7 +139,7 @@ const RESULT_ENDS: [&str; 11] = [
     "retry_prompt",
 ];
 
-/// Whose blocks have this `type`, if it is only one provider's.
+/// The provider whose blocks have this `type`, if it is only one.
 pub fn provider_of_type(name: &str) -> Option<Provider> {
     match name {
         "input_text" | "output_text" | "input_image" | "input_file" | "summary_text" | "reasoning_text" => {
@@ -153,7 +153,7 @@ pub fn provider_of_type(name: &str) -> Option<Provider> {
     }
 }
 
-/// Whether Bedrock has blocks without a type that say by this key what they are.
+/// Whether this key says what a block of Bedrock is; such blocks have no type.
 pub fn is_bedrocks(key: &str) -> bool {
     matches!(
         key,
@@ -172,10 +172,10 @@ pub fn is_bedrocks(key: &str) -> bool {
     )
 }
 
-/// What the value of a key is, in a block or item.
+/// How to read the value of a key in a block or item.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// Not sent, opaque, or not billed: ids, types and marks; citations, of which Anthropic says so.
+    /// Not sent, opaque, or not billed: ids, types and marks, and also citations, which Anthropic does not bill.
     Skipped,
     /// Sent as JSON unless it is a string.
     Value,
@@ -186,9 +186,9 @@ pub enum Key {
     Image,
     Audio,
     File,
-    /// A medium whose MIME type says which it is.
+    /// A medium whose MIME type says what it is.
     Mime,
-    /// Read like [`Key::Text`]; but a dict without a type that has no other keys is data.
+    /// Read like [`Key::Text`], but a dict without a type and without other keys is data.
     Unknown,
 }
 
@@ -312,12 +312,12 @@ impl Key {
     }
 }
 
-/// Whether a medium says something of itself in words under this key.
+/// Whether the text under this key describes a medium in words.
 pub fn describes_medium(key: &str) -> bool {
     matches!(key, "text" | "title" | "context" | "name" | "filename" | "caption" | "displayName" | "display_name")
 }
 
-/// The providers, by the names that the argument `format` has for them.
+/// The providers, by their names in the argument `format`.
 pub const PROVIDERS: [(&str, Provider); 5] = [
     ("openai-chat", Provider::OpenAiChat),
     ("openai-responses", Provider::OpenAiResponses),

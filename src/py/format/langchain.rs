@@ -1,4 +1,4 @@
-//! `LangChain`'s dumps: a message's fields in an envelope. What is inside is read like its messages.
+//! `LangChain`'s dumps: a message's fields in an envelope. The fields are read like those of any message.
 
 use pyo3::prelude::*;
 
@@ -6,10 +6,10 @@ use super::fields::{Fields, as_str, is_list};
 use super::keys::{Role, Type};
 use super::slots::{Slot, Slots};
 
-/// What is inside, and the name of the class if the envelope says it.
+/// The fields inside, and the name of the class if the envelope gives it.
 pub type Unwrapped<'py> = (Fields<'py>, Option<Bound<'py, PyAny>>);
 
-/// What is in an envelope of `dumpd`, which has the class's name last in its id, or of `messages_to_dict`.
+/// Opens an envelope of `dumpd`, whose id ends with the name of the class, or of `messages_to_dict`.
 pub fn unwrap<'py>(slots: &Slots<'py>) -> PyResult<Option<Unwrapped<'py>>> {
     match slots.text(Slot::Type).and_then(|name| name.to_str().ok()) {
         Some("constructor") => match slots.fields(Slot::Kwargs)? {
@@ -25,7 +25,7 @@ pub fn unwrap<'py>(slots: &Slots<'py>) -> PyResult<Option<Unwrapped<'py>>> {
     }
 }
 
-/// Whether it names a class of messages, and not a type of items.
+/// Whether `name` is a class of messages, not a type of items.
 fn is_class(name: &str) -> bool {
     matches!(Role::named(name), Some(Role::System | Role::User | Role::Assistant | Role::Tool))
         && !matches!(Type::named(&name.replace('-', "_")), Type::Call | Type::ImageGeneration | Type::Result)

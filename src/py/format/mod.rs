@@ -1,15 +1,21 @@
-//! Reading messages: what each is to the rules, and what counts of it. By its shape, without being told.
+//! Reading messages: what each is to the rules, and what counts. The shape of a message tells; nobody needs to.
 //!
-//! - `shape` says which shape a message has. `speech` reads those that name who speaks, `item` those of Responses, which have a
-//!   type instead, `langchain` and `pydantic_ai` what these have of their own. `python` is a format written in Python.
-//! - `reader` reads what is inside, of all shapes alike: texts, blocks, calls, results and media.
-//! - `keys` are the words that they have in common: what roles, types and keys mean. `fields` are keys of mappings and attributes
-//!   of objects, alike; `slots` those of a message.
+//! - `shape` finds the shape of a message. `speech` reads messages that name who speaks, and `item` those of Responses,
+//!   which have a type instead. `langchain` and `pydantic_ai` read what only these have. `python` is a format written
+//!   in Python.
+//! - `reader` reads the contents of all shapes: texts, blocks, calls, results and media.
+//! - `keys` are the words that the shapes share: what roles, types and keys mean. `fields` treats keys of mappings and
+//!   attributes of objects alike; `slots` are the fields of a message.
 //!
-//! `unchanged` sees of the commonest messages that they still are what was counted, without reading them anew.
+//! `unchanged` sees that the commonest messages are still what was counted, without reading them again.
 //!
-//! `text` is for `measure="text"`, which knows a role and one text. `tests/reading.py` is the rest in Python, literally.
+//! `blocks` is for LlamaIndex's `Memory`, and `copies` makes its copies of messages.
+//!
+//! `text` is for `measure="text"`, which knows only a role and one text. `tests/reading.py` implements the rest
+//! literally in Python.
 
+pub mod blocks;
+pub mod copies;
 mod fields;
 mod item;
 mod keys;
@@ -32,32 +38,33 @@ use pyo3::types::{PyDict, PyString, PyTuple};
 use self::keys::PROVIDERS;
 use crate::core::item::{Extras, Kind, Outline, Provider};
 use crate::core::measure::Constants;
-use crate::py::strings::to_text;
+use crate::py::strings::{shown, to_text};
 
-/// What was read of a message.
+/// What was read from a message.
 pub struct Reading<'py> {
     pub outline: Outline,
     pub provider: Provider,
     pub extras: Extras,
-    /// What is sent, each text by itself: strings, and structured values whose JSON is sent.
+    /// What is sent, each text by itself: strings, and structured values that are sent as JSON.
     pub texts: Vec<Bound<'py, PyAny>>,
-    /// Whether it is a role and a content that is a string or None, and nothing else is sent.
+    /// Whether it is only a role and a content, which is a string or None, and nothing else is sent.
     pub is_plain: bool,
 }
 
 impl<'py> Reading<'py> {
-    /// The tokens that it costs beside its texts.
+    /// The tokens that it costs in addition to its texts.
     #[must_use]
     pub fn overhead(&self) -> i64 {
         Constants::of(self.provider).overhead(&self.extras) as i64
     }
 
-    /// What tells later whether the message still has what was counted: the content of a plain message, or a tuple of its
-    /// overhead and all texts, each structured value with the JSON of it that was counted: `texts` has them all. As long as
-    /// it is kept, no other object can have their addresses, so comparing identities is enough.
+    /// What tells later whether the message is still what was counted. For a plain message, its content. Otherwise a
+    /// tuple of its overhead and all texts, where each structured value is followed by its JSON as counted; `texts` has
+    /// the characters of all. While the pin is kept, no other object can have the addresses of its parts, so comparing
+    /// identities is enough.
     ///
     /// # Errors
-    /// Only where the interpreter itself fails, for lack of memory.
+    /// Only if the interpreter runs out of memory.
     pub fn pin(&self, py: Python<'py>, texts: &[String]) -> PyResult<Py<PyAny>> {
         if self.is_plain {
             return Ok(self.texts.first().map_or_else(|| py.None(), |text| text.clone().unbind()));
@@ -70,10 +77,10 @@ impl<'py> Reading<'py> {
         Ok(PyTuple::new(py, parts)?.into_any().unbind())
     }
 
-    /// Whether it is what `pin` was made of.
+    /// Whether `pin` was made from this.
     ///
     /// # Errors
-    /// What comparing texts of a subclass raises.
+    /// Whatever comparing texts of a subclass raises.
     pub fn is_that_of(&self, pin: &Bound<'py, PyAny>) -> PyResult<bool> {
         let Ok(parts) = pin.cast::<PyTuple>() else {
             return Ok(self.is_plain
@@ -97,8 +104,8 @@ impl<'py> Reading<'py> {
     }
 }
 
-/// Whether a text or structured value is the same object as the `part` of a pin, or, where it is made anew at each access,
-/// says the same.
+/// Whether a text or structured value is the same object as the `part` of a pin, or equal to it where each access makes
+/// a new object.
 fn is_still(text: &Bound<'_, PyAny>, part: &Bound<'_, PyAny>) -> PyResult<bool> {
     let (value, counted) = match part.cast::<PyTuple>() {
         Ok(pair) => (pair.get_item(0)?, pair.get_item(1)?),
@@ -113,26 +120,26 @@ fn is_still(text: &Bound<'_, PyAny>, part: &Bound<'_, PyAny>) -> PyResult<bool> 
     Ok(text_of(text)? == text_of(&counted)?)
 }
 
-/// What `message` is to the rules. Quicker than [`read`], and enough when it is put.
+/// What `message` is to the rules. Quicker than [`read`], and enough when the message is put.
 ///
 /// # Errors
-/// A `TypeError` that names what is missing or wrong; whatever the message's own properties raise.
+/// A `TypeError` that names what is missing or wrong, and whatever the message's own properties raise.
 pub fn outline(message: &Bound<'_, PyAny>) -> PyResult<Outline> {
     Ok(shape::read(message, false)?.outline)
 }
 
-/// What `message` is to the rules, and what counts of it.
+/// What `message` is to the rules, and what counts.
 ///
 /// # Errors
-/// As for [`outline`].
+/// The same as [`outline`].
 pub fn read<'py>(message: &Bound<'py, PyAny>) -> PyResult<Reading<'py>> {
     shape::read(message, true)
 }
 
-/// The characters that one of a [`Reading`]'s texts counts as: its own, or those of its JSON as providers' SDKs send it.
+/// The text that one of a [`Reading`]'s texts counts as: itself, or its JSON as providers' SDKs send it.
 ///
 /// # Errors
-/// What `json.dumps` raises for a value that JSON cannot say, such as one that contains itself.
+/// Whatever `json.dumps` raises for a value that has no JSON, such as one that contains itself.
 pub fn text_of(text: &Bound<'_, PyAny>) -> PyResult<String> {
     static DUMPS: PyOnceLock<(Py<PyAny>, Py<PyDict>)> = PyOnceLock::new();
     if let Ok(text) = text.cast::<PyString>() {
@@ -153,17 +160,18 @@ pub fn text_of(text: &Bound<'_, PyAny>) -> PyResult<String> {
 pub enum Format {
     /// Each by its shape.
     Shape,
-    /// By their shape; a plain role and content, which looks alike wherever it is sent, is this provider's.
+    /// By its shape, where a plain role and content is this provider's. Such a message looks the same for all
+    /// providers.
     Provider(Provider),
-    /// By an object in Python: see [`python`].
+    /// By an object written in Python: see [`python`].
     Python(Py<PyAny>),
 }
 
 impl Format {
-    /// What the argument `format` says: None, the name of a provider, or an object with a method `read`.
+    /// The format for the argument `format`: None, the name of a provider, or an object with a method `read`.
     ///
     /// # Errors
-    /// A `ValueError` for a name that is not one of a provider, a `TypeError` for any other object.
+    /// A `ValueError` for a name that is not a provider's, a `TypeError` for any other object.
     pub fn from_argument(format: Option<&Bound<'_, PyAny>>) -> PyResult<Self> {
         let Some(format) = format.filter(|format| !format.is_none()) else { return Ok(Self::Shape) };
         let Ok(name) = format.cast::<PyString>() else {
@@ -175,7 +183,7 @@ impl Format {
             return Ok(Self::Provider(*provider));
         }
         let known = PROVIDERS.map(|(name, _)| name).join(", ");
-        Err(PyValueError::new_err(format!("unknown format {}: choose one of {known}", name.repr()?)))
+        Err(PyValueError::new_err(format!("unknown format {}: choose one of {known}", shown(name))))
     }
 
     /// What it was made from.
@@ -187,7 +195,7 @@ impl Format {
         }
     }
 
-    /// The same once more.
+    /// Another reference to the same format.
     pub fn clone_ref(&self, py: Python<'_>) -> Self {
         match self {
             Self::Shape => Self::Shape,
@@ -196,15 +204,15 @@ impl Format {
         }
     }
 
-    /// Shows what it holds to the collector.
+    /// Shows its Python object to the collector.
     pub fn traverse(&self, visit: &PyVisit<'_>) -> Result<(), PyTraverseError> {
         if let Self::Python(format) = self { visit.call(format) } else { Ok(()) }
     }
 
-    /// As [`outline`].
+    /// See [`outline`].
     ///
     /// # Errors
-    /// As for [`outline`]; whatever a format in Python raises.
+    /// The same as [`outline`], and whatever a format in Python raises.
     pub fn outline(&self, message: &Bound<'_, PyAny>) -> PyResult<Outline> {
         match self {
             Self::Shape | Self::Provider(_) => outline(message),
@@ -212,16 +220,16 @@ impl Format {
         }
     }
 
-    /// Whose a plain role and content is.
+    /// The provider that a plain role and content belongs to.
     fn plain_provider(&self) -> Provider {
         if let Self::Provider(provider) = self { *provider } else { Provider::OpenAiChat }
     }
 
-    /// Whether what counts of `message` is still what it was when the pin at the address `mark` was made, as far as that
-    /// address tells. `false` asks for [`still_has`](Self::still_has).
+    /// Whether what counts of `message` is still what it was when the pin at the address `mark` was made, as far as
+    /// that address tells. If `false`, ask [`still_has`](Self::still_has).
     ///
     /// # Errors
-    /// Only where the interpreter itself fails, for lack of memory.
+    /// Only if the interpreter runs out of memory.
     #[inline]
     pub fn surely_has(&self, message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
         match self {
@@ -233,19 +241,20 @@ impl Format {
     /// Whether what counts of `message` is still what it was when `pin` was made.
     ///
     /// # Errors
-    /// As for [`Format::outline`].
+    /// The same as [`Format::outline`].
     pub fn still_has<'py>(&self, message: &Bound<'py, PyAny>, pin: &Bound<'py, PyAny>) -> PyResult<bool> {
         match self {
-            // A format in Python may look at anything, and takes its time: only another message is known to be another.
+            // A format in Python may look at anything, and takes its time. Only a different object is known to be
+            // another message.
             Self::Python(_) => Ok(message.is(pin)),
             _ => Ok(unchanged::by_parts(message, pin, self.plain_provider())? || self.read(message)?.is_that_of(pin)?),
         }
     }
 
-    /// The pin of a `message` and what was read of it: see [`Reading::pin`].
+    /// The pin of a `message` that was read: see [`Reading::pin`].
     ///
     /// # Errors
-    /// As for [`Reading::pin`].
+    /// The same as [`Reading::pin`].
     pub fn pin<'py>(
         &self,
         reading: &Reading<'py>,
@@ -258,10 +267,10 @@ impl Format {
         }
     }
 
-    /// As [`read`].
+    /// See [`read`].
     ///
     /// # Errors
-    /// As for [`Format::outline`].
+    /// The same as [`Format::outline`].
     pub fn read<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Reading<'py>> {
         match self {
             Self::Shape => read(message),

@@ -1,4 +1,4 @@
-//! A format written in Python: an object whose `read(message)` says the same in one of the known shapes.
+//! A format written in Python: an object whose `read(message)` returns the message in one of the known shapes.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::intern;
@@ -6,7 +6,7 @@ use pyo3::prelude::*;
 
 use crate::py::strings::type_name;
 
-/// Checks that `format` is one.
+/// Checks that `format` is a format.
 ///
 /// # Errors
 /// A `TypeError` if it has no method `read`.
@@ -22,16 +22,16 @@ pub fn check(format: &Bound<'_, PyAny>) -> PyResult<()> {
     )))
 }
 
-/// What `format.read(message)` gives: a message that [`read`](super::read) knows, such as a dict of OpenAI's chat. It is read
-/// and thrown away; the history keeps `message` itself.
+/// What `format.read(message)` returns: a message that [`read`](super::read) knows, such as a dict of OpenAI's chat. It
+/// is read and thrown away; the history keeps `message` itself.
 ///
 /// # Errors
-/// Whatever the method raises; a `TypeError` if it returns nothing.
+/// Whatever the method raises, and a `TypeError` if it returns None.
 pub fn translate<'py>(format: &Bound<'py, PyAny>, message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     let read = format.call_method1(intern!(format.py(), "read"), (message,))?;
     if read.is_none() {
         return Err(PyTypeError::new_err(format!(
-            "a format's read(message) must return a message with a role and a content; that of {} returned None",
+            "a format's read(message) must return a message with a role and a content; {}'s returned None",
             type_name(format)
         )));
     }

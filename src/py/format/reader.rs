@@ -1,4 +1,4 @@
-//! Reading what is inside a message: its texts, blocks, calls, results and media.
+//! Reading the contents of a message: its texts, blocks, calls, results and media.
 
 use std::borrow::Cow;
 
@@ -11,10 +11,11 @@ use super::fields::{Field, Fields, as_str, fields_of, is_list};
 use super::keys::{Key, Type, describes_medium, is_bedrocks, provider_of_type};
 use crate::core::item::{Extras, Provider};
 
-/// No provider nests that deep. What contains itself does, and is an error instead of an overflow of the stack.
+/// No provider nests this deep. A value that contains itself does, and raises an error instead of overflowing the
+/// stack.
 const MAX_DEPTH: usize = 64;
 
-/// As above, for what contains itself more than once: it would take forever before it is too deep.
+/// For a value that contains itself more than once: it would take forever to get too deep.
 const MAX_BLOCKS: usize = 100_000;
 
 /// What has been found in a message.
@@ -22,11 +23,11 @@ pub struct Reader<'py> {
     /// Strings and structured values, in a fixed order. Empty if they are not wanted.
     pub texts: Vec<Bound<'py, PyAny>>,
     pub extras: Extras,
-    /// Whose blocks they are: the first that says so decides.
+    /// Whose blocks these are: the first block that tells decides.
     pub provider: Option<Provider>,
     py: Python<'py>,
     wants_texts: bool,
-    /// The ids of the message's own calls. Frameworks repeat those among the blocks.
+    /// The ids of the message's own calls. Frameworks repeat them among the blocks.
     calls_read: Vec<Bound<'py, PyString>>,
     depth: usize,
     blocks: usize,
@@ -52,7 +53,7 @@ impl<'py> Reader<'py> {
         }
     }
 
-    /// Reads texts and blocks. Calls inside a call are that call.
+    /// Reads texts and blocks. Calls inside a call are part of it.
     pub fn content(&mut self, content: &Bound<'py, PyAny>, in_call: bool) -> PyResult<()> {
         if content.is_instance_of::<PyString>() {
             self.text(content);
@@ -80,7 +81,7 @@ impl<'py> Reader<'py> {
             if is_block {
                 self.typed_block(fields, typed, in_call)?;
             } else {
-                self.text(content); // data: numbers count, too
+                self.text(content); // data: numbers count too
             }
         }
         self.depth -= 1;
@@ -112,7 +113,7 @@ impl<'py> Reader<'py> {
         if self.provider.is_none() {
             self.provider = match &typed {
                 Some(typed) => typed.provider,
-                // Blocks of frameworks look like that, too, but are objects.
+                // Blocks of frameworks look like this too, but are objects.
                 None => (matches!(fields, Fields::Dict(_)) && fields.any(is_bedrocks)).then_some(Provider::Bedrock),
             };
         }
@@ -136,7 +137,7 @@ impl<'py> Reader<'py> {
             Some(class @ (Type::Call | Type::ImageGeneration)) => self.call_block(fields, class, in_call),
             Some(Type::Result) => {
                 self.extras.results += 1;
-                // Agent Framework's, which has the same as items.
+                // Agent Framework's, which repeats the result as items.
                 let has_result = fields.get(intern!(self.py, "result"))?.is_some_and(|result| !result.is_none());
                 let mut fields = fields.entries();
                 fields.retain(|(key, _)| !has_result || as_str(key) != Some("items"));
@@ -265,7 +266,7 @@ impl<'py> Reader<'py> {
         }
     }
 
-    /// Reads reasoning, for which compatible providers have different names: what stands under several of them is sent
+    /// Reads reasoning. Compatible providers have different names for it; the same text under several names is sent
     /// once.
     pub fn reasoning(
         &mut self,
@@ -315,12 +316,12 @@ impl Typed {
     }
 }
 
-/// What a message, item or block says it is, under the key that its framework has for it.
+/// The type that a message, item or block gives itself, under its framework's key.
 pub fn type_of<'py>(fields: &Fields<'py>, py: Python<'py>) -> PyResult<Option<Type>> {
     Ok(type_name(fields, py)?.map(|(name, _)| Type::named(&with_underscores(&name))))
 }
 
-/// Whether a block says that it is this type.
+/// Whether a block gives itself this type.
 pub fn is_type<'py>(fields: &Fields<'py>, py: Python<'py>, name: &str) -> PyResult<bool> {
     Ok(type_name(fields, py)?.is_some_and(|(found, _)| with_underscores(&found) == name))
 }
@@ -338,7 +339,7 @@ fn type_name<'py>(fields: &Fields<'py>, py: Python<'py>) -> PyResult<Option<(Bou
     Ok(None)
 }
 
-/// A type's name as the tables have it. One that is not valid Unicode is none of theirs.
+/// A type's name as the tables write it. A name that is not valid Unicode is not in them.
 pub fn with_underscores<'a>(name: &'a Bound<'_, PyString>) -> Cow<'a, str> {
     match name.to_str() {
         Ok(name) if name.contains('-') => name.replace('-', "_").into(),
@@ -382,7 +383,7 @@ fn ids<'a, 'py>(fields: &'a [Field<'py>]) -> impl Iterator<Item = &'a Bound<'py,
         .filter_map(|(_, value)| value.cast().ok())
 }
 
-/// The fields of a medium. It has none if it is a string: its data, or where it is.
+/// The fields of a medium. A medium that is a string has none: it is the data, or their location.
 fn medium_fields<'py>(value: &Bound<'py, PyAny>) -> PyResult<Option<Fields<'py>>> {
     if value.is_instance_of::<PyString>() { Ok(Some(Fields::List(Vec::new()))) } else { fields_of(value) }
 }

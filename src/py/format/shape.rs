@@ -5,12 +5,12 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::fields::{as_str, is_mapping};
+use super::fields::{Field, as_str, is_mapping};
 use super::keys::{Role, Type};
 use super::reader::{type_of, with_underscores};
 use super::slots::{Slot, Slots, fields_of_message};
 use super::{Reading, item, langchain, pydantic_ai, speech};
-use crate::py::strings::type_name;
+use crate::py::strings::{shown, type_name};
 
 /// Reads a message of any known shape.
 pub fn read<'py>(message: &Bound<'py, PyAny>, wants_texts: bool) -> PyResult<Reading<'py>> {
@@ -72,16 +72,16 @@ pub fn read<'py>(message: &Bound<'py, PyAny>, wants_texts: bool) -> PyResult<Rea
 /// The error of a message that has none of the known shapes.
 pub fn unreadable(message: &Bound<'_, PyAny>) -> PyResult<PyErr> {
     let kind = if is_mapping(message)? { "keys" } else { "attributes" };
-    let names: Vec<String> = fields_of_message(message)?
-        .entries()
-        .iter()
-        .take(12)
-        .map(|(key, _)| Ok(key.repr()?.to_string_lossy().into_owned()))
-        .collect::<PyResult<_>>()?;
-    let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+    let name = |(key, value): &Field<'_>| format!("{}{}", shown(key), if value.is_none() { " (None)" } else { "" });
+    let names: Vec<String> = fields_of_message(message)?.entries().iter().take(12).map(name).collect();
+    let class = type_name(message);
+    let has = match (names.is_empty(), kind) {
+        (false, _) => format!("this {class} has the {kind} {}", names.join(", ")),
+        (true, "keys") => format!("this {class} has no keys"),
+        (true, _) => format!("got {class}"),
+    };
     Ok(PyTypeError::new_err(format!(
         "a message needs a role and a content (or tool_calls, blocks or parts), or the type of an item such as \
-         function_call; this {} has the {kind} {names}",
-        type_name(message)
+         function_call; {has}"
     )))
 }

@@ -1,9 +1,9 @@
-//! The fields of a message that mean something, found in one pass over a dict.
+//! The fields of a message that have a meaning, found in one pass over a dict.
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
-use super::fields::{Field, Fields, as_str, fields_of, is_empty, is_list, message_fields};
+use super::fields::{Field, Fields, all_entries, as_str, fields_of, is_empty, is_list, message_fields};
 
 /// Names each field, and gives it a number.
 macro_rules! slots {
@@ -26,7 +26,7 @@ macro_rules! slots {
 }
 
 slots! {
-    // The fields that are sent. What stands before `Name` is a message's substance: it has at least one of these.
+    // The fields that are sent. Those before `Name` are a message's substance: it has at least one of them.
     Content "content", Contents "contents", Blocks "blocks", Parts "parts", Items "items",
     ToolCalls "tool_calls", InvalidToolCalls "invalid_tool_calls", FunctionCall "function_call",
     ReasoningContent "reasoning_content", Reasoning "reasoning", ReasoningDetails "reasoning_details",
@@ -36,17 +36,17 @@ slots! {
     Data "data", Kwargs "kwargs", Id "id", From "from", Value "value", Execution "execution",
 }
 
-/// What may be a message's body: the first that is not empty is.
+/// The fields that may be a message's body. The first that is not empty is the body.
 pub const BODIES: [Slot; 5] = [Slot::Content, Slot::Contents, Slot::Blocks, Slot::Parts, Slot::Items];
 
 const ANY_BODY: u64 = (1 << (Slot::Items as usize + 1)) - 1;
 const SUBSTANCE: u64 = (1 << Slot::Name as usize) - 1;
-/// A message without any of these has nothing but its name and its body.
+/// A message without any of these has only its name and its body.
 const BESIDE_BODY: u64 = SUBSTANCE & !ANY_BODY | 1 << Slot::AdditionalKwargs as usize;
 const SAYS_WHO: u64 =
     1 << Slot::Role as usize | 1 << Slot::Type as usize | 1 << Slot::Kind as usize | 1 << Slot::Parts as usize;
 
-/// Those fields of a message, None included.
+/// These fields of a message; values may be None.
 pub struct Slots<'py> {
     values: [Option<Bound<'py, PyAny>>; NAMES.len()],
     present: u64,
@@ -60,14 +60,19 @@ impl<'py> Slots<'py> {
     pub fn of(fields: &Fields<'py>) -> Self {
         let mut slots = Self::empty();
         match fields {
-            Fields::Dict(dict) => dict.iter().for_each(|(key, value)| slots.put(&key, value)),
-            Fields::List(fields) => fields.iter().for_each(|(key, value)| slots.put(key, value.clone())),
+            Fields::Dict(dict) => {
+                all_entries(dict, |key, value| {
+                    slots.put(key, value);
+                    true
+                });
+            }
+            Fields::List(fields) => fields.iter().for_each(|(key, value)| slots.put(as_str(key), value.clone())),
         }
         slots
     }
 
-    fn put(&mut self, key: &Bound<'py, PyAny>, value: Bound<'py, PyAny>) {
-        if let Some(slot) = as_str(key).and_then(Slot::named) {
+    fn put(&mut self, key: Option<&str>, value: Bound<'py, PyAny>) {
+        if let Some(slot) = key.and_then(Slot::named) {
             self.set(slot, value);
         }
     }
@@ -81,7 +86,7 @@ impl<'py> Slots<'py> {
         self.present & 1 << slot as usize != 0
     }
 
-    /// The value of a field, if it is there, be it None.
+    /// The value of a field that is there, even if it is None.
     pub fn present(&self, slot: Slot) -> Option<&Bound<'py, PyAny>> {
         self.values[slot as usize].as_ref()
     }
@@ -108,17 +113,17 @@ impl<'py> Slots<'py> {
         self.get(slot).map_or(Ok(None), fields_of)
     }
 
-    /// Whether it has a body, be it empty.
+    /// Whether it has a body, even an empty one.
     pub fn has_body(&self) -> bool {
         self.present & ANY_BODY != 0
     }
 
-    /// Whether it has anything else that is sent, besides a name.
+    /// Whether it has anything else that is sent, apart from a name.
     pub fn has_more(&self) -> bool {
         self.present & BESIDE_BODY != 0
     }
 
-    /// Whether it has anything that is sent, and is not empty.
+    /// Whether it has anything that is sent and is not empty.
     pub fn has_substance(&self) -> PyResult<bool> {
         for value in self.values[..Slot::Name as usize].iter().flatten() {
             if !is_empty(value)? {
@@ -129,8 +134,8 @@ impl<'py> Slots<'py> {
     }
 }
 
-/// The fields of a message. An object whose own dict does not say who speaks and what, such as a class with slots, properties
-/// or `__getattr__`, is asked for them by name.
+/// The fields of a message. Some objects' own dicts do not say who speaks and what: classes with slots, properties or
+/// `__getattr__`. They are asked for the fields by name.
 pub fn fields_of_message<'py>(message: &Bound<'py, PyAny>) -> PyResult<Fields<'py>> {
     message_fields(message, &NAMES[..=Slot::AdditionalKwargs as usize], says_enough)
 }

@@ -1,4 +1,5 @@
-//! Messages that say who speaks: OpenAI chat, Anthropic, Bedrock, Gemini, `LangChain`, `LlamaIndex` and whatever looks like them.
+//! Messages that say who speaks: OpenAI chat, Anthropic, Bedrock, Gemini, `LangChain`, `LlamaIndex` and all of the same
+//! shape.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -16,8 +17,8 @@ use crate::py::strings::type_name;
 /// The fields whose strings are sent as they are.
 const TEXTS: [Slot; 5] = [Slot::Refusal, Slot::Thinking, Slot::Thought, Slot::ToolPlan, Slot::ToolName];
 
-/// Reads a message that names who speaks, by its role or, without one, by the name of its class. Only Gemini's contents
-/// may leave it out.
+/// Reads a message that says who speaks: by its role, or by the name of its class if it has no role. Only Gemini's
+/// contents may do without.
 pub fn read<'py>(
     message: &Bound<'py, PyAny>,
     slots: &Slots<'py>,
@@ -87,7 +88,7 @@ pub fn read<'py>(
     })
 }
 
-/// Whether it is an item of Responses, though it has a role.
+/// Whether it is an item of Responses although it has a role.
 fn is_of_responses(slots: &Slots<'_>) -> bool {
     match slots.text(Slot::Type).and_then(|name| as_str(name)) {
         Some("message") => slots.has(Slot::Content),
@@ -96,9 +97,9 @@ fn is_of_responses(slots: &Slots<'_>) -> bool {
     }
 }
 
-/// Reads the fields of a message other than its name and its body.
+/// Reads the fields of a message, except its name and its body.
 fn read_beside_body<'py>(reader: &mut Reader<'py>, slots: &Slots<'py>) -> PyResult<()> {
-    // LangChain's and LlamaIndex's: what their messages have no field for.
+    // LangChain and LlamaIndex put here what their messages have no field for.
     let more = slots.fields(Slot::AdditionalKwargs)?.map(|more| Slots::of(&more));
     let given = |slot: Slot| -> PyResult<Option<&Bound<'py, PyAny>>> {
         match slots.get(slot) {
@@ -151,7 +152,7 @@ fn read_beside_body<'py>(reader: &mut Reader<'py>, slots: &Slots<'py>) -> PyResu
     Ok(())
 }
 
-/// Reads a message's body: the first of the fields that may be it and are not empty.
+/// Reads a message's body: the first of the fields that may be it and is not empty.
 fn read_body<'py>(reader: &mut Reader<'py>, slots: &Slots<'py>) -> PyResult<Option<Slot>> {
     for slot in BODIES {
         let Some(content) = slots.get(slot) else { continue };

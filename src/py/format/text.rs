@@ -1,10 +1,10 @@
-//! What messages are under `measure="text"`, LlamaIndex's: a role and one text, whatever else they have.
+//! Messages under `measure="text"`, LlamaIndex's rule: a role and one text, whatever else they have.
 //!
-//! A message is an object with `role` and `content`, or a mapping with those keys. Its content is a string, None, or a list
-//! of parts. Those with a string `text` count, joined by newlines.
+//! A message is an object with `role` and `content`, or a mapping with those keys. Its content is a string, None, or a
+//! list of parts. Parts with a string `text` count, joined by newlines.
 //!
-//! What was counted is kept as a *pin*: the content's own string, None, or a tuple of the parts' strings. As long as it is
-//! kept, no other string can have its address, so comparing identities is enough to see that nothing changed.
+//! What was counted is kept as a *pin*: the content's own string, None, or a tuple of the parts' strings. While the pin
+//! is kept, no other string can have its address, so comparing identities shows whether anything changed.
 
 use pyo3::exceptions::PyTypeError;
 use pyo3::prelude::*;
@@ -18,12 +18,12 @@ use crate::py::strings::{to_text, type_name};
 /// What a message without a string counts as: `str(None)`, as in LlamaIndex.
 const NO_CONTENT: &str = "None";
 
-/// LlamaIndex's `ChatMessage` and `TextBlock`. Such a message computes its `content` at each access from its `blocks`;
-/// reading those instead finds the same strings each time, at a quarter of the cost.
+/// LlamaIndex's `ChatMessage` and `TextBlock`. Such a message computes its `content` from its `blocks` at each access.
+/// Reading the blocks instead finds the same strings each time, at a quarter of the cost.
 static BLOCKS: PyOnceLock<(Py<PyType>, Py<PyType>)> = PyOnceLock::new();
 
-/// Has messages of exactly the class `message` read by their `blocks`: the text of those that are a `text_block`. Both
-/// classes are pydantic models with fields of these names.
+/// Registers LlamaIndex's classes. Messages of exactly the class `message` are then read by their `blocks`: the text of
+/// each that is a `text_block`. Both classes are pydantic models with fields of these names.
 #[pyfunction]
 #[pyo3(signature = (message, text_block, /))]
 pub fn _read_blocks(message: Bound<'_, PyType>, text_block: Bound<'_, PyType>) {
@@ -31,28 +31,43 @@ pub fn _read_blocks(message: Bound<'_, PyType>, text_block: Bound<'_, PyType>) {
     BLOCKS.get_or_init(py, || (message.unbind(), text_block.unbind()));
 }
 
-/// What the rules know of `message`. Checks also that it has a content that can be counted.
+/// The outline of `message`. Checks that it has a content that can be counted.
 ///
 /// # Errors
-/// A `TypeError` that names what is missing or wrong; whatever the message's own properties raise.
+/// A `TypeError` that names what is missing or wrong, and whatever the message's own properties raise.
 pub fn outline(message: &Bound<'_, PyAny>) -> PyResult<Outline> {
     let py = message.py();
-    let role = field(message, intern!(py, "role"))?;
+    let role = role_of(message)?;
     if blocks(message)?.is_none() {
         pin_of(&field(message, intern!(py, "content"))?)?;
     }
-    let role = if role.is_instance_of::<PyString>() { role } else { role.getattr_opt("value")?.unwrap_or(role) };
-    let role = role
-        .cast::<PyString>()
-        .map_err(|_| PyTypeError::new_err(format!("a message's role must be a string, got {}", type_name(&role))))?;
     // A role that is not valid Unicode cannot be `assistant` or `tool`.
-    Ok(role.to_str().map_or_else(|_| outline_of_role(""), outline_of_role))
+    Ok(role_name(role)?.to_str().map_or_else(|_| outline_of_role(""), outline_of_role))
 }
 
-/// What the rules know of a message of this role.
+/// The role of `message`; if it is an enumeration's, its value.
 ///
-/// A window may begin with any role but `assistant` and `tool`, in LlamaIndex's `ChatMemoryBuffer` (`chat_memory_buffer.py`,
-/// 0.14.16 and newer).
+/// # Errors
+/// A `TypeError` if the role is not a string, and whatever the message's own properties raise.
+pub fn role<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyString>> {
+    role_name(role_of(message)?)
+}
+
+fn role_of<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+    field(message, intern!(message.py(), "role"))
+}
+
+fn role_name(role: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyString>> {
+    let role = if role.is_instance_of::<PyString>() { role } else { role.getattr_opt("value")?.unwrap_or(role) };
+    role.cast_into::<PyString>().map_err(|error| {
+        PyTypeError::new_err(format!("a message's role must be a string, got {}", type_name(&error.into_inner())))
+    })
+}
+
+/// The outline of a message with this role.
+///
+/// In LlamaIndex's `ChatMemoryBuffer` (`chat_memory_buffer.py`, 0.14.16 and newer) a window may begin with any role
+/// except `assistant` and `tool`.
 pub fn outline_of_role(role: &str) -> Outline {
     let kind = match role {
         "system" | "developer" => Kind::System,
@@ -63,10 +78,10 @@ pub fn outline_of_role(role: &str) -> Outline {
     Outline { kind, continues: false, may_start: !matches!(role, "assistant" | "tool") }
 }
 
-/// The pin of `message`'s content as it is now.
+/// The pin of `message`'s current content.
 ///
 /// # Errors
-/// A `TypeError` if the content cannot be counted; whatever the message's own properties raise.
+/// A `TypeError` if the content cannot be counted, and whatever the message's own properties raise.
 pub fn pin<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     match blocks(message)? {
         Some((blocks, text_block)) => pin_of_blocks(&blocks, text_block),
@@ -74,11 +89,11 @@ pub fn pin<'py>(message: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     }
 }
 
-/// Whether `message` still has the content of the pin at the address `mark`, as far as a quick look at dicts and LlamaIndex's
-/// messages tells. `false` asks for [`still_has`].
+/// Whether `message` still has the content of the pin at the address `mark`, as far as a quick look at dicts and
+/// LlamaIndex's messages tells. If `false`, ask [`still_has`].
 ///
 /// # Errors
-/// As for [`pin`].
+/// The same as [`pin`].
 #[inline]
 pub fn surely_has(message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
     let py = message.py();
@@ -97,27 +112,27 @@ pub fn surely_has(message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
             _ => Ok(false),
         };
     }
-    // A property is read once only.
+    // A property is read only once.
     Ok(false)
 }
 
 /// Whether `message` still has the content of `pin`.
 ///
 /// # Errors
-/// As for [`pin`].
+/// The same as [`pin`].
 pub fn still_has(message: &Bound<'_, PyAny>, pin: &Bound<'_, PyAny>) -> PyResult<bool> {
     if let Some((blocks, text_block)) = blocks(message)? {
         return same_text(&pin_of_blocks(&blocks, text_block)?, pin);
     }
     let content = field(message, intern!(message.py(), "content"))?;
-    // Identity settles nearly every case. A content that is computed afresh at each access is compared by value.
+    // Identity decides nearly every case. A content that is computed at each access is compared by value.
     if content.is(pin) { Ok(true) } else { same_text(&pin_of(&content)?, pin) }
 }
 
-/// What `pin` counts as. Surrogates without a partner become U+FFFD, and pairs one character, as in tiktoken.
+/// The text that `pin` counts as. As in tiktoken, a lone surrogate becomes U+FFFD, and a pair becomes one character.
 ///
 /// # Errors
-/// Only where the interpreter itself fails, for lack of memory.
+/// Only if the interpreter runs out of memory.
 pub fn text(pin: &Bound<'_, PyAny>) -> PyResult<String> {
     if let Ok(text) = pin.cast::<PyString>() {
         to_text(text)
@@ -175,40 +190,54 @@ fn pin_of<'py>(content: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
     Ok(PyTuple::new(py, texts)?.into_any())
 }
 
+/// LlamaIndex's classes of messages and of text blocks, if they are registered.
+pub fn classes(py: Python<'_>) -> Option<(&Bound<'_, PyType>, &Bound<'_, PyType>)> {
+    BLOCKS.get(py).map(|(message, text_block)| (message.bind(py), text_block.bind(py)))
+}
+
 /// The blocks of a LlamaIndex message, and its class of text blocks; `None` for any other message.
 #[inline]
-fn blocks<'py>(message: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyList>, &'py Bound<'py, PyType>)>> {
+pub fn blocks<'py>(message: &Bound<'py, PyAny>) -> PyResult<Option<(Bound<'py, PyList>, &'py Bound<'py, PyType>)>> {
     let py = message.py();
-    let Some((class, text_block)) = BLOCKS.get(py) else { return Ok(None) };
-    if !is_exactly(message, class.bind(py)) {
+    let Some((class, text_block)) = classes(py) else { return Ok(None) };
+    if !is_exactly(message, class) {
         return Ok(None);
     }
     let blocks = instance_field(message, intern!(py, "blocks"))?;
-    Ok(blocks.and_then(|blocks| blocks.cast_into_exact::<PyList>().ok()).map(|blocks| (blocks, text_block.bind(py))))
+    Ok(blocks.and_then(|blocks| blocks.cast_into_exact::<PyList>().ok()).map(|blocks| (blocks, text_block)))
 }
 
-fn is_exactly(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
+pub fn is_exactly(object: &Bound<'_, PyAny>, class: &Bound<'_, PyType>) -> bool {
     object.get_type_ptr() == class.as_type_ptr()
 }
 
-/// The field `name` of a pydantic model, read from the instance's dict, where pydantic keeps it; `None` if it is not there.
+/// The field `name` of a pydantic model; `None` if it is not there.
+#[inline]
+pub fn instance_field<'py>(
+    model: &Bound<'py, PyAny>,
+    name: &Bound<'py, PyString>,
+) -> PyResult<Option<Bound<'py, PyAny>>> {
+    instance_dict(model)?.get_item(name)
+}
+
+/// The dict of an instance, where pydantic keeps a model's fields.
 ///
-/// The same as `getattr`, for classes without a descriptor of that name, but at 10 ns and not 25: a model's class has a
-/// `__getattr__`, for whose sake the interpreter looks up methods of the class at each access.
+/// For a class without a descriptor of that name, this finds the same field as `getattr`, in 10 ns instead of 25: a
+/// model's class has a `__getattr__`, which makes the interpreter look up methods of the class at each access.
 #[inline]
 #[expect(unsafe_code, reason = "PyO3 has no safe call for it, and every message of every window is read so")]
-fn instance_field<'py>(model: &Bound<'py, PyAny>, name: &Bound<'py, PyString>) -> PyResult<Option<Bound<'py, PyAny>>> {
+pub fn instance_dict<'py>(model: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyDict>> {
     let py = model.py();
-    // SAFETY: the argument is a live object and the interpreter is attached. What comes back is a new reference, or null
+    // SAFETY: the argument is a live object and the interpreter is attached. The result is a new reference, or null
     // with an exception set: https://docs.python.org/3/c-api/object.html#c.PyObject_GenericGetDict
     let dict = unsafe {
         let dict = ffi::PyObject_GenericGetDict(model.as_ptr(), std::ptr::null_mut());
         Bound::from_owned_ptr_or_err(py, dict)?
     };
-    dict.cast::<PyDict>()?.get_item(name)
+    Ok(dict.cast_into::<PyDict>()?)
 }
 
-/// The same as `ChatMessage.content`, but as the strings it joins.
+/// The same text as `ChatMessage.content`, as the strings that it joins.
 fn pin_of_blocks<'py>(blocks: &Bound<'py, PyList>, text_block: &Bound<'py, PyType>) -> PyResult<Bound<'py, PyAny>> {
     let py = blocks.py();
     let mut texts = Vec::with_capacity(1);
@@ -232,7 +261,7 @@ fn same_text(left: &Bound<'_, PyAny>, right: &Bound<'_, PyAny>) -> PyResult<bool
         return left.eq(right);
     }
     if let (Ok(left), Ok(right)) = (left.cast::<PyString>(), right.cast::<PyString>()) {
-        // A subclass may have an idea of its own of what is equal.
+        // A subclass may define equality differently.
         return Ok(to_text(left)? == to_text(right)?);
     }
     if let (Ok(left), Ok(right)) = (left.cast::<PyTuple>(), right.cast::<PyTuple>()) {

@@ -1,20 +1,20 @@
-//! Seeing that a dict still is what was counted, without reading it anew: the plain messages of all chats, and OpenAI's with
-//! names and calls. Whatever else a message has, the answer is `false`, and it is read.
+//! Sees that a dict is still what was counted, without reading it again: the plain messages of all chats, and OpenAI's
+//! with names and calls. If a message has anything else, the answer is `false`, and it is read.
 
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString, PyTuple};
 
-use super::fields::as_str;
+use super::fields::{all_entries, as_str};
 use super::keys::Role;
 use super::slots::Slot;
 use crate::core::item::{Extras, Kind, Provider};
 use crate::core::measure::Constants;
 
-/// Whether `message` is a plain one whose content is still the object at the address `mark`, which was counted and is kept.
+/// Whether `message` is plain and its content is still the object at the address `mark`, which was counted and is kept.
 ///
 /// # Errors
-/// Only where the interpreter itself fails, for lack of memory.
+/// Only if the interpreter runs out of memory.
 #[inline]
 pub fn by_content(message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
     let Ok(dict) = message.cast_exact::<PyDict>() else { return Ok(false) };
@@ -29,10 +29,10 @@ pub fn by_content(message: &Bound<'_, PyAny>, mark: usize) -> PyResult<bool> {
     }
 }
 
-/// Whether `message` still has the parts of `pin`, a message's overhead and its texts.
+/// Whether `message` still has the parts of `pin`: a message's overhead and its texts.
 ///
 /// # Errors
-/// Only where the interpreter itself fails, for lack of memory.
+/// Only if the interpreter runs out of memory.
 pub fn by_parts<'py>(message: &Bound<'py, PyAny>, pin: &Bound<'py, PyAny>, plain: Provider) -> PyResult<bool> {
     let py = message.py();
     let (Ok(dict), Ok(parts)) = (message.cast_exact::<PyDict>(), pin.cast_exact::<PyTuple>()) else {
@@ -79,14 +79,14 @@ pub fn by_parts<'py>(message: &Bound<'py, PyAny>, pin: &Bound<'py, PyAny>, plain
     Ok(says_no_more && parts.is_all_of(Constants::of(plain).overhead(&extras)))
 }
 
-/// The parts of a pin that are still to be found.
+/// The parts of a pin that are not found yet.
 struct Parts<'a, 'py> {
     parts: &'a Bound<'py, PyTuple>,
     next: usize,
 }
 
 impl<'py> Parts<'_, 'py> {
-    /// Whether the next part is this string or value; with a value its JSON is kept.
+    /// Whether the next part is this string or value. A value's part is followed by its JSON.
     fn next_is(&mut self, text: &Bound<'py, PyAny>) -> bool {
         let is_it = self.parts.get_borrowed_item(self.next).is_ok_and(|part| {
             let pair = part.cast_exact::<PyTuple>();
@@ -96,7 +96,7 @@ impl<'py> Parts<'_, 'py> {
         is_it
     }
 
-    /// Whether no other part is left, and the first one is this overhead.
+    /// Whether all parts are found, and the first one is this overhead.
     fn is_all_of(&self, overhead: u64) -> bool {
         self.next == self.parts.len()
             && self
@@ -106,7 +106,7 @@ impl<'py> Parts<'_, 'py> {
     }
 }
 
-/// Whether these calls have the next parts.
+/// Whether the next parts are those of these calls.
 fn calls_are_next<'py>(calls: &Bound<'py, PyAny>, parts: &mut Parts<'_, 'py>, extras: &mut Extras) -> PyResult<bool> {
     let Ok(calls) = calls.cast_exact::<PyList>() else { return Ok(false) };
     for call in calls {
@@ -118,7 +118,7 @@ fn calls_are_next<'py>(calls: &Bound<'py, PyAny>, parts: &mut Parts<'_, 'py>, ex
     Ok(true)
 }
 
-/// Whether a call has the next parts: `{"id", "type", "function": {"name", "arguments"}}`.
+/// Whether the next parts are those of a call: `{"id", "type", "function": {"name", "arguments"}}`.
 fn call_is_next<'py>(call: &Bound<'py, PyAny>, parts: &mut Parts<'_, 'py>) -> PyResult<bool> {
     let py = call.py();
     let Ok(call) = call.cast_exact::<PyDict>() else { return Ok(false) };
@@ -142,7 +142,7 @@ fn call_is_next<'py>(call: &Bound<'py, PyAny>, parts: &mut Parts<'_, 'py>) -> Py
         && parts.next_is(&arguments))
 }
 
-/// Whether a block is a text that is the next part: `{"type": "text", "text"}`.
+/// Whether the next part is the text of this block: `{"type": "text", "text"}`.
 fn text_is_next<'py>(block: &Bound<'py, PyAny>, parts: &mut Parts<'_, 'py>) -> PyResult<bool> {
     let py = block.py();
     let Ok(block) = block.cast_exact::<PyDict>() else { return Ok(false) };
@@ -159,7 +159,7 @@ fn is_text(value: &Bound<'_, PyAny>) -> PyResult<bool> {
     Ok(value.is_exact_instance_of::<PyString>() && !value.is_empty()?)
 }
 
-/// Whether all that `dict` has beside these fields is None or is not sent.
+/// Whether everything in `dict`, except these fields, is None or is not sent.
 fn says_nothing_but(dict: &Bound<'_, PyDict>, is_known: impl Fn(Slot) -> bool) -> bool {
-    dict.iter().all(|(key, value)| value.is_none() || as_str(&key).and_then(Slot::named).is_none_or(&is_known))
+    all_entries(dict, |key, value| value.is_none() || key.and_then(Slot::named).is_none_or(&is_known))
 }

@@ -1,4 +1,4 @@
-//! The boundary of [`append`](crate::core::append): reading, measuring and appending for histories that stores keep.
+//! The boundary of [`ending`](crate::core::ending): reading, measuring and appending for histories that stores keep.
 
 use std::convert::Infallible;
 use std::sync::OnceLock;
@@ -8,17 +8,18 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::arguments::{self, boolean, integer, limit, ratio};
-use super::counter::{Counting, DETACH_BYTES, TokenCounter, detach};
+use super::arguments;
+use super::counter::{BoundCounter, DETACH_BYTES, TokenCounter, detach};
 use super::format::Format;
-use super::message_ring::check_options;
+use super::message_ring::Asked;
 use super::policy::{Measure, Policy};
 use super::turns::Turns;
-use crate::core::append::{
-    Appended, Ending, Kept, NUMBERS, Row, append, append_joined, blank_tail, head_starts, may_be_last,
-};
 use crate::core::count::batch::Workers;
+use crate::core::ending::{
+    Appended, Ending, Kept, NUMBERS, Row, append, append_joined, append_to_queue, blank_tail, head_starts, may_be_last,
+};
 use crate::core::error::Error;
+use crate::core::flush::{Cut, Flush};
 use crate::core::item::Outline;
 use crate::core::joined::{Text, ends_in_word, is_blank};
 use crate::core::policy::{Accounting, Limits, Rule, StartOn};
@@ -33,7 +34,7 @@ type RowTuple = (u8, i64, Option<i64>, Option<i64>);
 /// What [`StorePolicy::append`] returns. See the stub.
 type AppendedTuple = (Numbers, usize, Vec<RowTuple>, Vec<(i64, i64)>, bool);
 
-/// What windows a call may have, as databases take it. See the stub.
+/// The limits of a call, as databases take them. See the stub.
 type LimitsTuple = (i64, bool, Vec<i64>, Vec<i64>);
 
 /// What is fixed with the histories of a store. See the stub for what Python sees.
@@ -43,16 +44,22 @@ pub struct StorePolicy {
     rule: Rule,
 }
 
-/// Messages that were read. Holds nothing of Python's.
+/// Messages that were read. Holds no Python objects.
 #[pyclass(frozen, name = "_Batch", module = "chatring._core")]
 pub struct Batch {
     outlines: Vec<Outline>,
     contents: Vec<Content>,
-    /// Tokens of each, where they add up.
+    /// The tokens of each message, where tokens add up.
     tokens: OnceLock<Vec<i64>>,
 }
 
 impl Batch {
+    /// The outline and the tokens of each message.
+    pub fn items(&self) -> impl Iterator<Item = (Outline, i64)> {
+        let tokens = self.tokens.get().map(Vec::as_slice).unwrap_or_default();
+        self.outlines.iter().copied().zip(tokens.iter().copied())
+    }
+
     fn bytes(&self) -> usize {
         self.contents.iter().map(Content::bytes).sum()
     }
@@ -62,6 +69,17 @@ impl Batch {
             let text = if let Content::Joined(text) = content { text.clone() } else { String::new() };
             (*outline, Text::new(text, outline.may_start))
         })
+    }
+}
+
+impl StorePolicy {
+    /// Whether messages are counted alike.
+    pub fn counts_like(&self, other: &Self) -> bool {
+        self.policy == other.policy
+    }
+
+    fn is_queue(&self) -> bool {
+        matches!(self.policy.measure, Measure::Blocks(_))
     }
 }
 
@@ -83,6 +101,7 @@ impl Batch {
 
     #[getter]
     fn kinds(&self) -> Vec<u8> {
+        // PyO3 makes bytes of it.
         self.outlines.iter().map(|outline| outline.to_byte()).collect()
     }
 }
@@ -97,15 +116,10 @@ impl StorePolicy {
         #[pyo3(from_py_with = arguments::start_on)] start_on: Option<StartOn>,
         format: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let counter = TokenCounter::from_source(counter)?.unbind();
-        let measure = Measure::from_source(measure)?;
-        let format = Format::from_argument(format)?;
-        if matches!((&measure, &format), (Measure::Text, Format::Provider(_))) {
-            return Err(Error::FormatOfText.into());
-        }
-        let rule = Rule { accounting: measure.accounting(), start_on: start_on.unwrap_or(StartOn::Any) };
-        check_options(&measure, Some(rule.start_on), &Limits::of(1))?;
-        Ok(Self { policy: Policy { counter, measure, format }, rule })
+        let counter = TokenCounter::from_source(counter)?;
+        let policy = Policy::new(counter, Measure::from_source(measure)?, Format::from_argument(format)?)?;
+        let rule = Rule::new(policy.measure.accounting(), start_on)?;
+        Ok(Self { policy, rule })
     }
 
     #[getter]
@@ -115,11 +129,13 @@ impl StorePolicy {
 
     #[getter]
     fn calls_python(&self) -> bool {
-        self.policy.calls_python() || self.policy.is_read_by_python()
+        // A queue's measure calls Python only for unusual messages, whose tokens LlamaIndex estimates in a few
+        // microseconds.
+        self.policy.calls_python() || (self.policy.is_read_by_python() && !self.is_queue())
     }
 
     #[pyo3(signature = (messages, /))]
-    fn read(&self, messages: &Bound<'_, PyList>) -> PyResult<Batch> {
+    pub fn read(&self, messages: &Bound<'_, PyList>) -> PyResult<Batch> {
         let mut turns = Turns::new(messages.py());
         let (mut outlines, mut contents) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
         for message in messages {
@@ -138,25 +154,24 @@ impl StorePolicy {
     }
 
     #[pyo3(signature = (batch, /))]
-    fn count(&self, batch: &Bound<'_, Batch>) -> PyResult<()> {
+    pub fn count(&self, batch: &Bound<'_, Batch>) -> PyResult<()> {
         let py = batch.py();
         let batch = batch.get();
         if self.is_joined() || batch.tokens.get().is_some() {
             return Ok(());
         }
-        let tokens = match self.policy.counter.get().counting() {
-            Counting::Native(encoding) => {
+        let tokens = match self.policy.bound_counter(py) {
+            BoundCounter::Native(native) => {
                 let bytes = batch.bytes();
                 let workers = Workers::for_bytes(bytes);
-                let count = || count_all(workers, &batch.contents, |text| encoding.ordinary_tokens(text));
-                if bytes < DETACH_BYTES { count() } else { detach(py, encoding, count) }
+                let count = || count_all(workers, &batch.contents, |text| native.tokens(text));
+                if bytes < DETACH_BYTES { count() } else { detach(py, native.encoding, count) }
             }
-            Counting::Callable(callable) => {
-                let counter = callable.bind_ordinary(py);
-                batch.contents.iter().map(|content| content.tokens(&counter)).collect::<PyResult<_>>()?
+            BoundCounter::Callable(callable) => {
+                batch.contents.iter().map(|content| content.tokens(&callable)).collect::<PyResult<_>>()?
             }
         };
-        // Another thread may have counted the same meanwhile.
+        // Another thread may have counted the same messages meanwhile.
         let _ = batch.tokens.set(tokens);
         Ok(())
     }
@@ -181,19 +196,17 @@ impl StorePolicy {
             let texts = batch.get().texts().collect::<Vec<_>>();
             let bytes: usize =
                 earlier.iter().chain(texts.iter().map(|(_, text)| text)).map(|text| text.text.len()).sum();
-            match self.policy.counter.get().counting() {
-                Counting::Native(encoding) => {
-                    let encoding = *encoding;
-                    let work = || never_fails(append_joined(encoding, ending, earlier, texts));
-                    if bytes < DETACH_BYTES { work() } else { detach(py, encoding, work) }
+            match self.policy.bound_counter(py) {
+                BoundCounter::Native(native) => {
+                    let work = || never_fails(append_joined(&native, ending, earlier, texts));
+                    if bytes < DETACH_BYTES { work() } else { detach(py, native.encoding, work) }
                 }
-                Counting::Callable(callable) => append_joined(&callable.bind(py), ending, earlier, texts)?,
+                BoundCounter::Callable(callable) => append_joined(&callable, ending, earlier, texts)?,
             }
         } else {
             self.count(batch)?;
-            let tokens = batch.get().tokens.get().map(Vec::as_slice).unwrap_or_default();
-            let items: Vec<_> = batch.get().outlines.iter().copied().zip(tokens.iter().copied()).collect();
-            append(self.rule.start_on, ending, &items)
+            let items: Vec<_> = batch.get().items().collect();
+            if self.is_queue() { append_to_queue(ending, &items) } else { append(self.rule.start_on, ending, &items) }
         };
         let Appended { ending, head, rows, settled, forgets } = appended;
         let rows = rows
@@ -208,11 +221,11 @@ impl StorePolicy {
         let py = earlier.py();
         let ending = ending_of(ending)?;
         let texts: Vec<Text> = earlier.get().texts().map(|(_, text)| text).collect();
-        match self.policy.counter.get().counting() {
-            Counting::Native(encoding) => {
-                Ok(detach(py, encoding, || never_fails(blank_tail(*encoding, &ending, &texts))))
+        match self.policy.bound_counter(py) {
+            BoundCounter::Native(native) => {
+                Ok(detach(py, native.encoding, || never_fails(blank_tail(&native, &ending, &texts))))
             }
-            Counting::Callable(callable) => blank_tail(&callable.bind(py), &ending, &texts),
+            BoundCounter::Callable(callable) => blank_tail(&callable, &ending, &texts),
         }
     }
 
@@ -263,6 +276,33 @@ impl StorePolicy {
         Ok(ending_of(ending)?.trimmed(position, before).numbers())
     }
 
+    /// For a queue: position and `before` of its cut after each round of a flush.
+    #[staticmethod]
+    #[pyo3(signature = (ending, users, known_to, high, size, /))]
+    fn rounds(
+        ending: &Bound<'_, PyAny>,
+        users: Vec<(i64, i64)>,
+        known_to: i64,
+        high: i64,
+        size: i64,
+    ) -> PyResult<Option<Vec<(i64, i64)>>> {
+        let users: Vec<Cut> = users.into_iter().map(|(position, before)| Cut { position, before }).collect();
+        let cuts = ending_of(ending)?.rounds(Flush { high, size }, &users, known_to);
+        Ok(cuts.map(|cuts| cuts.into_iter().map(|cut| (cut.position, cut.before)).collect()))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (ending, position, before, /))]
+    fn with_cut(ending: &Bound<'_, PyAny>, position: i64, before: i64) -> PyResult<Numbers> {
+        Ok(ending_of(ending)?.with_cut(Cut { position, before }).numbers())
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (ending, /))]
+    fn without_queue(ending: &Bound<'_, PyAny>) -> PyResult<Numbers> {
+        Ok(ending_of(ending)?.without_queue().numbers())
+    }
+
     #[pyo3(signature = (token_limit, initial_token_count, include_system, retention_ratio, /))]
     fn limits(
         &self,
@@ -271,18 +311,15 @@ impl StorePolicy {
         include_system: Option<&Bound<'_, PyAny>>,
         retention_ratio: &Bound<'_, PyAny>,
     ) -> PyResult<LimitsTuple> {
-        let limits = Limits {
-            token_limit: limit(token_limit)?,
-            initial_token_count: integer(initial_token_count, "initial_token_count")?,
-            include_system: include_system.map_or(Ok(!self.is_joined()), |value| boolean(value, "include_system"))?,
-            retention_ratio: ratio(retention_ratio)?,
-            all: false,
+        let asked = Asked {
+            initial_token_count: Some(initial_token_count),
+            token_limit: Some(token_limit),
+            counter: None,
+            include_system,
+            retention_ratio: Some(retention_ratio),
         };
-        if limits.initial_token_count > limits.token_limit {
-            let (initial, limit) = (limits.initial_token_count, limits.token_limit);
-            return Err(Error::InitialExceedsLimit { initial, limit }.into());
-        }
-        check_options(&self.policy.measure, None, &limits)?;
+        let own = Limits { include_system: !self.is_joined(), ..Limits::ALL };
+        let limits = asked.limits(&own, self.rule.accounting)?;
         let (least, blocks) = limits.blocks().unzip();
         Ok((limits.allowance(0), limits.include_system, least, blocks))
     }
@@ -315,7 +352,7 @@ fn texts_of(content: &Content) -> &[String] {
     if let Content::Item { texts, .. } = content { texts } else { &[] }
 }
 
-/// The tokens of each of `contents`, whose texts are counted on all cores.
+/// The tokens of each of `contents`. Their texts are counted on all cores.
 fn count_all(workers: Workers, contents: &[Content], tokens: impl Fn(&str) -> i64 + Sync) -> Vec<i64> {
     let texts: Vec<&str> = contents.iter().flat_map(texts_of).map(String::as_str).collect();
     let mut counted = workers.count(&texts, tokens).into_iter();
@@ -327,7 +364,7 @@ fn count_all(workers: Workers, contents: &[Content], tokens: impl Fn(&str) -> i6
     contents.iter().map(sum).collect()
 }
 
-/// Tuples that begin with the byte of an outline and tokens.
+/// Reads tuples that begin with the byte of an outline and tokens.
 fn items_of(rows: &Bound<'_, PyList>) -> PyResult<Vec<(Outline, i64)>> {
     let item = |row: Bound<'_, PyAny>| {
         let row = row.cast_into::<PyTuple>()?;
@@ -337,7 +374,7 @@ fn items_of(rows: &Bound<'_, PyList>) -> PyResult<Vec<(Outline, i64)>> {
 }
 
 fn outline_of(kind: u8) -> PyResult<Outline> {
-    Outline::from_byte(kind).ok_or_else(|| PyValueError::new_err(format!("{kind} is not what a message can be")))
+    Outline::from_byte(kind).ok_or_else(|| PyValueError::new_err(format!("{kind} is not an outline of a message")))
 }
 
 fn ending_of(numbers: &Bound<'_, PyAny>) -> PyResult<Ending> {
@@ -345,5 +382,5 @@ fn ending_of(numbers: &Bound<'_, PyAny>) -> PyResult<Ending> {
         Ok(tuple) => tuple.get_slice(0, NUMBERS).extract()?,
         Err(_) => numbers.extract()?,
     };
-    Ending::from_numbers(&numbers).ok_or_else(|| PyValueError::new_err("these numbers are not of a session"))
+    Ending::from_numbers(&numbers).ok_or_else(|| PyValueError::new_err("these are not the numbers of a session"))
 }
