@@ -2,118 +2,136 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import copy
+import functools
 import json
 import os
 import shutil
 import threading
 import uuid
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import fsspec
 from llama_index.core.llms import ChatMessage
-from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import Self
 
-from chatring._core import MessageRing
+from chatring._core import MessageRing, TokenCounter
+from chatring.llama_index.message_format import checked
+from chatring.llama_index.sessions import Change, EvictionCallback, Sessions
+from chatring.llama_index.window_store import Budget, Policy, WindowStore
+from chatring.overriding import override
 
-EvictionCallback = Callable[[str, list[ChatMessage]], None]
-# A key, and the messages that left that session.
-_Evicted: TypeAlias = tuple[str, list[ChatMessage]]
+# Characters that are counted on an event loop, where each message adds 64 to its own. More goes to a thread, which
+# takes about 60 us. 4,096 characters take 0.02 ms as prose, and 0.5 to 1 ms as the worst known texts (random or equal
+# letters, spaces, newlines, emoji, Han, empty messages), on a two-core x86-64 machine.
+MOST_ON_LOOP = 4_096
+
+_FIXED = ("max_messages", "measure")
 
 
-class RingChatStore(BaseChatStore):
+class RingChatStore(WindowStore):
     """A chat store of rings: `SimpleChatStore` with counts that stay with the history.
 
-    Any number of memory objects may share one store: a new one for every request starts with the counts of the last.
-    Safe to use from many threads.
+    Any number of memories may share one store: a new memory for every request starts with the counts of the last. Safe
+    to use from many threads.
 
     Args:
         store: messages to begin with, by key. The lists are copied, the messages are not.
-        max_messages: keep at most so many messages of a session, the oldest leave; None keeps all. Cannot be assigned
+        max_messages: the most messages to keep of a session; the oldest leave. None keeps all. It cannot be assigned
             later.
-        max_sessions: keep at most so many sessions, the least recently used leaves; None keeps all.
+        max_sessions: the most sessions to keep; the least recently used leaves. None keeps all.
         on_evict: called with a key and the messages that leave because of a bound, oldest first. It may use the store.
+        measure: how sessions are counted at first. It matters only with `max_messages`: with `"message"` the leading
+            system messages stay and do not count, and the question of the oldest step stays.
+
+    A memory may ask for windows with another `measure` or `start_on` than a session has. Then its messages move to
+    another ring, with the same bounds, and are counted again. So memories that share a session should agree.
 
     Raises:
-        ValueError: for a bound below 1.
+        ValueError: for a bound below 1, or another measure.
         TypeError: for a message that is not a `ChatMessage`.
     """
 
     max_messages: int | None = Field(default=None, ge=1)
     max_sessions: int | None = Field(default=None, ge=1)
     on_evict: EvictionCallback | None = Field(default=None, exclude=True)
+    measure: Literal["text", "message"] = "text"
 
-    # In the instance's __dict__ beside the fields, where functools.cached_property would put them too: pydantic's
-    # private attributes take half a microsecond to read.
+    # Beside the fields in the instance's __dict__, as with functools.cached_property, because pydantic's private
+    # attributes take half a microsecond to read.
     if TYPE_CHECKING:
-        # Ordered, because its move to the end is one step: a session is there all the while.
-        _rings: OrderedDict[str, MessageRing[ChatMessage]]
-        # Held by whatever changes a session, so that nothing is put into one that has just left, and by whatever reads
-        # more than one, so that it sees all of them as they were at one moment.
-        _lock: threading.RLock
+        _sessions: Sessions[MessageRing[ChatMessage]]
         # Held while a file is written, so that older contents never replace newer ones.
         _persisting: threading.RLock
 
     def __init__(self, store: Mapping[str, Iterable[Any]] | None = None, **data: Any) -> None:
         super().__init__(**data)
-        self._begin()
-        for key, messages in dict(store or {}).items():
-            self.set_messages(key, [ChatMessage.model_validate(message) for message in messages])
+        given = (store or {}).items()
+        self._begin({key: [ChatMessage.model_validate(message) for message in messages] for key, messages in given})
 
     @classmethod
     def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
         """Return a store whose bounds are not checked.
 
         Args:
-            _fields_set: as in pydantic.
-            **values: as in the class; messages in `store` have to be `ChatMessage` objects.
+            _fields_set: see pydantic.
+            **values: see the class; messages in `store` have to be `ChatMessage` objects.
         """
-        store = dict(values.pop("store", None) or {})
+        store = values.pop("store", None) or {}
         constructed = super().model_construct(_fields_set, **values)
-        constructed._begin()
-        for key, messages in store.items():
-            constructed.set_messages(key, list(messages))
+        constructed._begin(store)
         return constructed
 
-    def _begin(self) -> None:
-        self.__dict__.update(_rings=OrderedDict(), _lock=threading.RLock(), _persisting=threading.RLock())
+    def _begin(self, store: Mapping[str, Iterable[ChatMessage]]) -> None:
+        # Counted with LlamaIndex's default tokenizer, unless a memory gives another. All share one counter.
+        counter = TokenCounter("cl100k_base")
+        make = functools.partial(MessageRing, counter=counter, measure=self.measure, max_messages=self.max_messages)
+        sessions = Sessions(make, self.max_sessions, self.on_evict)
+        self.__dict__.update(_sessions=sessions, _persisting=threading.RLock())
+        for key, messages in store.items():
+            self.set_messages(key, list(messages))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assign a field; sessions that leave for a lower `max_sessions` are reported.
+        """Assign a field. If `max_sessions` is lowered, the sessions that leave are reported.
 
         Raises:
-            ValueError: for `max_messages`, which every session's ring has too, or a `max_sessions` below 1.
+            ValueError: for `max_messages` and `measure`, which the rings of the sessions have too; for a `max_sessions`
+                below 1.
         """
-        if name == "max_messages":
-            _refuse_max_messages(value)
-        if name != "max_sessions":
-            super().__setattr__(name, value)
-            return
-        if value is not None and (not isinstance(value, int) or value < 1):
+        if name in _FIXED:
+            _refuse(name, value)
+        if name == "max_sessions" and value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"max_sessions must be None or an integer of at least 1, got {value!r}")
-        with self._changing() as evicted:
-            super().__setattr__(name, value)
-            self._make_room(evicted)
+        super().__setattr__(name, value)
+        with self._sessions.changing() as change:
+            self._bound()
+            change.make_room()
+
+    def _bound(self) -> None:
+        self._sessions.max_sessions, self._sessions.on_evict = self.max_sessions, self.on_evict
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Return a copy that shares the sessions, or a deep one that has its own.
 
         Args:
-            update: fields that differ in the copy; not `max_messages`, which every session's ring has too.
+            update: fields that differ in the copy; not `max_messages` and `measure`, which the sessions' rings have
+                too.
             deep: whether to copy the sessions. The messages are never copied.
 
         Raises:
-            ValueError: for another `max_messages`.
+            ValueError: for another `max_messages` or `measure`.
         """
-        if update and update.get("max_messages", self.max_messages) != self.max_messages:
-            _refuse_max_messages(update["max_messages"])
-        return super().model_copy(update=update, deep=deep)
+        for name in _FIXED:
+            if update and update.get(name, getattr(self, name)) != getattr(self, name):
+                _refuse(name, update[name])
+        copied = super().model_copy(update=update, deep=deep)
+        copied._bound()
+        return copied
 
     @classmethod
     def class_name(cls) -> str:
@@ -122,27 +140,55 @@ class RingChatStore(BaseChatStore):
 
     @property
     def store(self) -> dict[str, list[ChatMessage]]:
-        """All messages by key: a copy. Changing it changes nothing here."""
-        with self._lock:
-            return {key: ring.get_all() for key, ring in self._rings.items()}
+        """A copy of all messages, by key. Changing it changes nothing here."""
+        return self._sessions.snapshot(MessageRing.get_all)
 
     def ring(self, key: str) -> MessageRing[ChatMessage] | None:
-        """Return the ring of a session, None if there is no such session; a look counts as a use of the session."""
-        fields = self.__dict__  # reading a field as an attribute takes longer than finding the ring
-        if fields["max_sessions"] is None:
-            ring: MessageRing[ChatMessage] | None = fields["_rings"].get(key)
+        """Return the ring of a session; None if there is no such session. This counts as a use of the session."""
+        return self._sessions.get(key)
+
+    def window(self, key: str, budget: Budget, policy: Policy) -> list[ChatMessage]:
+        """Return the window of a session; empty if there is no such session."""
+        return self._window(key, budget, policy) or []
+
+    @override
+    async def awindow(self, key: str, budget: Budget, policy: Policy) -> list[ChatMessage]:
+        # What would take the event loop longer than a millisecond is counted in a thread.
+        window = self._window(key, budget, policy, MOST_ON_LOOP)
+        return await asyncio.to_thread(self.window, key, budget, policy) if window is None else window
+
+    def token_count(self, key: str, policy: Policy) -> int:
+        """Return the tokens of all messages of a session; 0 if there is no such session."""
+        return self._ring(key, policy).token_count(counter=policy.counter)
+
+    def _window(self, key: str, budget: Budget, policy: Policy, most: int | None = None) -> list[ChatMessage] | None:
+        return self._ring(key, policy)._limited_window(*budget, policy.counter, most)
+
+    def _ring(self, key: str, policy: Policy) -> MessageRing[ChatMessage]:
+        """Return the ring of a session; an empty one if there is no such session.
+
+        If the session has another measure or start rule, this is a new ring, which replaces the old one.
+        """
+        rule = policy.measure, policy.start_on
+        ring = self.ring(key)
+        if ring is not None and (ring.measure, ring.start_on) == rule:
             return ring
-        with self._lock:
-            ring = self._rings.get(key)
-            if ring is not None:
-                self._rings.move_to_end(key)  # the most recently used
-            return ring
+        asked: MessageRing[ChatMessage] = self._sessions.make(measure=policy.measure, start_on=policy.start_on)
+        with self._sessions.changing() as change:
+            ring = self.ring(key)
+            if ring is None:
+                return asked
+            if (ring.measure, ring.start_on) == rule:  # it has just begun
+                return ring
+            change.evicted(key, asked._put_messages(ring.get_all()))
+            change.set(key, asked)  # now, because a reader may find it at once
+        return asked
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Put messages in the place of all of a session; a copy of the list, which is not kept."""
-        checked = _checked(messages)
-        with self._changing() as evicted:
-            self._set(key, checked, evicted)
+        """Replace all messages of a session. The list is copied."""
+        checked(messages)
+        with self._sessions.changing() as change:
+            self._set(change, key, messages)
 
     def get_messages(self, key: str) -> list[ChatMessage]:
         """Return a new list of a session's messages; empty if there is no such session."""
@@ -151,163 +197,133 @@ class RingChatStore(BaseChatStore):
 
     def add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
         """Add a message to a session: at its end, or before index `idx` as `list.insert` does."""
-        fields = self.__dict__
-        if idx is not None:
-            with self._changing() as evicted:
-                messages = self.get_messages(key)
-                messages.insert(idx, message)
-                self._set(key, _checked(messages), evicted)
-        elif fields["max_messages"] is fields["max_sessions"] is None and isinstance(message, ChatMessage):
-            with fields["_lock"]:  # nothing can leave
-                (fields["_rings"].get(key) or self._open(key, [])).put(message)
-        else:
+        if idx is None:
             self.add_messages(key, [message])
+            return
+        checked([message])
+        with self._sessions.changing() as change:
+            messages = self.get_messages(key)
+            messages.insert(idx, message)
+            self._set(change, key, messages)
 
     def add_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Add messages to the end of a session: all of them, or none if one is no message."""
-        checked = _checked(messages)
-        if not checked:
-            return
-        fields = self.__dict__
-        if fields["max_messages"] is fields["max_sessions"] is None:  # nothing can leave
-            with fields["_lock"]:
-                (fields["_rings"].get(key) or self._open(key, [])).put_messages(checked)
-        else:
-            with self._changing() as evicted:
-                evicted.append((key, self._open(key, evicted)._put_messages(checked)))
+        """Add messages to the end of a session: all of them, or none if one is not a message."""
+        if checked(messages):
+            with self._sessions.changing() as change:
+                change.evicted(key, change.open(key)._put_messages(messages))
 
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
         """Remove a session; return its messages, None if there is no such session."""
-        with self._lock:
-            ring = self._rings.pop(key, None)
-            return None if ring is None else ring.get_all()
+        ring = self._sessions.delete(key)
+        return None if ring is None else ring.get_all()
 
     def delete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """Remove a message; return it, None if there is none so far from the start.
+        """Remove a message and return it; None if there are not that many messages.
 
         Raises:
             IndexError: for a negative index before the first message.
         """
-        with self._lock:
+        with self._sessions.lock:
             ring = self.ring(key)
             return None if ring is None or idx >= len(ring) else ring.delete(idx)
 
-    def delete_last_message(self, key: str) -> ChatMessage | None:
-        """Remove the newest message of a session; return it, None if there is no such session.
-
-        Raises:
-            IndexError: if the session has no message.
-        """
-        with self._lock:
-            ring = self.ring(key)
-            return None if ring is None else ring.pop()
-
     def get_keys(self) -> list[str]:
-        """Return the keys of all sessions, in the order in which they began (with `max_sessions`: were last used)."""
-        with self._lock:
-            return list(self._rings)
+        """Return the keys of all sessions in the order in which they began or, with `max_sessions`, were last used."""
+        return self._sessions.keys()
 
-    # Nothing here waits or counts, so the async methods answer at once instead of hopping to a thread.
+    # Nothing here waits or counts, so the async methods answer at once instead of moving to a thread.
 
+    @override
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """As `set_messages`."""
         self.set_messages(key, messages)
 
+    @override
     async def aget_messages(self, key: str) -> list[ChatMessage]:
-        """As `get_messages`."""
         return self.get_messages(key)
 
+    @override
     async def async_add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
-        """As `add_message`."""
         self.add_message(key, message, idx)
 
+    @override
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
-        """As `delete_messages`."""
         return self.delete_messages(key)
 
+    @override
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """As `delete_message`."""
         return self.delete_message(key, idx)
 
-    async def adelete_last_message(self, key: str) -> ChatMessage | None:
-        """As `delete_last_message`."""
-        return self.delete_last_message(key)
-
+    @override
     async def aget_keys(self) -> list[str]:
-        """As `get_keys`."""
         return self.get_keys()
 
     def persist(self, persist_path: str = "chat_store.json", fs: fsspec.AbstractFileSystem | None = None) -> None:
         """Write all sessions to a file in `SimpleChatStore`'s JSON form.
 
-        The file has the old contents or the new ones, never a part: they go to a temporary file beside it, which is
-        flushed to the disk and renamed. Another file system `fs` gets the temporary file and the rename only. All
-        sessions are those of one moment, and of two threads that persist, the one that began later has the last word.
+        The file has the old contents or the new ones, never a part of them. They go to a temporary file beside it,
+        which is flushed to the disk and renamed. With another file system `fs` there is no flush. All sessions are from
+        one moment. If two threads persist, the one that began later wins.
 
         Raises:
             ValueError: if a message's `additional_kwargs` hold something that has no JSON form; nothing is written.
             OSError: if writing fails; the file is left alone.
         """
-        with self._persisting:
-            self._write(self.model_dump_json(), persist_path, fs)
-
-    def _write(self, data: str, persist_path: str, fs: fsspec.AbstractFileSystem | None) -> None:
         if fs is None:
-            persist_path = os.path.realpath(persist_path)  # a link is to stay one
+            persist_path = os.path.realpath(persist_path)  # a link stays a link
         folder = os.path.dirname(persist_path)
         fs_or_local = fs or fsspec.filesystem("file")
-        if folder and not fs_or_local.exists(folder):
-            fs_or_local.makedirs(folder, exist_ok=True)
-        # Processes on two machines may have the same numbers.
+        # Processes on two machines may have the same id.
         temporary = f"{persist_path}.{uuid.uuid4().hex}.tmp"
-        try:
-            with fs_or_local.open(temporary, "w", encoding="utf-8") as file:
-                file.write(data)
-                if fs is None:
-                    file.flush()
-                    os.fsync(file.fileno())
-            if fs is None:
+        with self._persisting:
+            data = self.model_dump_json()
+            if folder:
+                fs_or_local.makedirs(folder, exist_ok=True)
+            try:
+                with fs_or_local.open(temporary, "w", encoding="utf-8") as file:
+                    file.write(data)
+                    if fs is None:
+                        file.flush()
+                        os.fsync(file.fileno())
+                if fs is not None:
+                    fs.mv(temporary, persist_path)
+                    return
                 if os.path.exists(persist_path):
                     shutil.copymode(persist_path, temporary)
                 os.replace(temporary, persist_path)
-            else:
-                fs.mv(temporary, persist_path)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                fs_or_local.rm_file(temporary)
-            raise
+            except BaseException:
+                with contextlib.suppress(FileNotFoundError):
+                    fs_or_local.rm_file(temporary)
+                raise
 
     @classmethod
     def from_persist_path(
         cls, persist_path: str = "chat_store.json", fs: fsspec.AbstractFileSystem | None = None
     ) -> RingChatStore:
-        """Read sessions that `persist` or `SimpleChatStore.persist` has written; none if there is no such file.
+        """Read sessions that `persist` or `SimpleChatStore.persist` wrote; none if there is no such file.
 
         Raises:
-            ValueError: if the file is not a chat store, such as one cut short. It is left alone.
+            ValueError: if the file is not a chat store, for example because it was cut short. It is not changed.
         """
         fs = fs or fsspec.filesystem("file")
         if not fs.exists(persist_path):
             return cls()
-        with fs.open(persist_path, "rb") as file:
-            content = file.read()
         try:
-            data = json.loads(content.decode("utf-8"))
+            with fs.open(persist_path, "r", encoding="utf-8") as file:
+                data = json.load(file)
             return cls.from_dict(json.loads(data) if isinstance(data, str) else data)
         except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{persist_path} is not a chat store: {error}") from error
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> RingChatStore:
-        """Return the store that `to_dict`, or `SimpleChatStore.to_dict`, has described. The argument is left alone.
+        """Return the store that `to_dict`, or `SimpleChatStore.to_dict`, described. The argument is not changed.
 
         Raises:
-            TypeError: if `data` is no dict, or its `store` is not a dict of lists.
-            ValueError: if something in it is no message.
+            TypeError: if `data` is not a dict, or its `store` is not a dict of lists.
+            ValueError: if something in it is not a message.
         """
         if not isinstance(data, dict):
             raise TypeError(f"a chat store is a dict, got {type(data).__name__}")
-        data = {key: value for key, value in data.items() if key != "class_name"}
         store = data.get("store", {})
         if not isinstance(store, dict) or not all(isinstance(messages, list) for messages in store.values()):
             raise TypeError('a chat store has its messages in a dict of lists, under "store"')
@@ -316,7 +332,7 @@ class RingChatStore(BaseChatStore):
     @model_serializer(mode="wrap")
     def custom_model_dump(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """Describe the store as `SimpleChatStore` does, with the bounds if there are any."""
-        bounds = {key: value for key, value in handler(self).items() if value is not None}
+        bounds = {key: value for key, value in handler(self).items() if value not in (None, "text")}
         store = {key: [_dump(message, info) for message in messages] for key, messages in self.store.items()}
         return {"store": store, **bounds, "class_name": self.class_name()}
 
@@ -328,11 +344,16 @@ class RingChatStore(BaseChatStore):
         """Fill a store that was made without its constructor."""
         self.__init__(**state)  # type: ignore[misc]
 
+    def __copy__(self) -> Self:
+        """Return a store that shares the sessions and has its own bounds."""
+        copied = super().__copy__()
+        copied.__dict__["_sessions"] = copy.copy(self._sessions)
+        return copied
+
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RingChatStore:
-        """Return a store with lists of its own, and counts, of the same messages."""
+        """Return a store with its own lists and counts of the same messages."""
         copied = type(self)(**self._settings())
-        with self._lock:
-            copied._rings.update((key, copy.copy(ring)) for key, ring in self._rings.items())
+        copied._sessions.held.update(self._sessions.snapshot(copy.copy))
         return copied
 
     def __eq__(self, other: object) -> bool:
@@ -344,57 +365,32 @@ class RingChatStore(BaseChatStore):
     def _settings(self) -> dict[str, Any]:
         return {name: self.__dict__[name] for name in type(self).model_fields}
 
-    def _set(self, key: str, messages: list[ChatMessage], evicted: list[_Evicted]) -> None:
-        """Put messages in the place of all of a session; those that it has no room for are added to `evicted`."""
-        ring = self._open(key, evicted)
+    def _set(self, change: Change[MessageRing[ChatMessage]], key: str, messages: list[ChatMessage]) -> None:
+        ring = change.open(key)
         ring.set(messages)
-        evicted.append((key, messages[: len(messages) - len(ring)]))
-
-    def _open(self, key: str, evicted: list[_Evicted]) -> MessageRing[ChatMessage]:
-        """Return the ring of a session, begun now if there is none; a session that must leave is added to `evicted`."""
-        ring = self.ring(key)
-        if ring is None:
-            ring = self._rings[key] = MessageRing(measure="text", max_messages=self.max_messages)
-            self._make_room(evicted)
-        return ring
-
-    def _make_room(self, evicted: list[_Evicted]) -> None:
-        while self.max_sessions is not None and len(self._rings) > self.max_sessions:
-            oldest, ring = self._rings.popitem(last=False)
-            evicted.append((oldest, ring.get_all()))
-
-    @contextlib.contextmanager
-    def _changing(self) -> Iterator[list[_Evicted]]:
-        """Hold the lock; then report what was evicted, with the change complete and the store free for the callback."""
-        evicted: list[_Evicted] = []
-        with self._lock:
-            yield evicted
-        on_evict = self.on_evict
-        if on_evict is not None:
-            with contextlib.ExitStack() as reports:  # all of them, even if one raises
-                for key, messages in reversed(evicted):
-                    if messages:
-                        reports.callback(on_evict, key, messages)
+        change.evicted(key, _without(messages, ring.get_all()) if self.max_messages is not None else [])
 
 
-def _refuse_max_messages(value: int | None) -> NoReturn:
+def _refuse(name: str, value: object) -> NoReturn:
     raise ValueError(
-        f"max_messages of a RingChatStore is fixed when it is made and cannot become {value!r}: make another, "
-        "RingChatStore(store=store.store, max_messages=...)"
+        f"{name} of a RingChatStore is fixed when it is made and cannot become {value!r}: make another, "
+        f"RingChatStore(store=store.store, {name}=...)"
     )
 
 
-def _checked(messages: list[ChatMessage]) -> list[ChatMessage]:
-    if not isinstance(messages, list):
-        raise TypeError(f"messages must be a list of ChatMessage, got {type(messages).__name__}")
-    for message in messages:
-        if not isinstance(message, ChatMessage):
-            raise TypeError(f"a message must be a ChatMessage, got {message!r} ({type(message).__name__})")
-    return messages
+def _without(messages: list[ChatMessage], kept: list[ChatMessage]) -> list[ChatMessage]:
+    """Return the messages that are not among `kept`, which are some of them in the same order."""
+    left = []
+    for message in reversed(messages):
+        if kept and kept[-1] is message:
+            kept.pop()
+        else:
+            left.append(message)
+    return left[::-1]
 
 
 def _dump(message: ChatMessage, info: SerializationInfo) -> dict[str, Any]:
-    """Describe a message as `SimpleChatStore` does. Its own way fails on pydantic 2.14 and newer."""
+    """Describe a message as `SimpleChatStore` does, whose own method fails on pydantic 2.14 and newer."""
     data = message.model_dump(mode=info.mode)
     for key, value in data.get("additional_kwargs", {}).items():
         value = message._recursive_serialization(value)

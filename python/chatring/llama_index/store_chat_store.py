@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import pkgutil
 import weakref
-from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote
 
 from llama_index.core.llms import ChatMessage
-from llama_index.core.storage.chat_store.base import BaseChatStore
 from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import Self
@@ -17,42 +16,69 @@ from typing_extensions import Self
 from chatring._core import TokenCounter
 from chatring.llama_index.message_format import MessageFormat
 from chatring.llama_index.tokenizer import counter_of
+from chatring.llama_index.window_store import Budget, Policy, WindowStore
+from chatring.overriding import override
 from chatring.stores.errors import CounterMismatchError
 from chatring.stores.store import Store
 from chatring.window import Window
 
-# The stores that are open here, by class and description. One that is loaded is found again with its password, its
-# counter and its connections, none of which is saved.
+# The open stores of this process, by class and description. A loaded store is found here with its password, its counter
+# and its connections, none of which are saved.
 _OPEN: weakref.WeakValueDictionary[tuple[Any, ...], Store[ChatMessage]] = weakref.WeakValueDictionary()
 
 _FIXED = ("url", "counter_name", "options")
 
-# Stands for what is not saved.
+# Replaces what is not saved.
 _SECRET = "***"
 
 
-class StoreChatStore(BaseChatStore):
-    """A chat store on a `chatring.stores.Store`, of which a window is read without the rest.
+class StoreChatStore(WindowStore):
+    """A chat store on a `chatring.stores.Store`. A window is read without the rest.
 
-    Messages are written when they are added, and made anew whenever they are read: editing one changes nothing in the
-    store. Safe to use from many threads and processes. Copies and pickles are of the same database.
+    Messages are written when they are added, and made again whenever they are read: editing one changes nothing in the
+    store. Safe to use from many threads and processes. Copies and pickles use the same database.
 
-    No async method calls its sync one: a subclass that overrides one of them overrides the other, too.
+    No async method calls its sync version: a subclass that overrides one of them must override the other too.
+
+    Attributes:
+        store: the store itself, for `recount`, `close`, `length` and whatever else LlamaIndex does not have.
     """
 
     url: str
     counter_name: str
     options: dict[str, Any] = Field(default_factory=dict)
 
-    # Beside the fields in `__dict__`, where functools.cached_property would put it too: pydantic's private attributes
-    # take half a microsecond to read.
+    # Beside the fields in `__dict__`, as with functools.cached_property, because pydantic's private attributes take
+    # half a microsecond to read.
     if TYPE_CHECKING:
-        _store: Store[ChatMessage]
+        store: Store[ChatMessage]
 
+    # The class of the store, whose driver may not be installed, and the extra with the driver.
+    _opens: ClassVar[str]
     _extra: ClassVar[str]
 
+    def __init__(
+        self, url: str, *, counter: Any = "cl100k_base", counter_name: str | None = None, **options: Any
+    ) -> None:
+        counter = counter_of(counter)
+        given = {"format": MessageFormat(), "counter": counter, "counter_name": counter_name, "measure": "text"}
+        try:
+            store: Store[ChatMessage] = pkgutil.resolve_name(self._opens)(url, **{**given, **options})
+        except ModuleNotFoundError as error:
+            driver = (error.name or "").partition(".")[0]
+            raise ModuleNotFoundError(
+                f"{type(self).__name__} needs {driver}: pip install 'chatring[{self._extra}]'",
+                name=error.name,
+            ) from error
+        saved = {
+            name: value if isinstance(value, (str, int, float, type(None))) and name != "password" else _SECRET
+            for name, value in options.items()
+            if value is not None or name == "start_on"
+        }
+        self._fill(store, url=store.url, counter_name=counter_name or counter.name, options=saved)
+
     def __setattr__(self, name: str, value: Any) -> None:
-        """Assign a field, but not one that says what is open.
+        """Assign a field, except one that describes what is open.
 
         Raises:
             ValueError: for `url`, `counter_name` and `options`.
@@ -62,80 +88,57 @@ class StoreChatStore(BaseChatStore):
         super().__setattr__(name, value)
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a chat store of the same database, on the same connections.
+        """Return a chat store on the same database and connections.
 
         Args:
             update: fields that differ in the copy; not `url`, `counter_name` and `options`.
             deep: makes no difference.
 
         Raises:
-            ValueError: if it updates one of these.
+            ValueError: if `update` has one of these.
         """
         for name in _FIXED:
             if update and update.get(name, getattr(self, name)) != getattr(self, name):
                 raise ValueError(f"{name} of a {type(self).__name__} is fixed when it is opened: open another")
         return super().model_copy(update=update, deep=deep)
 
-    def _open(self, url: str, counter: Any, counter_name: str | None, options: Mapping[str, Any]) -> None:
-        counter = counter_of(counter)
-        given = {"measure": "text", "format": MessageFormat(), "counter": counter, "counter_name": counter_name}
-        try:
-            store = self._store_class()(url, **given, **options)
-        except ModuleNotFoundError as error:
-            driver = (error.name or "").partition(".")[0]
-            raise ModuleNotFoundError(
-                f"{type(self).__name__} needs {driver}: pip install 'chatring[{self._extra}]'",
-                name=error.name,
-            ) from error
-        saved = {
-            name: value if isinstance(value, (str, int, float)) and name != "password" else _SECRET
-            for name, value in options.items()
-            if value is not None
-        }
-        self._fill(store, url=store.url, counter_name=counter_name or counter.name, options=saved)
-
-    @classmethod
-    @abstractmethod
-    def _store_class(cls) -> Callable[..., Store[ChatMessage]]:
-        """Return the class of the store, whose driver may not be installed."""
-
     def _fill(self, store: Store[ChatMessage], **fields: Any) -> None:
         super().__init__(**fields)
-        self.__dict__["_store"] = store
+        self.__dict__["store"] = store
         _OPEN[_key(type(self), fields)] = store
 
-    @property
-    def store(self) -> Store[ChatMessage]:
-        """The store itself: `recount`, `close`, `length` and what else is not LlamaIndex's."""
-        return self._store
+    def window(self, key: str, budget: Budget | int, policy: Policy | None = None) -> Window[ChatMessage]:
+        """Return the last messages that fit, oldest first. Nothing else is read.
 
-    def window(self, key: str, token_limit: int, initial_token_count: int = 0) -> Window[ChatMessage]:
-        """Return the last messages that fit the token limit, oldest first; nothing else is read.
+        Args:
+            key: the session.
+            budget: the limits of the window; a number is tokens, with the store's own rule.
+            policy: the policy that must have counted the session; None is the store's own.
 
         Raises:
-            ValueError: if `token_limit` is below 1 or `initial_token_count` exceeds it.
-            CounterMismatchError: if the session was counted with another counter.
+            ValueError: if the budget leaves no room for a window.
+            CounterMismatchError: if `policy` is not the store's, or another one counted the session.
             ForeignDataError: if what is stored is not a `ChatMessage`.
             StoreError: if the store fails.
         """
-        return self._store.window(key, token_limit, initial_token_count)
+        return self._by(policy).window(key, **_limits(budget))
 
-    def token_count(self, key: str) -> int:
-        """Return the tokens of a session, as windows count them; 0 if there is none."""
-        return self._store.token_count(key)
+    def token_count(self, key: str, policy: Policy | None = None) -> int:
+        """Return the tokens of a session, counted like a window; 0 if there is none. See `window` for `policy`."""
+        return self._by(policy).token_count(key)
 
     def set_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """Replace all messages of a session: all or no change."""
-        self._store.replace(key, messages)
+        """Replace all messages of a session: all or none."""
+        self.store.replace(key, messages)
 
     def get_messages(self, key: str) -> list[ChatMessage]:
         """Return all messages of a session; empty if there is no such session."""
-        return self._store.all(key)
+        return self.store.all(key)
 
     def add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
         """Add a message to a session: at its end, or before index `idx` as `list.insert` does.
 
-        An `idx` writes the whole session anew, and what another writer adds meanwhile is lost.
+        With `idx` the whole session is written again, and what another writer adds meanwhile is lost.
 
         Raises:
             TypeError: if it is not a `ChatMessage`.
@@ -144,121 +147,127 @@ class StoreChatStore(BaseChatStore):
         if idx is None:
             self.add_messages(key, [message])
         else:
-            messages = self._store.all(key)
+            messages = self.store.all(key)
             messages.insert(idx, message)
-            self._store.replace(key, messages)
+            self.store.replace(key, messages)
 
     def add_messages(self, key: str, messages: list[ChatMessage]) -> None:
         """Add messages to the end of a session, in one step: all of them or none.
 
-        Raises: as `add_message`.
+        Raises the same as `add_message`.
         """
-        self._store.append(key, messages)
+        self.store.append(key, messages)
 
     def delete_messages(self, key: str) -> list[ChatMessage] | None:
-        """Remove a session; return its messages as they were just before, None if there is no such session."""
+        """Remove a session. Return its messages as they were just before; None if there is no such session."""
         messages = self.get_messages(key)
-        return messages if self._store.delete(key) else None
+        return messages if self.store.delete(key) else None
 
     def delete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """Remove a message; return it, None if there is none so far from the start.
+        """Remove a message and return it; None if there are not that many messages.
 
         Raises:
             IndexError: for a negative index before the first message.
-            ForeignDataError: if it is not a `ChatMessage`; it is removed all the same.
+            ForeignDataError: if it is not a `ChatMessage`; it is still removed.
         """
         try:
-            return self._store.pop(key, idx)
+            return self.store.pop(key, idx)
         except IndexError:
-            if idx >= 0 or not self._store.exists(key):
+            if idx >= 0 or not self.store.exists(key):
                 return None
             raise
-
-    def delete_last_message(self, key: str) -> ChatMessage | None:
-        """Remove the newest message of a session; return it, None if there is no such session.
-
-        Raises:
-            IndexError: if the session has no message.
-        """
-        return self.delete_message(key, -1)
 
     def get_keys(self) -> list[str]:
         """Return the keys of all sessions, in the order of their UTF-8."""
-        return self._store.keys()
+        return self.store.keys()
 
-    async def awindow(self, key: str, token_limit: int, initial_token_count: int = 0) -> Window[ChatMessage]:
-        """As `window`."""
-        return await self._store.awindow(key, token_limit, initial_token_count)
+    def forget(self, key: str) -> None:
+        """Remove a session without reading it."""
+        self.store.delete(key)
 
-    async def atoken_count(self, key: str) -> int:
-        """As `token_count`."""
-        return await self._store.atoken_count(key)
+    @override
+    async def awindow(self, key: str, budget: Budget | int, policy: Policy | None = None) -> Window[ChatMessage]:
+        return await self._by(policy).awindow(key, **_limits(budget))
 
+    async def atoken_count(self, key: str, policy: Policy | None = None) -> int:
+        """Async version of `token_count`."""
+        return await self._by(policy).atoken_count(key)
+
+    @override
     async def aset_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """As `set_messages`."""
-        await self._store.areplace(key, messages)
+        await self.store.areplace(key, messages)
 
+    @override
     async def aget_messages(self, key: str) -> list[ChatMessage]:
-        """As `get_messages`."""
-        return await self._store.aall(key)
+        return await self.store.aall(key)
 
+    @override
     async def async_add_message(self, key: str, message: ChatMessage, idx: int | None = None) -> None:
-        """As `add_message`."""
         if idx is None:
             await self.async_add_messages(key, [message])
         else:
-            messages = await self._store.aall(key)
+            messages = await self.store.aall(key)
             messages.insert(idx, message)
-            await self._store.areplace(key, messages)
+            await self.store.areplace(key, messages)
 
+    @override
     async def async_add_messages(self, key: str, messages: list[ChatMessage]) -> None:
-        """As `add_messages`."""
-        await self._store.aappend(key, messages)
+        await self.store.aappend(key, messages)
 
+    @override
     async def adelete_messages(self, key: str) -> list[ChatMessage] | None:
-        """As `delete_messages`."""
         messages = await self.aget_messages(key)
-        return messages if await self._store.adelete(key) else None
+        return messages if await self.store.adelete(key) else None
 
+    @override
     async def adelete_message(self, key: str, idx: int) -> ChatMessage | None:
-        """As `delete_message`."""
         try:
-            return await self._store.apop(key, idx)
+            return await self.store.apop(key, idx)
         except IndexError:
-            if idx >= 0 or not await self._store.aexists(key):
+            if idx >= 0 or not await self.store.aexists(key):
                 return None
             raise
 
-    async def adelete_last_message(self, key: str) -> ChatMessage | None:
-        """As `delete_last_message`."""
-        return await self.adelete_message(key, -1)
-
+    @override
     async def aget_keys(self) -> list[str]:
-        """As `get_keys`."""
-        return await self._store.akeys()
+        return await self.store.akeys()
 
-    def _check_counter(self, counter: TokenCounter) -> None:
-        """Refuse to answer for a memory that counts with another counter than this store.
+    @override
+    async def aforget(self, key: str) -> None:
+        await self.store.adelete(key)
+
+    def _by(self, policy: Policy | None) -> Store[ChatMessage]:
+        """Return the store.
 
         Raises:
-            CounterMismatchError: if it does.
+            CounterMismatchError: if it counts by another policy.
         """
-        if counter != self._store.counter:
+        if policy is None:
+            return self.store
+        store, name = self.store, type(self).__name__
+        if policy.counter != store.counter:
             raise CounterMismatchError(
-                f"the memory counts with {counter!r}, its chat store with {self._store.counter!r}: give both the same, "
-                f"as {type(self).__name__}(..., counter=tokenizer) and ChatMemoryBuffer(..., tokenizer_fn=tokenizer)"
+                f"the memory counts with {policy.counter!r}, its chat store with {store.counter!r}: give both the "
+                f"same, as {name}(..., counter=tokenizer) and ChatMemoryBuffer(..., tokenizer_fn=tokenizer)"
             )
+        if (policy.measure, policy.start_on) != (store.measure, store.start_on):
+            asked = f"measure={policy.measure!r}, start_on={policy.start_on!r}"
+            raise CounterMismatchError(
+                f"the memory has {asked}, its chat store measure={store.measure!r}, start_on={store.start_on!r}: give "
+                f"both the same, as {name}(..., {asked}) and ChatMemoryBuffer(..., {asked})"
+            )
+        return self.store
 
     @classmethod
     def from_dict(cls, data: dict[str, Any], **kwargs: Any) -> Self:
-        """Return the chat store that `to_dict` has described: of the same database. The argument is left alone.
+        """Return the chat store that `to_dict` described, on the same database. The argument is not changed.
 
         A password, a counter of your own and options that are objects are not saved. They are known as long as a chat
-        store of the same description is open in this process; else give them again.
+        store with the same description is open in this process; otherwise give them again.
 
         Args:
             data: what `to_dict` returned.
-            **kwargs: `url`, `counter` and options, in place of those that are saved.
+            **kwargs: `url`, `counter` and options that replace the saved ones.
 
         Raises:
             ValueError: if `data` is something else, or something that was not saved is missing.
@@ -272,9 +281,9 @@ class StoreChatStore(BaseChatStore):
         """Describe where the messages are.
 
         Raises:
-            ValueError: if that is nowhere but in this object.
+            ValueError: if they are only in this object.
         """
-        if self._store.is_in_memory:
+        if self.store.is_in_memory:
             raise ValueError(f"{self.url} is in this process's memory and cannot be saved: use a file")
         fields = {name: value for name, value in handler(self).items() if name != "options" or value}
         return {**fields, "class_name": self.class_name()}
@@ -284,7 +293,7 @@ class StoreChatStore(BaseChatStore):
         return self.model_dump()
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Open a chat store that was made without its constructor. Raises: as `from_dict`."""
+        """Open a chat store that was made without its constructor. Raises the same as `from_dict`."""
         self._reopen(state, {})
 
     def _reopen(self, data: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -308,11 +317,15 @@ class StoreChatStore(BaseChatStore):
                 raise ValueError(
                     f"{what} was not saved: open a {name} with it first, or call {name}.from_dict(data, {option}=...)"
                 )
-        self._open(options.pop("url"), options.pop("counter"), counter_name, options)
+        self.__init__(options.pop("url"), counter_name=counter_name, **options)  # type: ignore[misc]
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Return a chat store of the same database, on the same connections."""
+        """Return a chat store on the same database and connections."""
         return self.__copy__()
+
+
+def _limits(budget: Budget | int) -> dict[str, Any]:
+    return {"token_limit": budget} if isinstance(budget, int) else budget._asdict()
 
 
 def _key(cls: type, fields: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -320,32 +333,26 @@ def _key(cls: type, fields: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 class SQLChatStore(StoreChatStore):
-    """A chat store in SQLite or PostgreSQL, of which a window is one statement.
+    """A chat store in SQLite or PostgreSQL. One statement reads a window.
 
     Args:
         url: `sqlite:///chat.db` (a file; four slashes for an absolute path), `sqlite://` (in memory), or
-            `postgresql://user:password@host/database`, as in `chatring.stores.SQLStore`.
-        counter: counts the texts: an encoding's name, or the tokenizer that the memory has.
-        counter_name: what a counter that is no encoding is known by in the database.
-        **options: of `chatring.stores.SQLStore`: schema, pool_size, timeout, pool, async_pool, password.
+            `postgresql://user:password@host/database`; see `chatring.stores.SQLStore`.
+        counter: counts the texts: an encoding's name, or the memory's tokenizer.
+        counter_name: identifies a counter that is not an encoding.
+        **options: of `chatring.stores.SQLStore`: schema, pool_size, timeout, pool, async_pool, password; and `measure`
+            and `start_on`, which must be the memory's. The default is LlamaIndex's, `measure="text"`.
 
     Raises:
-        TypeError, ValueError: if the URL is not one of these, there is no such option, or a counter needs a name.
+        TypeError, ValueError: if the URL is not one of these, an option is unknown, or a counter needs a name.
         ModuleNotFoundError: for PostgreSQL, without the extra `postgresql`.
     """
 
+    _opens = "chatring.stores.sql:SQLStore"
     _extra = "postgresql"
 
-    def __init__(
-        self, url: str, *, counter: Any = "cl100k_base", counter_name: str | None = None, **options: Any
-    ) -> None:
-        self._open(url, counter, counter_name, options)
-
-    @classmethod
-    def _store_class(cls) -> Callable[..., Store[ChatMessage]]:
-        from chatring.stores.sql import SQLStore
-
-        return SQLStore
+    def __init__(self, url: str, **options: Any) -> None:
+        super().__init__(url, **options)
 
     @classmethod
     def class_name(cls) -> str:
@@ -354,7 +361,7 @@ class SQLChatStore(StoreChatStore):
 
     @classmethod
     def from_uri(cls, uri: str, **kwargs: Any) -> Self:
-        """Return the chat store at a URL: the constructor, by the name that LlamaIndex's `PostgresChatStore` has it."""
+        """Return the chat store at a URL: the constructor, by the name in LlamaIndex's `PostgresChatStore`."""
         return cls(uri, **kwargs)
 
     @classmethod
@@ -369,7 +376,7 @@ class SQLChatStore(StoreChatStore):
             user: who connects.
             password: may have any character; None if the server needs none, or libpq finds it elsewhere.
             port: the server's port.
-            **kwargs: as in the class.
+            **kwargs: see the class.
         """
         user, database = quote(user, safe=""), quote(database, safe="")
         secret = "" if password is None else f":{quote(password, safe='')}"
@@ -377,37 +384,26 @@ class SQLChatStore(StoreChatStore):
 
 
 class RedisChatStore(StoreChatStore):
-    """A chat store in Redis or Valkey, of which a window is one script on the server.
+    """A chat store in Redis or Valkey. One script on the server reads a window.
 
     Args:
-        redis_url: `redis://user:password@host:6379/0`, as in `chatring.stores.RedisStore`. With a `client` it must
-            be that of its server all the same: a chat store that is loaded is found by it.
-        counter: counts the texts: an encoding's name, or the tokenizer that the memory has.
-        counter_name: what a counter that is no encoding is known by on the server.
-        **options: of `chatring.stores.RedisStore`: prefix, ttl, pool_size, timeout, client, async_client, password.
+        redis_url: `redis://user:password@host:6379/0`; see `chatring.stores.RedisStore`. Even with a `client` it must
+            be the URL of the client's server, because a loaded chat store is found by it.
+        counter: counts the texts: an encoding's name, or the memory's tokenizer.
+        counter_name: identifies a counter that is not an encoding.
+        **options: of `chatring.stores.RedisStore`: prefix, ttl, pool_size, timeout, client, async_client, password; and
+            `measure` and `start_on`, which must be the memory's. The default is LlamaIndex's, `measure="text"`.
 
     Raises:
-        TypeError, ValueError: if the URL is not one of these, there is no such option, or a counter needs a name.
+        TypeError, ValueError: if the URL is not one of these, an option is unknown, or a counter needs a name.
         ModuleNotFoundError: without the extra `redis`.
     """
 
+    _opens = "chatring.stores.redis:RedisStore"
     _extra = "redis"
 
-    def __init__(
-        self,
-        redis_url: str = "redis://localhost:6379",
-        *,
-        counter: Any = "cl100k_base",
-        counter_name: str | None = None,
-        **options: Any,
-    ) -> None:
-        self._open(redis_url, counter, counter_name, options)
-
-    @classmethod
-    def _store_class(cls) -> Callable[..., Store[ChatMessage]]:
-        from chatring.stores.redis import RedisStore
-
-        return RedisStore
+    def __init__(self, redis_url: str = "redis://localhost:6379", **options: Any) -> None:
+        super().__init__(redis_url, **options)
 
     @classmethod
     def class_name(cls) -> str:

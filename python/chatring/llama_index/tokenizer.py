@@ -1,8 +1,10 @@
-"""Which counter a LlamaIndex tokenizer is."""
+"""Finds the counter for a LlamaIndex tokenizer."""
 
 from __future__ import annotations
 
 import functools
+import pickle
+import types
 from typing import Any
 
 import tiktoken
@@ -22,6 +24,21 @@ def encoding_of(tokenizer: Any) -> tiktoken.Encoding | None:
 
 
 def counter_of(tokenizer: Any) -> TokenCounter:
-    """Return the counter that counts as `tokenizer` does: natively, if it is an embedded encoding's."""
+    """Return the counter that counts like `tokenizer`. It is native for an embedded encoding."""
     counter = TokenCounter(encoding_of(tokenizer) or tokenizer)
     return counter if counter.is_native else TokenCounter(tokenizer)
+
+
+def is_pickled_by_name(tokenizer: Any) -> bool:
+    """Return whether pickling `tokenizer` writes only a name to find it by."""
+    if encoding_of(tokenizer) is not None:
+        return True
+    if not isinstance(tokenizer, (types.FunctionType, types.BuiltinFunctionType, types.MethodDescriptorType, type)):
+        return False
+    if not isinstance(getattr(tokenizer, "__self__", None), (types.ModuleType, type(None))):
+        return False
+    try:
+        pickle.dumps(tokenizer)
+    except (pickle.PicklingError, AttributeError):  # a lambda, or a nested function
+        return False
+    return True
