@@ -13,58 +13,58 @@ _T = TypeVar("_T")
 
 
 class Backend(ABC):
-    """A database. Its methods are operations: generators that yield its statements, see `operation`.
+    """A database. Its methods are operations: generators that yield the database's statements; see `operation`.
 
-    It stores numbers and bodies, and knows no rule: which messages may begin a window, and what they cost, is computed
+    It stores numbers and bodies, and knows no rules. Which messages may begin a window, and what they cost, is computed
     by the core, the same for all backends.
     """
 
     url: str
-    """Of the database, without secrets."""
+    """The database's, without secrets."""
     is_in_memory: bool = False
-    """Whether the sessions are in this process's memory, and gone when it ends."""
+    """Whether the sessions are in this process's memory and are lost when it ends."""
 
     turns: Turns
-    """Of the writers of this process, made anew in a forked one."""
+    """The turns of this process's writers; a forked process gets new ones."""
 
     @abstractmethod
     def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
         """Take all steps, and return what they return.
 
         Args:
-            steps: an operation, of this backend's statements.
+            steps: an operation with this backend's statements.
             deadline: until when to wait for the turn, and then for a connection, by `time.monotonic`.
-            turn: of a change, what `turn_of` says.
+            turn: for a change, what `turn_of` returns.
 
         Raises:
-            StoreError: if the database fails; for each error of the driver, which is its cause.
+            StoreError: if the database fails. The driver's error is its cause.
         """
 
     @abstractmethod
     async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
-        """As `run`, without holding up the event loop."""
+        """Like `run`, without blocking the event loop."""
 
     @abstractmethod
     def turn_of(self, key: str) -> str:
-        """Return what writers of one process take turns by: the session, or the whole file."""
+        """Return what this process's writers take turns for: the session, or the whole file."""
 
     @abstractmethod
     def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
         """Read a session; None if there is none.
 
-        With `lock`, no other writer changes it until `write` or `unlock`, if the database can do that.
+        With `lock`, no other writer can change it until `write` or `unlock`, if the database can do that.
         """
 
     @abstractmethod
     def unlock(self) -> Steps[None]:
-        """End what `read` with `lock` began, without a change."""
+        """End a `read` with `lock` without a change."""
 
     @abstractmethod
     def rows(self, key: str, session: Session, start: int, stop: int) -> Steps[list[tuple[int, Row]]]:
         """Read the messages from the position `start` to the one before `stop`, with their positions, oldest first.
 
-        Negative positions are the head's. A change meanwhile may make them fewer: then `write` finds the session
-        changed.
+        Negative positions belong to the head. A concurrent change may leave fewer messages; then `write` finds the
+        session changed.
 
         Raises:
             ForeignDataError: if a row was not written by chatring, or some are missing.
@@ -72,36 +72,36 @@ class Backend(ABC):
 
     @abstractmethod
     def newest(self, key: str, count: int | None) -> Steps[list[str]]:
-        """Read the bodies of the last `count` messages, None for all, the head's included, oldest first."""
+        """Read the bodies of the last `count` messages, oldest first, with the head's. None: of all."""
 
     @abstractmethod
     def write(self, key: str, session: Session | None, change: Change, *, is_locked: bool = False) -> Steps[bool]:
-        """Make a change, if the session still is `session` (None: there is none): has its epoch and its end.
+        """Make a change, if the session still has the epoch and the end of `session` (None: if there is none).
 
         Return whether it was made; if not, nothing was. `is_locked` tells whether `read` has locked the session.
         """
 
     @abstractmethod
     def window(self, key: str, limits: Limits, falls_to_last: bool) -> Steps[Found | None]:
-        """Find a window: one statement. None if there is no such session.
+        """Find a window with one statement. None if there is no such session.
 
         Args:
             key: the session.
-            limits: what it may have.
-            falls_to_last: whether it is the last message if no start is far enough (LlamaIndex's rule), instead of
-                what begins with the newest start.
+            limits: the limits of the window.
+            falls_to_last: what to return if no start is far enough: the last message (LlamaIndex's rule), or the window
+                that begins with the newest start.
         """
 
     @abstractmethod
     def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
-        """Remove a session, and return whether it was.
+        """Remove a session, and return whether there was one.
 
-        With a time, in seconds since 1970, only if it was not changed since.
+        With `unused_since`, in seconds since 1970, only if it has not changed since.
         """
 
     @abstractmethod
     def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
-        """Return at most `limit` keys that begin with `prefix` and come behind `after`, in the order of their UTF-8."""
+        """Return at most `limit` keys with `prefix` that come after the key `after`, in the order of their UTF-8."""
 
     @abstractmethod
     def updated_at(self, key: str) -> Steps[float | None]:
@@ -109,7 +109,7 @@ class Backend(ABC):
 
     @abstractmethod
     def unused(self, before: float, prefix: str) -> Steps[list[str]]:
-        """Return the keys with this prefix of sessions last changed before a time, in seconds since 1970."""
+        """Return the keys with this prefix whose sessions last changed before a time, in seconds since 1970."""
 
     @abstractmethod
     def close(self) -> None:

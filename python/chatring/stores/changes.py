@@ -1,4 +1,4 @@
-"""`Changes`: how a session is changed beside other writers, and what appending and cutting make of it."""
+"""`Changes`: how a session is changed beside other writers, and what appending and cutting change."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from typing import Any
 
 from chatring._core import _Batch
 from chatring.stores.backend import Backend
-from chatring.stores.errors import StoreTimeoutError, counter_mismatch
+from chatring.stores.errors import StoreTimeoutError, counter_mismatch, kind_mismatch
 from chatring.stores.measuring import Measured, Measuring, is_much
 from chatring.stores.operation import Pause, Steps, Work
+from chatring.stores.policy_name import is_queue
 from chatring.stores.session import Change, Row, RowLike, Session
 
-# How often a change is tried beside other writers before the session is locked, where the database can do that.
+# How often to try a change beside other writers before locking the session, where the database can do that.
 _TRIES = 3
-# Seconds between two tries, at most.
+# The longest pause between two tries, in seconds.
 _LONGEST_PAUSE = 0.05
-# Reads of a session in parts, each interrupted by a change, before it is given up.
+# How often to read a session in parts, when changes keep interrupting the reads, before giving up.
 _MOST_READS = 100
-# Messages that are combined with the numbers of a session in about a millisecond; bytes that are counted in that.
+# Messages that are combined with a session's numbers in about a millisecond; bytes that are counted in that time.
 _MANY, _QUICK = 1_000, 8_192
 # Sessions whose numbers are remembered, so that an append need not read them first.
 _REMEMBERED = 4_096
-# Messages that are looked at first to find one with which a session may end.
+# Messages to look at first when searching for one that a session may end with.
 LOOK_BACK = 8
 
 Plan = Callable[[Session | None], Steps[tuple[Change | None, Any]]]
-"""What to make of a session, None if there is none; None if nothing; and the method's result."""
+"""From a session, or None if there is none: the change, or None for no change; and the method's result."""
 
 
 class Changes:
-    """Makes changes of the sessions of a backend under one policy.
+    """Changes the sessions of a backend under one policy.
 
     Args:
-        backend: has them.
+        backend: has the sessions.
         measuring: the policy.
-        timeout: how long a change is tried beside other writers, in seconds.
+        timeout: how long to retry a change that concurrent writers keep invalidating, in seconds.
     """
 
     def __init__(self, backend: Backend, measuring: Measuring, timeout: float) -> None:
@@ -47,14 +48,14 @@ class Changes:
         self._measuring = measuring
         self._core = measuring.core
         self._timeout = timeout
-        # What was last known of sessions. Others may have changed them; a change finds out.
+        # The last known state of sessions. Others may have changed them since; a change finds out.
         self._known: dict[str, Session] = {}
 
     def make(self, key: str, plan: Plan, *, any_policy: bool = False) -> Steps[Any]:
-        """Make the change that `plan` makes of a session; again, if another writer was quicker.
+        """Make the change that `plan` makes of a session. Try again if another writer was faster.
 
-        The first try trusts what was last known of the session. From the fourth on the session is locked meanwhile,
-        where the database can do that. `plan` returns the change, None if there is none to make, and the result.
+        The first try trusts the last known state of the session. From the fourth on, the session is locked meanwhile,
+        where the database can do that. `plan` returns the change (None for no change) and the result.
         """
         begun = time.monotonic()
         session = self._known.pop(key, None)
@@ -68,7 +69,7 @@ class Changes:
             try:
                 change, result = yield from plan(session)
             except (IndexError, ValueError):
-                # Perhaps of a session that others have changed, of which some rows are gone.
+                # Perhaps the session was changed by others, and some rows are gone.
                 if session is None or (yield from self._backend.read(key)) == session:
                     raise
                 continue
@@ -84,10 +85,10 @@ class Changes:
             if attempt:
                 if time.monotonic() > begun + self._timeout:
                     raise StoreTimeoutError(
-                        f"session {key!r} at {self._backend.url} was changed by other writers again and again, for "
-                        f"{self._timeout:g} seconds; nothing was done, try again"
+                        f"other writers kept changing session {key!r} at {self._backend.url} for {self._timeout:g} "
+                        "seconds; nothing was done, try again"
                     )
-                # Not in step with the others.
+                # A random pause, so that writers do not retry in step.
                 yield Pause(random.uniform(0, min(0.001 * 2 ** min(attempt, 10), _LONGEST_PAUSE)))
         raise AssertionError("there is always another try")
 
@@ -100,7 +101,7 @@ class Changes:
     ) -> Steps[Change]:
         """Return the change that appends messages.
 
-        `before` is the head, and rows at the end, of a session that is not stored yet.
+        `before` is the head and the last rows of a session that is not stored yet.
         """
         numbers = session or self.new_session()
         bodies, batch = measured
@@ -118,7 +119,7 @@ class Changes:
             return ending, heads, stored, settled, forgets
 
         takes_long = len(bodies) > _MANY
-        if self._core.is_joined:  # and counted only now
+        if self._core.is_joined:  # which are counted only now
             to_count = batch.bytes_to_count + (earlier.bytes_to_count if earlier else 0)
             takes_long = takes_long or to_count > _QUICK or self._core.calls_python
         ending, heads, stored, settled, forgets = yield Work(add, takes_long, calls_others=takes_long)
@@ -138,8 +139,8 @@ class Changes:
     def cutting(self, key: str, session: Session, position: int) -> Steps[tuple[Change, str]]:
         """Return the change that removes the message at `position`, and its body.
 
-        What follows is appended anew to what is left before it, which ends with a message that may be the last: the
-        messages between that one and `position` are appended anew as well.
+        What follows it is appended again to what is left before it. That must end with a message that may be the last,
+        so the messages between that one and `position` are appended again too.
         """
         kept = None
         last: list[Row] = []
@@ -169,7 +170,7 @@ class Changes:
         known = [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
         change = yield from self.appending(key, numbers, measured, (known, last))
         if kept is not None and not self._core.is_joined:
-            # Those between are what they were.
+            # The messages between them are unchanged.
             change = change._replace(keep=position, rows=change.rows[len(between) :])
         else:
             change = change._replace(keep=numbers.end)
@@ -184,11 +185,11 @@ class Changes:
         return measured
 
     def recounted_head(self, key: str, session: Session, head: list[Row]) -> Steps[Change]:
-        """Return the change that leaves a session its head alone, counted anew. Positions stay, if a head can."""
+        """Return the change that leaves a session only its head, counted again. Positions stay, if the head allows."""
         measured = yield from self.measured_again([row.body for row in head])
         change = yield from self.appending(key, self.new_session(), measured, ([], []))
         begin = session.first
-        if change.rows:  # where texts are joined, messages of the head are like others
+        if change.rows:  # where texts are joined, the head's messages are like any others
             begin = max(session.first - len(change.rows), 0)
         numbers = self.new_session()._replace(behind=begin, first=begin, lead=begin, end=begin, word=begin)
         if change.rows:
@@ -199,25 +200,24 @@ class Changes:
         return Change(numbers, begin, [], change.head or [])
 
     def outrun(self, key: str, tries: int) -> int:
-        """Return one more try.
+        """Return one more than `tries`.
 
         Raises:
-            StoreTimeoutError: if there were too many.
+            StoreTimeoutError: if that is too many.
         """
         if tries == _MOST_READS:
             raise StoreTimeoutError(
-                f"session {key!r} at {self._backend.url} was replaced by other writers again and again while it was "
-                "read; try again"
+                f"other writers kept replacing session {key!r} at {self._backend.url} while it was read; try again"
             )
         return tries + 1
 
     def is_still(self, key: str, session: Session) -> Steps[bool]:
-        """Return whether a session has only grown meanwhile: then what was read is of one moment."""
+        """Return whether a session has only grown since: then everything that was read belongs to one moment."""
         now = yield from self._backend.read(key)
         return now is not None and now.epoch == session.epoch
 
     def unread(self, key: str, session: Session) -> Steps[_Batch | None]:
-        """Read the messages at the end whose texts must be known, where texts are joined."""
+        """Read the messages at the end whose texts are needed, where texts are joined."""
         start = self._core.unread_from(session)
         if start >= session.end:
             return None
@@ -238,27 +238,37 @@ class Changes:
         return Session._make((*numbers, epoch, self._measuring.name))
 
     def remember(self, key: str, session: Session) -> None:
-        """Know what a session was just now."""
+        """Remember the current state of a session."""
         if len(self._known) >= _REMEMBERED:
             self._known.clear()
         self._known[key] = session
 
     def forget(self, key: str) -> None:
-        """Know nothing of a session any more."""
+        """Forget the state of a session."""
         self._known.pop(key, None)
+
+    def check_kind(self, key: str, session: Session | None) -> None:
+        """Refuse a session of LlamaIndex's `Memory` unless this policy is for these, and any other if it is.
+
+        Raises:
+            CounterMismatchError: if the session is of the other kind.
+        """
+        if session is not None and is_queue(session.policy) != is_queue(self._measuring.name):
+            raise kind_mismatch(key, is_queue(session.policy))
 
     def check_policy(self, key: str, session: Session) -> None:
         """Refuse a session of another policy.
 
         Raises:
-            CounterMismatchError: if it is one.
+            CounterMismatchError: if it has another policy.
         """
+        self.check_kind(key, session)
         if session.policy != self._measuring.name:
             raise counter_mismatch(key, session.policy, self._measuring.name)
 
 
 def joined(first: Change, more: Change) -> Change:
-    """Return the change that stores the rows of both, of which the first ones are not stored yet."""
+    """Return one change that stores the rows of both, where `first` is not stored yet."""
     rows: list[Row] = [Row._make(row) for row in first.rows]
     if more.forgets:
         rows = [row._replace(before=None, question=None) for row in rows]
@@ -269,5 +279,5 @@ def joined(first: Change, more: Change) -> Change:
 
 
 def new_epoch() -> int:
-    """Return what tells a session from what it was before a change."""
+    """Return a number that tells a session from its states before a change."""
     return secrets.randbits(52)

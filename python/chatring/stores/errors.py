@@ -4,47 +4,55 @@
 class StoreError(Exception):
     """A store could not do what it was asked.
 
-    Nothing of it was done, unless the connection was lost or the server did not answer: then a change is in the store
-    as a whole or not at all.
+    Nothing was done, unless the connection was lost or the server did not answer. Then a change is stored as a whole or
+    not at all.
     """
 
 
 class StoreUnavailableError(StoreError, ConnectionError):
     """The server cannot be reached, or the connection was lost.
 
-    Or it refuses the password, or has no such database; or it takes no changes, as a standby, or is moving the session
-    to another server of the cluster: then nothing was done. A change under way when the connection was lost is in the
-    store as a whole or not at all; read the session to know. The next call connects anew.
+    The server may also refuse the password, lack the database, be a read-only standby, or be moving the session to
+    another server of the cluster. Then nothing was done. A change that was under way when the connection was lost is
+    stored as a whole or not at all; read the session to find out. The next call connects again.
     """
 
 
 class StoreTimeoutError(StoreError, TimeoutError):
-    """Another writer held the session, all connections were in use, or Redis did not answer, for too long.
+    """For too long, another writer held the session, all connections were in use, or Redis did not answer.
 
-    SQLite and PostgreSQL have done nothing. A change that Redis did not answer is in the store as a whole or not at
-    all; read the session to know.
+    SQLite and PostgreSQL have done nothing. A change that Redis did not answer is stored as a whole or not at all; read
+    the session to find out.
     """
 
 
 class StoreFullError(StoreError, OSError):
-    """The disk, or the server's memory, has no room for the change."""
+    """The disk or the server's memory has no room for the change."""
 
 
 class ForeignDataError(StoreError, ValueError):
-    """Something in the place of the store's data was not written by it."""
+    """Data under chatring's keys or tables was not written by chatring."""
 
 
 class SchemaVersionError(StoreError):
-    """The store was written by another chatring, in a form that this one does not know."""
+    """The store was written by another version of chatring, in a form that this one does not know."""
 
 
 class CounterMismatchError(StoreError, ValueError):
-    """The session was counted by another policy: counter, measure, start rule or format. `recount` counts it anew."""
+    """The session was counted by another policy: counter, measure, start rule or format. `recount` counts it again."""
 
 
 def counter_mismatch(key: str, theirs: str, ours: str) -> CounterMismatchError:
-    """Return the error of a session that was counted by the policy of the name `theirs`."""
+    """Return the error for a session that was counted by the policy named `theirs`."""
     return CounterMismatchError(
-        f"session {key!r} was counted with {theirs!r}, this store counts with {ours!r}; "
-        f"open it with that counter, or call recount({key!r})"
+        f"session {key!r} was counted under the policy {theirs!r} (counter, measure, start rule, format), this store's "
+        f"is {ours!r}: open it with those options, or call recount({key!r})"
+    )
+
+
+def kind_mismatch(key: str, is_memory: bool) -> CounterMismatchError:
+    """Return the error for a session of LlamaIndex's `Memory` used as an ordinary one, or the other way round."""
+    kind = "one" if is_memory else "not one"
+    return CounterMismatchError(
+        f"session {key!r} is {kind} of LlamaIndex's Memory; use another key, or delete it first"
     )

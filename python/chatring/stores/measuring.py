@@ -1,20 +1,22 @@
-"""`Measuring`: what a store's policy makes of messages. Here the formats meet the core."""
+"""`Measuring`: reads and counts messages under a store's policy. Here the formats meet the core."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from chatring._core import TokenCounter, _Batch, _StorePolicy
+from chatring._core import TokenCounter, _Batch, _BlockMeasure, _StorePolicy
 from chatring.formats.format import Format
 from chatring.formats.json_format import JsonFormat
 from chatring.stores.errors import ForeignDataError
 from chatring.stores.names import check_name
 from chatring.stores.operation import Steps, Work
+from chatring.stores.policy_name import ANY, QUEUE, PolicyName, check_part
 from chatring.stores.session import Row
 
-# Messages, and characters, that are loaded in about a millisecond.
+# Messages and characters that are loaded in about a millisecond.
 _MANY, _MUCH = 200, 2**15
-# Characters that are dumped, read and counted in about a millisecond; and messages.
+# Characters and messages that are dumped, read and counted in about a millisecond.
 _LITTLE, _FEW = 4_096, 32
 
 
@@ -26,12 +28,12 @@ class Measured(NamedTuple):
 
 
 class Measuring:
-    """Dumps, loads, reads and counts messages. Arguments and errors as in `Store`.
+    """Dumps, loads, reads and counts messages. For arguments and errors see `Store`.
 
     Attributes:
-        core: the policy, as the core has it.
+        core: the policy in the core.
         format: how messages are stored.
-        name: by which it is known again.
+        name: identifies the policy.
     """
 
     def __init__(
@@ -39,7 +41,7 @@ class Measuring:
         counter: Any,
         measure: Any,
         start_on: Any,
-        format: Any,  # noqa: A002 (as in Store)
+        format: Any,  # noqa: A002 (the word for it)
         counter_name: str | None,
         measure_name: str | None,
     ) -> None:
@@ -50,32 +52,34 @@ class Measuring:
         is_known = format is None or isinstance(format, str)
         self.format: Format[Any] = JsonFormat() if is_known else _checked(format)
         self.core = _StorePolicy(self.counter, measure, start, format if is_known else None)
-        names = [
+        format_name = format if isinstance(format, str) else None
+        if not is_known and type(self.format) is not JsonFormat:
+            format_name = check_part(check_name(self.format.name, "a format's name"), "a format's name")
+        name = PolicyName(
             _name_of("counter", self.counter.name if self.counter.is_native else None, counter_name),
-            _name_of("measure", measure if isinstance(measure, str) else None, measure_name),
-            self.start_on or "any",
-        ]
-        if isinstance(format, str):
-            names.append(format)
-        elif type(self.format) is not JsonFormat:
-            names.append(check_name(self.format.name, "a format's name"))
-        self.name = ", ".join(names)
+            _name_of("measure", _known_name(measure), measure_name),
+            QUEUE if isinstance(measure, _BlockMeasure) else self.start_on or ANY,
+            format_name,
+        )
+        self.name = str(name)
+        self._dumps_readings = bool(_option(self.format, "dumps_readings", "read", "dump"))
+        self._load_all = _option(self.format, "load_all", "load") or self._load_each
         self._is_warm = not self.counter.is_native
 
     def measured(self, messages: list[Any]) -> Steps[Measured]:
         """Dump, read and count messages.
 
         Raises:
-            TypeError, ValueError: for one that cannot be read or stored.
+            TypeError, ValueError: for a message that cannot be read or stored.
             Exception: whatever a callable raises, unchanged.
         """
-        takes_long = not self._is_warm or self.core.calls_python or not _is_little(messages)
+        takes_long = not self._is_warm or self.core.calls_python or not is_little(messages)
         measured = yield Work(lambda: self.measure_now(messages), takes_long)
         self._is_warm = True
         return measured  # type: ignore[no-any-return]
 
     def measure_now(self, messages: list[Any], bodies: list[str] | None = None) -> Measured:
-        """As `measured`, at once; `bodies` are what they were dumped to, if that is known."""
+        """Like `measured`, at once. `bodies` are the dumped messages, if they are known."""
         readable = [self.format.read(message) for message in messages]
         if bodies is None:
             bodies = self._dumped(messages, readable)
@@ -84,8 +88,7 @@ class Measuring:
         return Measured(bodies, batch)
 
     def _dumped(self, messages: list[Any], readable: list[Any]) -> list[str]:
-        # What the format of JSON reads is what it dumps.
-        dumped = readable if type(self.format) is JsonFormat else messages
+        dumped = readable if self._dumps_readings else messages
         bodies = [self.format.dump(message) for message in dumped]
         for body in bodies:
             if not isinstance(body, str):
@@ -95,31 +98,36 @@ class Measuring:
         return bodies
 
     def messages(self, bodies: list[str]) -> Steps[list[Any]]:
-        """Return the messages of bodies."""
+        """Return the messages with these bodies."""
         messages: list[Any] = yield Work(lambda: self.loaded(bodies), is_much(bodies))
         return messages
 
     def loaded(self, bodies: list[str]) -> list[Any]:
-        """As `messages`, at once.
+        """Like `messages`, at once.
 
         Raises:
-            ForeignDataError: for a body that the format made of no message.
+            ForeignDataError: for a body that the format cannot load.
         """
         try:
-            if type(self.format) is JsonFormat:
-                return self.format.load_all(bodies)
-            return [self.format.load(body) for body in bodies]
+            return self._load_all(bodies)
         except ForeignDataError:
             raise
         except ValueError as error:
             raise ForeignDataError(f"a stored message was not written in this store's format: {error}") from error
 
+    def given_back(self, message: Any) -> Any:
+        """Return what becomes of a message that is stored and loaded, without counting it. Raises as both do."""
+        return self.loaded(self._dumped([message], [self.format.read(message)]))[0]
+
+    def _load_each(self, bodies: list[str]) -> list[Any]:
+        return [self.format.load(body) for body in bodies]
+
     def readable(self, bodies: list[str]) -> list[Any]:
-        """Return the messages of bodies, as the core reads them."""
+        """Return the messages with these bodies, as the core reads them."""
         return [self.format.read(message) for message in self.loaded(bodies)]
 
     def head(self, rows: list[Row]) -> list[Row]:
-        """Return the rows of a head, with the starts among them."""
+        """Return the rows of a head, including which of them are starts."""
         starts = self.core.head_starts([row[:2] for row in rows])
         return [row._replace(before=before) for row, before in zip(rows, starts, strict=True)]
 
@@ -134,11 +142,25 @@ def _checked(format: Any) -> Format[Any]:  # noqa: A002
     return checked
 
 
+def _option(format: Any, name: str, *methods: str) -> Any:  # noqa: A002
+    """Return what a format may have beside some methods; None if it does not, or if a subclass replaces a method."""
+    for cls in type(format).__mro__:
+        if name in vars(cls):
+            return getattr(format, name)
+        if not vars(cls).keys().isdisjoint(methods):
+            break
+    return None
+
+
 def _is_unicode(text: str) -> bool:
     try:
         return text.isascii() or bool(text.encode())
-    except UnicodeEncodeError:  # a surrogate without a partner
+    except UnicodeEncodeError:  # a lone surrogate
         return False
+
+
+def _known_name(measure: Any) -> str | None:
+    return measure.name if isinstance(measure, _BlockMeasure) else measure if isinstance(measure, str) else None
 
 
 def _name_of(what: str, known: str | None, given: str | None) -> str:
@@ -147,23 +169,20 @@ def _name_of(what: str, known: str | None, given: str | None) -> str:
             raise ValueError(f"{what}_name is for callables; this {what} is known as {known!r}")
         return known
     if given is None:
-        raise ValueError(f"a callable {what} needs a {what}_name, by which its sessions are known again")
-    check_name(given, f"{what}_name")
+        raise ValueError(f"a callable {what} needs a {what}_name, which identifies it in its sessions")
+    check_part(check_name(given, f"{what}_name"), f"{what}_name")
     if given in (*TokenCounter.encodings(), "message", "text"):
-        raise ValueError(f"{what}_name {given!r} is the name of another {what}, which counts otherwise")
+        raise ValueError(f"{what}_name {given!r} is the name of another {what}, which counts differently")
     return given
 
 
-def _is_little(messages: list[Any]) -> bool:
-    """Return whether messages are dumped, read and counted in a millisecond or two, as far as can be seen at once."""
+def is_little(messages: list[Any]) -> bool:
+    """Return whether messages are dumped, read and counted in a millisecond or two, as far as a quick look tells."""
     if len(messages) > _FEW:
         return False
     size = 0
     for message in messages:
-        values = message.values() if type(message) is dict else message if isinstance(message, tuple) else None
-        if values is None or len(values) > 99:
-            return False
-        for value in values:
+        for value in _values(message):
             if type(value) is str:
                 size += len(value)
             elif value is not None and not isinstance(value, (bool, int)):
@@ -171,6 +190,16 @@ def _is_little(messages: list[Any]) -> bool:
     return size <= _LITTLE
 
 
+def _values(message: Any) -> Iterable[Any]:
+    """Return the parts of a message, if they are few; otherwise a list of one list."""
+    if isinstance(blocks := getattr(message, "blocks", None), list) and len(blocks) < 99:  # LlamaIndex's
+        texts = [getattr(block, "text", []) for block in blocks]
+        kwargs = getattr(message, "additional_kwargs", None)
+        return [*texts, *kwargs.values()] if isinstance(kwargs, dict) and len(kwargs) < 99 else [[]]
+    values = message.values() if type(message) is dict else message if isinstance(message, tuple) else [[]]
+    return values if len(values) < 99 else [[]]
+
+
 def is_much(bodies: list[str], characters: int = _MUCH) -> bool:
-    """Return whether messages are loaded in more than a millisecond, or counted if they have so many characters."""
+    """Return whether loading messages takes more than a millisecond; or counting them, given that many `characters`."""
     return len(bodies) > _MANY or sum(map(len, bodies)) > characters

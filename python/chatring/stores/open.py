@@ -19,8 +19,8 @@ def open_store(url: str, **options: Any) -> Store[Any]:
             `chatring.stores.sql.SQLStore` or `chatring.stores.redis.RedisStore`.
 
     Raises:
-        TypeError: if the URL is not a str, or an option is not one of this store's.
-        ValueError: for any other URL; it is shown without its secrets. As `Store`.
+        TypeError: if the URL is not a str, or this store does not have an option.
+        ValueError: for any other URL, which is shown without its secrets. Also whenever `Store` raises it.
         ModuleNotFoundError: if the database's driver is not installed.
     """
     check_url(url)
@@ -39,6 +39,6 @@ def open_store(url: str, **options: Any) -> Store[Any]:
 
             return RedisStore(url, **options)
     raise ValueError(
-        f"{without_secrets(url)!r} is not a store's URL; one begins with sqlite://, postgresql://, redis:// or "
-        "memory://"
+        f"{without_secrets(url)!r} is not a store's URL; one begins with sqlite:// (a file: sqlite:///chat.db), "
+        "postgresql://, redis:// or memory://"
     )

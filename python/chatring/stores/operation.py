@@ -1,7 +1,7 @@
-"""How an operation runs: a generator that yields what it waits for and is sent the answers, once for sync and async.
+"""How an operation runs: a generator that yields what it waits for and is sent the answers, for sync and async.
 
-What it yields is a statement of its backend's, `Work`, or a `Pause`. The runner has a connection for the statements
-that follow each other, and gives it back before anything that may wait, unless they are within a transaction.
+It yields statements of its backend, `Work` or a `Pause`. The runner borrows a connection for successive statements. It
+returns the connection before anything that may wait, except within a transaction.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ _T = TypeVar("_T")
 _logger = logging.getLogger("chatring")
 
 Steps = Generator[Any, Any, _T]
-"""An operation: yields statements, `Work` and `Pause`, is sent rows and results, and returns what the method
-returns."""
+"""An operation: yields statements, `Work` and `Pause`, is sent rows and results, and returns the method's result."""
 
 
 class Work(NamedTuple):
@@ -27,11 +26,11 @@ class Work(NamedTuple):
 
     do: Callable[[], Any]
     takes_long: bool  # more than a millisecond or two: not in an event loop's thread
-    calls_others: bool = True  # what the user handed in, which may use the same store: not while a connection is held
+    calls_others: bool = True  # calls the user's code, which may use the same store: not while a connection is held
 
 
 class Pause(NamedTuple):
-    """Time to let others go on."""
+    """Time for others to go on."""
 
     seconds: float
 
@@ -41,7 +40,7 @@ class Pause(NamedTuple):
 
 
 class Connection(Protocol):
-    """A connection that an operation has for itself, or a client that many use at once."""
+    """A connection that one operation has for itself, or a client that many share."""
 
     is_in_transaction: bool
 
@@ -50,16 +49,16 @@ class Connection(Protocol):
 
 
 class AsyncConnection(Protocol):
-    """As `Connection`."""
+    """The async `Connection`."""
 
     is_in_transaction: bool
 
     async def execute(self, statement: Any) -> Any:
-        """As in `Connection`."""
+        """Return what the database answers. A statement has a `name`."""
 
 
 def run(steps: Steps[_T], lend: Callable[[], AbstractContextManager[Connection]]) -> _T:
-    """Take all steps, and return what they return. An error ends them, and the connection's context."""
+    """Take all steps, and return what they return. An error ends them and closes the connection's context."""
     step = _next(steps.send, None)
     while not isinstance(step, _End):
         step = _worked(steps, step) if isinstance(step, (Work, Pause)) else _with_connection(steps, step, lend)
@@ -68,7 +67,7 @@ def run(steps: Steps[_T], lend: Callable[[], AbstractContextManager[Connection]]
 
 
 async def arun(steps: Steps[_T], lend: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> _T:
-    """As `run`; what takes long is done in a thread of asyncio's."""
+    """Async version of `run`. What takes long runs in one of asyncio's threads."""
     step = _next(steps.send, None)
     while not isinstance(step, _End):
         if isinstance(step, (Work, Pause)):
@@ -92,7 +91,7 @@ async def arun_in_threads(
     lend: Callable[[], AbstractContextManager[Connection]],
     in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
 ) -> _T:
-    """As `arun`, of a driver that waits: `in_thread` takes the statements that follow each other, or a transaction."""
+    """Like `arun`, for a driver that blocks: `in_thread` runs successive statements, or a transaction."""
     step = _next(steps.send, None)
     while not isinstance(step, _End):
         if isinstance(step, (Work, Pause)):
@@ -104,7 +103,7 @@ async def arun_in_threads(
 
 
 class _End(NamedTuple):
-    """What an operation returns."""
+    """The result of an operation."""
 
     value: Any
 
@@ -117,7 +116,7 @@ def _next(advance: Callable[[Any], Any], value: Any) -> Any:
 
 
 def _worked(steps: Steps[Any], step: Work | Pause) -> Any:
-    """Return the step after work that is done. What it raises, the operation may catch."""
+    """Do a step that is work, and return the next one. The operation may catch what the work raises."""
     try:
         answer = step.do()
     except Exception as error:
@@ -126,7 +125,7 @@ def _worked(steps: Steps[Any], step: Work | Pause) -> Any:
 
 
 async def _aworked(steps: Steps[Any], step: Work | Pause) -> Any:
-    """As `_worked`."""
+    """Async version of `_worked`."""
     try:
         answer = await _done(step)
     except Exception as error:
@@ -135,12 +134,12 @@ async def _aworked(steps: Steps[Any], step: Work | Pause) -> Any:
 
 
 def _must_wait(step: Any) -> bool:
-    """Return whether no connection should be held during a step."""
+    """Return whether no connection may be held during a step."""
     return isinstance(step, Pause) or (isinstance(step, Work) and (step.takes_long or step.calls_others))
 
 
 def _with_connection(steps: Steps[Any], step: Any, lend: Callable[[], AbstractContextManager[Connection]]) -> Any:
-    """Take the statements from `step` on, and what is done between them. Return the step before which to wait."""
+    """Run the statements from `step` on, and what is done between them. Return the step before which to wait."""
     with lend() as connection:
         while not isinstance(step, _End) and (connection.is_in_transaction or not _must_wait(step)):
             if isinstance(step, (Work, Pause)):
@@ -161,6 +160,6 @@ async def _done(step: Work | Pause) -> Any:
 
 
 def _log(statement: Any, begun: float) -> None:
-    # No values: they are messages.
+    # Without values, because they are messages.
     if _logger.isEnabledFor(logging.DEBUG):
         _logger.debug("%s took %.1f ms", statement.name, (time.perf_counter() - begun) * 1000)

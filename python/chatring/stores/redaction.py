@@ -1,4 +1,4 @@
-"""URLs of stores, to be shown without their secrets."""
+"""Shows URLs of stores without their secrets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SECRET = re.compile(r"pass|pwd|secret|token", re.IGNORECASE)
 
 
 def check_url(url: object) -> None:
-    """Refuse what cannot be a URL, such as the None of an environment variable that is not set.
+    """Refuse what cannot be a URL, such as None from an environment variable that is not set.
 
     Raises:
         TypeError: if it is not a str.
@@ -21,7 +21,7 @@ def check_url(url: object) -> None:
 
 
 def redacted(url: str, credentials: re.Pattern[str]) -> str:
-    """Return a URL to show and to know a store by: with `***` in the place of its secrets, and no other change.
+    """Return a URL that is safe to show and identifies a store: `***` replaces its secrets, and nothing else changes.
 
     Args:
         url: one that its driver takes.
@@ -29,21 +29,21 @@ def redacted(url: str, credentials: re.Pattern[str]) -> str:
             that ends them, as the driver finds them.
 
     Raises:
-        ValueError: if an @ follows where a host or path should be. A part of the password would be taken for that.
+        ValueError: if an @ follows where a host or path should be. Then part of the password could be taken for one.
     """
     found = credentials.search(url)
     rest = url[found.end() if found else 0 :]
     if "@" in rest.partition("?")[0] + rest.partition("=")[0]:
-        raise ValueError(f"{without_secrets(url)!r} has a password with an @; write %40 in its place")
+        raise ValueError(f"{without_secrets(url)!r} has a password with an @; write %40 instead")
     if found and found[2]:
         url = f"{url[: found.end(1)]}:***@{rest}"
     return _without_parameters(url)
 
 
 def without_secrets(url: str) -> str:
-    """Return what may be a URL, to show: rather with too much hidden than with a password.
+    """Return what may be a URL, safe to show: it hides too much rather than show a password.
 
-    The password may stand anywhere and have any character that its writer forgot to escape, and so may the user.
+    Its writer may have forgotten to escape characters of the user and the password, so the password may be anywhere.
     """
     scheme = _SCHEME.match(url)
     begin = scheme.end() if scheme else 0

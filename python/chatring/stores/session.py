@@ -1,4 +1,4 @@
-"""What a database keeps of a session beside its messages, and what a change makes of it."""
+"""What a database keeps of a session beside its messages, and what a change consists of."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import NamedTuple
 
 
 class Session(NamedTuple):
-    """Where a session ends, and what stands at its beginning.
+    """The beginning and the end of a session.
 
-    The numbers of `Ending` in `src/core/append.rs`, and more. Positions are counted from the first message ever put.
-    Sums concern the messages behind the head. Only the core knows what to make of them; a backend stores them, and
-    compares them with what a window may have.
+    These are the numbers of `Ending` in `src/core/ending.rs`, and more. Positions are counted from the first message
+    ever put. Sums concern the messages behind the head. Only the core knows what they mean; a backend stores them, and
+    compares them with the limits of a window.
     """
 
     head: int  # leading system messages
     head_tokens: int
     behind: int  # the position at which the messages behind the head began
-    first: int  # the position of the first of them that is left
-    base: int  # the sum before that one
-    lead: int  # the first position with which the window begins that has everything
-    lead_total: int  # the sum before that one
+    first: int  # the position of the first of them that is still there
+    base: int  # the sum before that message
+    lead: int  # where the window that has everything begins; for a queue, the cut: see `queues`
+    lead_total: int  # the sum before that position
     end: int  # the position after the last message
-    total: int  # the sum of all, but of blank messages at the end where texts are joined
-    last: int | None  # what the last message is to the rules
+    total: int  # the sum of all; where texts are joined, without blank messages at the end
+    last: int | None  # the outline of the last message
     question: int | None  # the position of the last user message, if windows carry it
     question_tokens: int
     reach: int | None  # where texts are joined: the largest `before`
     word: int  # where texts are joined: the position after the last message that is not blank
     is_closed: int  # where texts are joined: whether that one ends in a character that is not whitespace
     has_runs: int  # where texts are joined: whether windows may begin among many blank messages
-    epoch: int  # another one after every change but an append
-    policy: str  # the name of the policy that the numbers are of
+    epoch: int  # changes with every change except an append
+    policy: str  # the name of the policy of these numbers
 
     @property
     def length(self) -> int:
@@ -42,19 +42,19 @@ class Session(NamedTuple):
 class Row(NamedTuple):
     """What is stored of one message."""
 
-    kind: int  # what it is to the rules, a number of the core's
+    kind: int  # its outline, a number of the core's
     tokens: int  # what it adds to the sums
-    before: int | None  # if a window may begin with it: what `total` exceeds the tokens of that window by
+    before: int | None  # if a window may begin with it: `total` less the tokens of that window
     question: int | None  # the position of the user message that such a window carries
-    body: str  # what is given back, as its format dumps it
+    body: str  # the message as its format dumps it
 
 
 RowLike = tuple[int, int, int | None, int | None, str]
-"""A `Row`, or a plain tuple of the same: of 100,000 that are made at once the collector looks only at the former."""
+"""A `Row` or the same plain tuple. When 100,000 are made at once, the collector visits the `Row`s again and again."""
 
 
 class Change(NamedTuple):
-    """What is made of a session, in one atomic step. The numbers are all the core's.
+    """A change of a session, made in one atomic step. All numbers come from the core.
 
     Messages of the head have negative positions, from `-head` to -1, in every statement and script.
     """
@@ -64,10 +64,10 @@ class Change(NamedTuple):
     rows: Sequence[RowLike]
     head: list[Row] | None = None  # replaces the head; None: it stays
     settled: list[tuple[int, int]] = []  # noqa: RUF012 (never changed): messages before `keep` that get this `before`
-    forgets: bool = False  # whether no window may begin any more with a message that stays, but those of the head
+    forgets: bool = False  # whether messages that stay can no longer begin a window, except those of the head
 
     def only_appends(self, session: Session) -> bool:
-        """Return whether nothing of `session`, which was before, is changed but its numbers."""
+        """Return whether this changes nothing of `session`, its state before, except its numbers."""
         return (
             self.keep == session.end
             and self.session.epoch == session.epoch
@@ -82,7 +82,7 @@ class Info(NamedTuple):
     """What is known of a session without reading its messages."""
 
     messages: int
-    tokens: int  # as its own policy counts them; blank messages at the end of joined texts are not counted yet
+    tokens: int  # by its own policy; where texts are joined, blank messages at the end are not counted yet
     policy: str  # counter, measure, start rule and format, by name
     updated_at: float  # when it was last changed: seconds since 1970, by its writer's clock
 
@@ -97,15 +97,15 @@ class Pruned(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What a window may have, as databases take it.
+    """The limits of a window, as databases take them.
 
-    What is left out of a session is `T = S(end) - A` tokens rounded up to a multiple of a block: of the largest of
-    `blocks` whose `least` is at most A.
+    The tokens to leave out of a session are `T = S(end) - A`, rounded up to a multiple of a block. The block is the
+    largest of `blocks` whose `least` is at most A.
     """
 
-    room: int  # tokens of the window; less those of the head that is `A`
+    room: int  # tokens of the window; A is this less the head's tokens
     includes_head: bool
-    least: list[int]  # of each block, in tokens: the least A that it is for
+    least: list[int]  # for each block, the smallest A that it is for, in tokens
     blocks: list[int]  # in tokens, the largest first
 
 

@@ -1,4 +1,4 @@
-"""The numbers of a session, as somebody else may have written them."""
+"""Checks the numbers of a session, which somebody else may have written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from chatring.stores.session import Session
 
 _NULLABLE = ("last", "question", "reach")
-# Of all fields, in their order: numbers, of which some may be None, and the policy.
+# The types of all fields, in order: numbers, some of which may be None, and the policy.
 _TYPES = frozenset(
     product(
         *(
@@ -24,7 +24,7 @@ def session_of(numbers: Sequence[Any]) -> Session:
     """Return a session's numbers.
 
     Raises:
-        TypeError, ValueError: if they cannot be those of one.
+        TypeError, ValueError: if they are not possible for a session.
     """
     if tuple(map(type, numbers)) not in _TYPES:
         raise ValueError("the numbers of a session must be numbers")

@@ -1,4 +1,4 @@
-"""`Sessions`: what each method of a `Store` does, once for sync and async, and for every backend."""
+"""`Sessions`: the methods of a `Store`, once for sync and async, and for every backend."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from chatring.stores.operation import Steps, Work
 from chatring.stores.session import Change, Found, Info, Limits, Pruned, Row, Session
 from chatring.window import Window
 
-# No session has so many messages or tokens, and nobody is so old in seconds.
+# More messages or tokens than any session has, and more seconds than anybody lives.
 _MOST = 10**12
-# The total of joined texts may fall by so many tokens when messages are put in front: `SLACK` in `src/core/joined.rs`.
+# How far the total of joined texts may fall when messages are put in front: `SLACK` in `src/core/joined.rs`.
 _SLACK = 8
 
 Pruning = Generator[tuple[str | None, Steps[Any]], Any, Pruned]
-"""Yields operations, with the key of the session that each changes; is sent what they return, or a ForeignDataError."""
+"""Yields operations with the key of the session that each changes; is sent their results, or a ForeignDataError."""
 
 
 class Sessions:
     """The sessions of a backend under one policy.
 
     Args:
-        backend: has them.
+        backend: has the sessions.
         measuring: the policy.
-        timeout: how long a change is tried beside other writers, in seconds.
+        timeout: how long to retry a change that concurrent writers keep invalidating, in seconds.
     """
 
     def __init__(self, backend: Backend, measuring: Measuring, timeout: float) -> None:
@@ -58,7 +58,8 @@ class Sessions:
         """See `Store.replace`."""
         measured = yield from self._measuring.measured(messages)
 
-        def plan(_: Session | None) -> Steps[tuple[Change, None]]:
+        def plan(session: Session | None) -> Steps[tuple[Change, None]]:
+            self._changes.check_kind(key, session)
             change = yield from self._changes.appending(key, None, measured)
             return change._replace(head=change.head or []), None
 
@@ -69,7 +70,7 @@ class Sessions:
         measured = yield from self._measuring.measured(messages)
         fresh = yield from self._changes.appending(key, None, measured)
         if self._core.is_joined or fresh.rows:
-            # As a ring says it.
+            # A ring raises the error.
             MessageRing[Any](measure=self._measuring.measure).set_head(
                 [self._measuring.format.read(message) for message in messages]
             )
@@ -128,11 +129,12 @@ class Sessions:
 
     def recount(self, key: str) -> Steps[None]:
         """See `Store.recount`."""
-        counted: Session | None = None  # when so much was counted
+        counted: Session | None = None  # the session as of the last count
         done = Change(self._changes.new_session(), 0, [])
 
         def plan(session: Session | None) -> Steps[tuple[Change | None, None]]:
             nonlocal counted, done
+            self._changes.check_kind(key, session)
             if session is None:
                 return None, None
             is_longer = counted is not None and counted.epoch == session.epoch and counted.end <= session.end
@@ -140,7 +142,7 @@ class Sessions:
                 head = [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
                 done = yield from self._changes.recounted_head(key, session, head)
                 rows = yield from self._backend.rows(key, session, session.first, session.end)
-            else:  # what others have appended since
+            else:  # messages that others have appended since
                 rows = yield from self._backend.rows(key, session, counted.end, session.end)
             measured = yield from self._changes.measured_again([row.body for _, row in rows])
             more = yield from self._changes.appending(key, done.session, measured, (done.head or [], done.rows))
@@ -167,7 +169,7 @@ class Sessions:
         self._changes.check_policy(key, session)
         if found.tokens < 0:
             raise self._core.head_too_long(session.head_tokens, initial, token_limit)
-        is_last = found.start == session.end - 1  # which costs less alone than joined, if no window may begin with it
+        is_last = found.start == session.end - 1  # it costs less alone than joined, if no window may begin with it
         if self._core.is_joined and (session.has_runs or session.word < session.end or is_last):
             return (yield from self._window_by_ring(key, token_limit, initial))
         self._changes.remember(key, session)
@@ -175,13 +177,13 @@ class Sessions:
         return _window_of(messages, found.tokens, max(found.start, session.first), found.question, found.head)
 
     def _window_by_ring(self, key: str, token_limit: int, initial: int) -> Steps[Window[Any]]:
-        """Find a window among joined texts of which some are blank: ask a ring of all that it may reach."""
+        """Find a window among joined texts that may be blank: ask a ring of everything that it may reach."""
         step, tries = 64, 0
         while (session := (yield from self._backend.read(key))) is not None:
             self._changes.check_policy(key, session)
             start = max(session.end - step, session.first)
             rows = yield from self._backend.rows(key, session, start, session.end)
-            # The first segment may be cut, and the first message be none with which a window may begin.
+            # The first segment may be cut, and its first message may not be one that a window may begin with.
             counted = itertools.dropwhile(lambda row: not row[1].tokens, rows)
             tokens = sum(row.tokens for _, row in itertools.islice(counted, 1, None))
             if start > session.first and tokens <= token_limit - initial + _SLACK:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Any, NamedTuple, TypeVar
 
+from chatring.overriding import override
 from chatring.stores.backend import Backend
 from chatring.stores.errors import ForeignDataError, SchemaVersionError, StoreError
 from chatring.stores.operation import AsyncConnection, Connection, Steps, arun, run
@@ -23,22 +24,22 @@ from chatring.stores.session_numbers import session_of
 
 _T = TypeVar("_T")
 
-# The most tokens that a sum may be: scores and Lua's numbers are doubles, exact to 2**53.
+# The largest sum of tokens: scores and Lua's numbers are doubles, exact up to 2**53.
 _MOST_TOKENS = 2**52
 # More than any sum, and exact in Lua.
 _FAR = 2**53
-# Rows that are read at once: a script puts all its answer into memory before the server sends it.
+# Rows to read at once: a script puts its whole answer into memory before the server sends it.
 _ROWS_AT_ONCE = 5_000
-# Reads of a session in parts, each interrupted by a change, before it is read at once.
+# How often to read a session in parts, when changes keep interrupting the reads, before reading it at once.
 _TRIES = 3
-# Milliseconds for which a writer that others were quicker than has a session for itself.
+# Milliseconds for which a writer that others have outrun has a session for itself.
 _CLAIMED = 3_000
-# Sessions whose times are asked for at once.
+# Sessions to ask for their times at once.
 _TIMES_AT_ONCE = 500
 
 
 class _Part(NamedTuple):
-    """What `rows.lua` answers."""
+    """The answer of `rows.lua`."""
 
     session: Session
     forgotten: int
@@ -55,11 +56,11 @@ class RedisBackend(Backend):
     Args:
         server: the connections.
         prefix: what all keys begin with.
-        ttl: seconds after which a session that was not changed is gone; None: never.
-        scripts: of another version of the layout than this one's.
+        ttl: seconds after which an unchanged session expires; None: never.
+        scripts: those of another version of the layout.
 
     Raises:
-        TypeError, ValueError: for a prefix that cannot be one, and a `ttl` that is not a number above 0.
+        TypeError, ValueError: for an invalid prefix, or a `ttl` that is not a number above 0.
     """
 
     def __init__(
@@ -77,33 +78,35 @@ class RedisBackend(Backend):
         self.url = server.url
         self.turns = server.turns
 
+    @override
     def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
-        """See `Backend`."""
         return run(steps, lambda: self._lend(deadline, turn))
 
+    @override
     async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
-        """See `Backend`."""
         return await arun(steps, lambda: self._alend(deadline, turn))
 
+    @override
     def turn_of(self, key: str) -> str:
-        """See `Backend`."""
         return key
 
+    @override
     def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
-        """See `Backend`. Other writers wait for `_CLAIMED` at most."""
+        # Other writers wait for `_CLAIMED` at most.
         if lock:
             answer = yield from self._call(key, self._scripts.claim, self._writer(), _CLAIMED)
         else:
             answer = yield from self._call(key, self._scripts.read)
         return None if answer is None else self._session(key, answer[0])
 
+    @override
     def unlock(self) -> Steps[None]:
-        """See `Backend`. Others go on when the time is over."""
+        # Others go on when the time is over.
         return
         yield
 
+    @override
     def rows(self, key: str, session: Session, start: int, stop: int) -> Steps[list[tuple[int, Row]]]:
-        """See `Backend`."""
         found: list[tuple[int, Row]] = []
         if start >= stop:
             return found
@@ -125,8 +128,8 @@ class RedisBackend(Backend):
             raise self._foreign(key)
         return found
 
+    @override
     def newest(self, key: str, count: int | None) -> Steps[list[str]]:
-        """See `Backend`."""
         bodies: list[str] = []
         parts = yield from self._parts(key, count=_FAR if count is None else min(count, _FAR))
         try:
@@ -138,8 +141,8 @@ class RedisBackend(Backend):
             raise self._foreign(key) from error
         return bodies
 
+    @override
     def write(self, key: str, session: Session | None, change: Change, *, is_locked: bool = False) -> Steps[bool]:
-        """See `Backend`."""
         new = change.session
         if max(map(abs, (new.head_tokens, new.base, new.total, new.reach or 0))) > _MOST_TOKENS:
             raise StoreError(f"a session must have at most 2**52 tokens ({_MOST_TOKENS:,}) here; nothing was stored")
@@ -169,8 +172,8 @@ class RedisBackend(Backend):
         )
         return answer == 1
 
+    @override
     def window(self, key: str, limits: Limits, falls_to_last: bool) -> Steps[Found | None]:
-        """See `Backend`."""
         room, includes_head, least, blocks = limits
         pairs = [max(-_FAR, min(number, _FAR)) for pair in zip(least, blocks, strict=True) for number in pair]
         answer = yield from self._call(
@@ -192,8 +195,9 @@ class RedisBackend(Backend):
             raise self._foreign(key) from error
         return Found(session, start, question, tokens, head, bodies)
 
+    @override
     def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
-        """See `Backend`. Also of layout 1."""
+        # Also of layout 1.
         before = "" if unused_since is None else round(unused_since * 1000)
         try:
             (existed,) = yield from self._call(key, self._scripts.delete, before)
@@ -205,25 +209,24 @@ class RedisBackend(Backend):
                 raise error from None
         return bool(existed)
 
+    @override
     def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
-        """See `Backend`. The server looks at all its keys, of whatever kind, in time that grows with their number.
-
-        A set of the sessions would be quicker, but not true: in a cluster no change can be made to it and to a session
-        in one step, and a writer may be killed between two.
-        """
+        # The server looks at all its keys, of whatever kind, so its time grows with their number. A set of the sessions
+        # would be faster but wrong: a cluster cannot change it and a session in one step, and a writer may be killed
+        # between two steps.
         names = yield Scan(self._names.pattern(prefix))
         keys = sorted(self._names.session_of(name) for name in names)  # as UTF-8 sorts them
         if after is not None:
             keys = [key for key in keys if key > after]
         return keys if limit is None else keys[:limit]
 
+    @override
     def updated_at(self, key: str) -> Steps[float | None]:
-        """See `Backend`."""
         answer = yield from self._call(key, self._scripts.read)
         return None if answer is None else int(answer[1]) / 1000
 
+    @override
     def unused(self, before: float, prefix: str) -> Steps[list[str]]:
-        """See `Backend`."""
         names = sorted((yield Scan(self._names.pattern(prefix))))
         unused = []
         for at in range(0, len(names), _TIMES_AT_ONCE):
@@ -236,17 +239,17 @@ class RedisBackend(Backend):
             ]
         return unused
 
+    @override
     def close(self) -> None:
-        """See `Backend`."""
         self._server.close()
 
+    @override
     async def aclose(self) -> None:
-        """See `Backend`."""
         await self._server.aclose()
 
     @contextmanager
     def _lend(self, deadline: float, turn: str | None) -> Iterator[Connection]:
-        # Only from the first call on: who counts holds no turn.
+        # Measured from the first call on: time spent counting holds no turn.
         begun = time.monotonic()
         deadline = min(deadline, begun + LONGEST)
         with (
@@ -266,7 +269,7 @@ class RedisBackend(Backend):
             yield lent
 
     def _call(self, key: str, script: Script, *arguments: Any) -> Steps[Any]:
-        """Return what a script answers: all behind `ok`, None if there is no such session, or a number."""
+        """Return the answer of a script: everything behind `ok`; None if there is no such session; or a number."""
         while True:
             answer = yield Call(script, self._names.of(key), arguments)
             if not isinstance(answer, list):
@@ -286,7 +289,7 @@ class RedisBackend(Backend):
             raise self._foreign(key)
 
     def _parts(self, key: str, start: int = 0, stop: int = 0, count: int | None = None) -> Steps[list[_Part]]:
-        """Read rows, all of them from one state of a session but for what is appended meanwhile."""
+        """Read rows. All are from one state of a session, except for messages appended meanwhile."""
         for attempt in range(_TRIES + 1):
             most = _ROWS_AT_ONCE if attempt < _TRIES else _FAR
             parts: list[_Part] = []
@@ -321,7 +324,7 @@ class RedisBackend(Backend):
         return parts
 
     def _writer(self) -> str:
-        # In a process, writers to a session wait for each other.
+        # Within a process, the writers of a session wait for each other.
         return f"{self._id}.{os.getpid()}"
 
     def _session(self, key: str, numbers: bytes) -> Session:
@@ -332,8 +335,8 @@ class RedisBackend(Backend):
 
     def _foreign(self, key: str) -> ForeignDataError:
         return ForeignDataError(
-            f"session {key!r} at {self.url} was not written by chatring, or the server evicted a part of it "
-            "(maxmemory-policy must be noeviction); delete its keys to begin it anew"
+            f"session {key!r} at {self.url} was not written by chatring, or the server evicted part of it "
+            "(maxmemory-policy must be noeviction); delete its keys to begin again"
         )
 
     def _other_version(self, key: str, version: int) -> SchemaVersionError:
@@ -349,7 +352,7 @@ class RedisBackend(Backend):
 
 
 def _plan(session: Session | None, change: Change) -> str:
-    """Return what there is to do besides appending, as `write.lua` takes it."""
+    """Return what there is to do apart from appending, as `write.lua` takes it."""
     new = change.session
     plan: dict[str, Any] = {"grows": True, "settled": [], "has_head": change.head is not None}
     if session is not None:

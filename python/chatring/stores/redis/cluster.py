@@ -1,4 +1,4 @@
-"""Clients of a cluster that gains servers and moves slots, which those of redis-py follow in part."""
+"""Clients for a cluster that gains servers and moves slots. redis-py's own clients follow this only in part."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from redis import asyncio as async_redis
 from redis.asyncio.cluster import ClusterNode as AsyncClusterNode
 from redis.cluster import PRIMARY, ClusterNode
 
+from chatring.overriding import override
+
 _SLOTS = 16_384
 
 
 class _Layout(NamedTuple):
-    """Which slots the primaries that a client knows say that they have.
+    """The slots of the primaries that a client knows, as these report them.
 
     Args:
         slots: of each primary.
@@ -28,7 +30,7 @@ class _Layout(NamedTuple):
 
     @classmethod
     def of(cls, answers: Iterable[dict[str, Any]]) -> _Layout:
-        """Return what the answers of the primaries to CLUSTER NODES say: each knows of its own slots what moves."""
+        """Return the layout from the primaries' answers to CLUSTER NODES. Each knows which of its own slots move."""
         slots, moving_to, count = [], set(), 0
         for nodes in answers:
             own = next(node for node in nodes.values() if "myself" in node["flags"])
@@ -40,10 +42,10 @@ class _Layout(NamedTuple):
 
 
 class Cluster(sync_redis.RedisCluster):
-    """As in redis-py, but it follows slots that move to a server which has had none."""
+    """redis-py's client, but it follows slots that move to a server that had none."""
 
     def get_node(self, host: Any = None, port: Any = None, node_name: str | None = None) -> Any:
-        """Return a server, which is made known if only its name is given and it is not."""
+        """Return a server. One that is unknown is added if its name is given."""
         node = super().get_node(host, port, node_name)  # type: ignore[no-untyped-call]
         if node is None and node_name is not None:
             host, _, port = node_name.rpartition(":")
@@ -52,7 +54,7 @@ class Cluster(sync_redis.RedisCluster):
         return node
 
     def keys_like(self, pattern: bytes, at_once: int) -> set[bytes]:
-        """Return the keys of all servers that match. Each looks at so many at once."""
+        """Return the keys of all servers that match. Each looks at `at_once` keys at a time."""
         keys: set[bytes] = set()
         for _ in range(2):
             layout = self._layout()
@@ -73,10 +75,10 @@ class Cluster(sync_redis.RedisCluster):
 
 
 class AsyncCluster(async_redis.RedisCluster):
-    """As `Cluster`."""
+    """The async `Cluster`."""
 
+    @override
     def get_node(self, host: Any = None, port: Any = None, node_name: str | None = None) -> Any:
-        """As in `Cluster`."""
         node = super().get_node(host, port, node_name)
         if node is None and node_name is not None:
             host, _, port = node_name.rpartition(":")
@@ -85,7 +87,7 @@ class AsyncCluster(async_redis.RedisCluster):
         return node
 
     async def keys_like(self, pattern: bytes, at_once: int) -> set[bytes]:
-        """As in `Cluster`."""
+        """Return the keys of all servers that match. Each looks at `at_once` keys at a time."""
         await self.initialize()
         keys: set[bytes] = set()
         for _ in range(2):

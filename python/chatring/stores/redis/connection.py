@@ -1,4 +1,4 @@
-"""`RedisConnection`: what a server is to do for an operation, and what becomes of a call when a connection is lost."""
+"""`RedisConnection`: runs an operation's steps on a server, and handles lost connections."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from chatring.stores.redis.server import RedisServer
 
 _ERRORS = (RedisError, RedisClusterException, OSError)
-# Keys that the server looks at, one call, to find sessions.
+# Keys that the server looks at in one call when it searches for sessions.
 _KEYS_AT_ONCE = 1000
-# redis-py looks it up: the answer comes as bytes from a client of any settings.
+# redis-py looks this up. Answers then come as bytes, whatever the client's settings.
 _AS_BYTES = {NEVER_DECODE: True}
 
 
@@ -34,12 +34,12 @@ class Call(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Of the script."""
+        """The script's name."""
         return self.script.name
 
     @property
     def changes(self) -> bool:
-        """Whether it must not be sent twice."""
+        """Whether the call must not be sent twice."""
         return self.script.changes
 
 
@@ -52,7 +52,7 @@ class Scan(NamedTuple):
 
 
 class Times(NamedTuple):
-    """When the sessions with these keys were last changed; None for those that are none."""
+    """When the sessions with these keys last changed; None for keys without a session."""
 
     keys: Sequence[bytes]
     name: str = "times"
@@ -63,73 +63,78 @@ Step = Call | Scan | Times
 
 
 class RedisConnection:
-    """Has the server do what an operation yields."""
+    """Runs on the server what an operation yields."""
 
     is_in_transaction = False
 
     def __init__(self, server: RedisServer, patience: float | None = None) -> None:
         self._server = server
-        self._patience = patience  # how long to wait for the server, in seconds, if that is less than usual
+        self._patience = patience  # how long to wait for the server in seconds, if less than usual
 
     def execute(self, step: Step) -> Any:
         """Return what the server answers."""
         attempt = _Attempt(self._server.url, step)
         while True:
-            with attempt, patience.at_most(self._patience):
-                client = self._server.client()
-                if isinstance(step, Call):
-                    return self._evaluate(client, step)
-                if isinstance(step, Times):
-                    with client.pipeline(transaction=False) as pipeline:
-                        for key in step.keys:
-                            pipeline.hget(key, "updated_at")
-                        return _numbers(pipeline.execute(raise_on_error=False))
-                if isinstance(client, Cluster):
-                    return client.keys_like(step.pattern, _KEYS_AT_ONCE)
-                return {_encoded(key) for key in client.scan_iter(match=step.pattern, count=_KEYS_AT_ONCE)}
+            with attempt, patience.at_most(self._patience), self._server.client() as client:
+                return self._answer(client, step)
+
+    def _answer(self, client: Any, step: Step) -> Any:
+        if isinstance(step, Call):
+            return self._evaluate(client, step)
+        if isinstance(step, Times):
+            with client.pipeline(transaction=False) as pipeline:
+                for key in step.keys:
+                    pipeline.hget(key, "updated_at")
+                return _numbers(pipeline.execute(raise_on_error=False))
+        if isinstance(client, Cluster):
+            return client.keys_like(step.pattern, _KEYS_AT_ONCE)
+        return {_encoded(key) for key in client.scan_iter(match=step.pattern, count=_KEYS_AT_ONCE)}
 
     def _evaluate(self, client: Any, call: Call) -> Any:
         script, keys, arguments = call
         try:
             return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *arguments, **_AS_BYTES)
-        except NoScriptError:  # so nothing was done; the server keeps the script from now on
+        except NoScriptError:  # nothing was done; the server keeps the script from now on
             return client.execute_command("EVAL", script.source, len(keys), *keys, *arguments, **_AS_BYTES)
         except ReadOnlyError:
-            # The name may by now belong to another server, which takes changes.
-            self._server.drop_client()
+            # The name may belong to another server by now, one that takes changes.
+            self._server.close()
             raise
 
 
 class AsyncRedisConnection:
-    """As `RedisConnection`."""
+    """The async `RedisConnection`."""
 
     is_in_transaction = False
 
     def __init__(self, server: RedisServer, patience: float | None = None) -> None:
         self._server = server
-        self._patience = patience  # how long to wait for the server, in seconds, if that is less than usual
+        self._patience = patience  # how long to wait for the server in seconds, if less than usual
 
     async def execute(self, step: Step) -> Any:
         """Return what the server answers."""
         if step.changes:
-            # That a connection was closed is known once the loop has looked for what there is to read, which it did not
-            # do while it stood still. It looks after the first step, and passes it on after the second.
+            # A closed connection is noticed once the loop has looked for input. It did not look while it was blocked:
+            # it looks after the first step, and delivers after the second.
             await asyncio.sleep(0)
             await asyncio.sleep(0)
         attempt = _Attempt(self._server.url, step)
         while True:
             with attempt, patience.at_most(self._patience), _Cancels():
-                client = await self._server.async_client()
-                if isinstance(step, Call):
-                    return await self._evaluate(client, step)
-                if isinstance(step, Times):
-                    async with client.pipeline(transaction=False) as pipeline:
-                        for key in step.keys:
-                            pipeline.hget(key, "updated_at")
-                        return _numbers(await pipeline.execute(raise_on_error=False))
-                if isinstance(client, AsyncCluster):
-                    return await client.keys_like(step.pattern, _KEYS_AT_ONCE)
-                return {_encoded(key) async for key in client.scan_iter(match=step.pattern, count=_KEYS_AT_ONCE)}
+                async with self._server.async_client() as client:
+                    return await self._answer(client, step)
+
+    async def _answer(self, client: Any, step: Step) -> Any:
+        if isinstance(step, Call):
+            return await self._evaluate(client, step)
+        if isinstance(step, Times):
+            async with client.pipeline(transaction=False) as pipeline:
+                for key in step.keys:
+                    pipeline.hget(key, "updated_at")
+                return _numbers(await pipeline.execute(raise_on_error=False))
+        if isinstance(client, AsyncCluster):
+            return await client.keys_like(step.pattern, _KEYS_AT_ONCE)
+        return {_encoded(key) async for key in client.scan_iter(match=step.pattern, count=_KEYS_AT_ONCE)}
 
     async def _evaluate(self, client: Any, call: Call) -> Any:
         script, keys, arguments = call
@@ -144,7 +149,7 @@ class AsyncRedisConnection:
 
 
 class _Cancels:
-    """Raises what was to cancel a task and was swallowed meanwhile: by `asyncio.wait_for`, in Python up to 3.11."""
+    """Raises a cancellation that was swallowed meanwhile: by `asyncio.wait_for`, up to Python 3.11."""
 
     def __enter__(self) -> None:
         self._before = _cancels()
@@ -160,7 +165,7 @@ def _cancels() -> int:
 
 
 class _Attempt:
-    """A call, made once more if it only reads and the connection turns out to be lost."""
+    """A call. If it only reads and the connection turns out to be lost, it is made once more."""
 
     def __init__(self, url: str, step: Step) -> None:
         self._url = url

@@ -1,4 +1,4 @@
-"""How `RedisStore` names keys and packs rows. `scripts/shared.lua` says what is under which key."""
+"""How `RedisStore` names keys and packs rows. `scripts/shared.lua` says what each key holds."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SUFFIX = "}:session"
 _SPECIAL = re.compile(r"([*?\[\]\\^])")
 _LONGEST_PREFIX = 128
 
-# What is added to positions where they are sorted as text.
+# Added to positions where they are sorted as text.
 _OFFSET = 10**15
 
-# A server takes no more than 512 MB in a value, and 1 GB in a command.
+# A server takes at most 512 MB in a value, and 1 GB in a command.
 MOST_BYTES = 2**29
 
 
@@ -31,15 +31,15 @@ class Keys(NamedTuple):
 class Names:
     """The names of keys.
 
-    A cluster places a key by what is between its first `{` and the first `}` after it, if that is not empty. So the
-    only character of a session's key that must not stand there is `}`.
+    A cluster places a key by the text between its first `{` and the first `}` after it, if there is any. So the only
+    character of a session's key that must not be there is `}`.
 
     Args:
         prefix: what all keys begin with.
 
     Raises:
         TypeError: if it is not a str.
-        ValueError: if it has a brace, more than 128 bytes of UTF-8, a NUL character or a surrogate without a partner.
+        ValueError: if it has a brace, more than 128 bytes of UTF-8, a NUL character or a lone surrogate.
     """
 
     def __init__(self, prefix: str) -> None:
@@ -63,15 +63,15 @@ class Names:
         return own.session, own.messages.removesuffix(b"messages") + b"records", own.starts
 
     def pattern(self, prefix: str) -> bytes:
-        """Return the pattern of the first keys of all sessions whose own key begins with `prefix`."""
+        """Return the pattern for the first key of every session whose own key begins with `prefix`."""
         escaped = _SPECIAL.sub(r"\\\1", self._front + _escaped(prefix))
         return f"{escaped}*{_SUFFIX}".encode()
 
     def session_of(self, key: bytes | str) -> str:
-        """Return the session that has this first key.
+        """Return the session with this first key.
 
         Raises:
-            ForeignDataError: if it is no session's.
+            ForeignDataError: if it is not a session's.
         """
         try:
             name = key.decode() if isinstance(key, bytes) else key
@@ -95,19 +95,19 @@ def packed(rows: Iterable[RowLike]) -> list[bytes]:
 
 
 def bodies_of(rows: bytes, count: int) -> list[str]:
-    """Return the bodies of `count` rows that follow each other.
+    """Return the bodies of `count` successive rows.
 
     Raises:
-        ValueError: if they were not packed here, as far as can be seen at a glance.
+        ValueError: if a quick look shows that they were not packed here.
     """
     parts = rows.decode("utf-8", "surrogatepass").split("\0")
     if len(parts) != 2 * count + 1 or parts[-1]:
-        raise ValueError("these are other rows")
+        raise ValueError("these are not those rows")
     return parts[:-1:2]
 
 
 def unpacked(rows: bytes) -> list[Row]:
-    """Return rows that follow each other.
+    """Return successive rows.
 
     Raises:
         ValueError: if they were not packed here.
@@ -123,7 +123,7 @@ def unpacked(rows: bytes) -> list[Row]:
 
 
 def starts_of(rows: Sequence[RowLike], position: int) -> list[str]:
-    """Return score and member of each row with which a window may begin; `position` is the first row's."""
+    """Return score and member of each row that may begin a window; `position` is the first row's."""
     starts = []
     for at, (_, _, before, question, _) in enumerate(rows, position):
         if before is not None:
@@ -132,7 +132,7 @@ def starts_of(rows: Sequence[RowLike], position: int) -> list[str]:
 
 
 def member_of(position: int, question: int | None) -> str:
-    """Return the member of `starts` that this is."""
+    """Return the member of `starts` for a start."""
     member = f"{position + _OFFSET:016d}"
     return member if question is None else f"{member} {question}"
 

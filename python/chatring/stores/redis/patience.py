@@ -1,4 +1,4 @@
-"""Connections of redis-py that wait for a server no longer than a call may: who waited before has less time left."""
+"""Connections of redis-py that wait for a server no longer than their call may. Earlier waits use up its time."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 import redis as sync_redis
 from redis import asyncio as async_redis
 
-# What the call that runs now may wait, in seconds; None for as long as the options say.
+from chatring.overriding import override
+
+# How long the running call may wait, in seconds; None for as long as the options say.
 _left: ContextVar[float | None] = ContextVar("chatring_redis_patience", default=None)
 
 
 @contextmanager
 def at_most(seconds: float | None) -> Iterator[None]:
-    """Let no wait take longer meanwhile, of this thread or task; None for no change."""
+    """Limit every wait of this thread or task meanwhile; None for no limit."""
     if seconds is None:
         yield
         return
@@ -28,7 +30,7 @@ def at_most(seconds: float | None) -> Iterator[None]:
 
 
 class _Bounded:
-    """An attribute in seconds, which is smaller while a call has less time left."""
+    """An attribute in seconds, which is lower while a call has less time left."""
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = f"_chatring_{name}"
@@ -44,14 +46,15 @@ class _Bounded:
 
 
 class _Patient:
-    """What is put in front of a class of connections."""
+    """A mixin that goes in front of a class of connections."""
 
     socket_timeout = _Bounded()
     socket_connect_timeout = _Bounded()
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        # Here, as newer versions of redis-py have properties with these names, and attributes of their own behind them.
+        # Set here, because newer versions of redis-py have properties with these names, and their own attributes behind
+        # them.
         self.socket_timeout = options["socket_timeout"]
         self.socket_connect_timeout = options["socket_connect_timeout"]
 
@@ -59,8 +62,9 @@ class _Patient:
 class _Pool(sync_redis.BlockingConnectionPool):
     timeout = _Bounded()
 
+    @override
     def get_connection(self, *arguments: Any, **options: Any) -> Any:
-        """As in redis-py. A connection keeps the time that it had when it was opened, so it is told each time."""
+        # A connection keeps the time that it had when it was opened, so it is told each time.
         connection: Any = super().get_connection(*arguments, **options)  # type: ignore[no-untyped-call]
         if (sock := getattr(connection, "_sock", None)) is not None:
             sock.settimeout(connection.socket_timeout)

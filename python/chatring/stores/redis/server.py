@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -23,30 +24,30 @@ from chatring.stores.redis.connection import AsyncRedisConnection, RedisConnecti
 from chatring.stores.redis.url import CREDENTIALS, SECONDS, defaults, parsed
 from chatring.stores.turns import Turns
 
-# Seconds that a call may have waited for its turn before its connection's time would be too long for it; and what it
-# has at least, for an answer that is under way.
+# Seconds that a call may have waited for its turn before its connection's own timeout is too long for it. A call always
+# keeps that much time, for an answer that is under way.
 _SOON = 0.05
 _LEAST = 0.2
 
 
 class RedisServer:
-    """A server, or a cluster of them, at the URL of a store, or behind clients that others made.
+    """A server or cluster at a store's URL, or behind clients that others made.
 
-    A change is sent once: its answer may be lost after it was made. So redis-py must not retry. Its pools see most
-    connections that were lost since their last use before they send anything; those of an async client of a cluster do
-    not. What only reads is sent once more on a new connection.
+    A change is sent once, because its answer may be lost after it was made. So redis-py must not retry. Before its
+    pools send anything, they notice most connections that were lost since their last use; the pools of an async cluster
+    client do not. A call that only reads is sent once more on a new connection.
 
     Args:
-        url: of the server. Only to be shown, if there is a client.
+        url: of the server. With a client it is only shown.
         client: used as it is, and never closed here.
-        async_client: as `client`, for the async methods.
-        password: returns the password of each new connection.
-        pool_size: connections at most, for each process and event loop.
+        async_client: like `client`, for the async methods.
+        password: returns the password for each new connection.
+        pool_size: the most connections, for each process and event loop.
         timeout: seconds to wait for a connection and for an answer.
 
     Raises:
         TypeError: if the URL is not a str.
-        ValueError: if it is no such URL.
+        ValueError: if it is not a URL of such a server.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class RedisServer:
             async_options, _ = parsed(url, parse_async_url, async_redis.Connection, AsyncRetry, given, password)
             if timeout is None:
                 self.timeout = float(options["timeout"])
-            # Functions, as the options have the password, which tools that show the values of attributes must not see.
+            # Functions, because the options contain the password. Tools that show the values of attributes must not see
+            # it.
             self._new_client = lambda: _pooled(sync_redis, options)
             self._new_async_client = lambda: _pooled(async_redis, async_options)
             if self._is_cluster:
@@ -82,89 +84,136 @@ class RedisServer:
                 self._new_async_client = lambda: AsyncCluster(**_of_cluster(async_options))
             self.url = redacted(url, CREDENTIALS)
         self.turns = Turns()
-        # Clients are safe to use from many threads. By process, as one may be made just while the process forks.
-        self._clients: dict[int, Any] = {}
-        # An async connection belongs to the loop that opened it. With each, what closes it when the loop ends.
-        self._async_clients: dict[asyncio.AbstractEventLoop, tuple[Any, AsyncGenerator[None, None]]] = {}
+        # Many threads may share a client. By process, because a client may be made just while the process forks.
+        self._clients: dict[int, _Shared] = {}
+        # An async connection belongs to the loop that opened it. With each client, the generator that closes it when
+        # the loop ends.
+        self._async_clients: dict[asyncio.AbstractEventLoop, tuple[_Shared, AsyncGenerator[None, None]]] = {}
         self._connection, self._async_connection = RedisConnection(self), AsyncRedisConnection(self)
         _servers.add(self)
 
     @contextmanager
     def lend(self, waited: float = 0.0) -> Iterator[RedisConnection]:
-        """Lend the client, which many use at once, to a call that has waited for so many seconds."""
+        """Lend the shared client to a call that has waited for `waited` seconds."""
         yield self._connection if waited < _SOON else RedisConnection(self, max(self.timeout - waited, _LEAST))
 
     @asynccontextmanager
     async def alend(self, waited: float = 0.0) -> AsyncIterator[AsyncRedisConnection]:
-        """As `lend`."""
+        """Async version of `lend`."""
         yield (
             self._async_connection if waited < _SOON else AsyncRedisConnection(self, max(self.timeout - waited, _LEAST))
         )
 
-    def client(self) -> Any:
-        """Return the client of redis-py, which connects when it is used. Its errors are redis-py's own."""
+    @contextmanager
+    def client(self) -> Iterator[Any]:
+        """Lend redis-py's client, which connects when it is used and raises redis-py's own errors."""
         if self._given is not None:
-            return self._given
+            yield self._given
+            return
         process = os.getpid()
-        client = self._clients.get(process)
-        if client is None:
-            made = self._new_client()
-            client = self._clients.setdefault(process, made)
-            if client is not made:  # another thread was quicker
-                made.close()
-        return client
+        shared = self._clients.get(process)
+        if shared is None:
+            made = _Shared(self._new_client())
+            shared = self._clients.setdefault(process, made)
+            if shared is not made:  # another thread was faster
+                made.client.close()
+        shared.begin()
+        try:
+            yield shared.client
+        finally:
+            if shared.end():
+                shared.client.close()
 
-    async def async_client(self) -> Any:
-        """As `client`, of this event loop."""
+    @asynccontextmanager
+    async def async_client(self) -> AsyncIterator[Any]:
+        """Lend the async client of this event loop; see `client`."""
         if self._async_given is not None:
-            return self._async_given
+            yield self._async_given
+            return
+        shared = await self._async_shared()
+        shared.begin()
+        try:
+            yield shared.client
+        finally:
+            if shared.end():
+                await shared.client.aclose()
+
+    async def _async_shared(self) -> _Shared:
         loop = asyncio.get_running_loop()
         found = self._async_clients.get(loop)
         if found is None:
             for other in list(self._async_clients):
                 if other.is_closed():
                     self._async_clients.pop(other, None)  # another thread's loop may have done it
-            client = self._new_async_client()
-            keeper = self._kept(loop, client)
-            self._async_clients[loop] = client, keeper
-            # Now the loop knows of it, and ends it with itself, as asyncio.run does: `loop.shutdown_asyncgens`.
+            shared = _Shared(self._new_async_client())
+            keeper = self._kept(loop, shared)
+            self._async_clients[loop] = shared, keeper
+            # From now on the loop knows the generator and closes it at its own end, as asyncio.run does:
+            # `loop.shutdown_asyncgens`.
             await anext(keeper)
-            return client
+            return shared
         return found[0]
 
     def close(self) -> None:
-        """Close the connections of the sync methods."""
-        client = self._clients.pop(os.getpid(), None)
-        if client is not None:
-            client.close()
+        """Close the connections of the sync methods, after the calls that use them. The next call connects again."""
+        shared = self._clients.pop(os.getpid(), None)
+        if shared is not None and shared.close():
+            shared.client.close()
 
     async def aclose(self) -> None:
-        """Close the connections that async methods opened in this event loop."""
+        """Like `close`, for the connections that async methods opened in this event loop."""
         found = self._async_clients.get(asyncio.get_running_loop())
         if found is not None:
             await found[1].aclose()
 
-    def drop_client(self) -> None:
-        """Let the next call connect anew."""
-        self._clients.pop(os.getpid(), None)
-
     def renew(self) -> None:
-        """Begin anew in a forked process: inherited clients are the parent's, which may have held their locks."""
+        """Start over in a forked process. Inherited clients belong to the parent, which may have held their locks."""
         _inherited.append((self._clients, self._async_clients))
         self._clients, self._async_clients = {}, {}
         self.turns.renew()
 
-    async def _kept(self, loop: asyncio.AbstractEventLoop, client: Any) -> AsyncGenerator[None, None]:
+    async def _kept(self, loop: asyncio.AbstractEventLoop, shared: _Shared) -> AsyncGenerator[None, None]:
         try:
             yield
         finally:
             self._async_clients.pop(loop, None)
-            await client.aclose()
+            if shared.close():
+                await shared.client.aclose()
 
 
-# All of this process, to be renewed in one that it forks.
+class _Shared:
+    """A client that calls share. If it should be closed, that waits for the last of them.
+
+    redis-py would close the connections that they use too.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self._lock = threading.Lock()
+        self._calls = 0
+        self._is_closing = False
+
+    def begin(self) -> None:
+        """Begin a call."""
+        with self._lock:
+            self._calls += 1
+
+    def end(self) -> bool:
+        """End a call. Return whether to close the client now."""
+        with self._lock:
+            self._calls -= 1
+            return self._is_closing and not self._calls
+
+    def close(self) -> bool:
+        """Say that the client should be closed. Return whether to do so now."""
+        with self._lock:
+            self._is_closing = True
+            return not self._calls
+
+
+# All servers of this process, to be renewed in a forked one.
 _servers: weakref.WeakSet[RedisServer] = weakref.WeakSet()
-# What a child does not use, but must not close either.
+# Inherited clients: the child must neither use nor close them.
 _inherited: list[Any] = []
 
 
@@ -178,14 +227,12 @@ if hasattr(os, "register_at_fork"):
 
 
 def _no_client() -> Any:
-    raise TypeError(
-        "the store was given a client for the other kind of its methods only; give it client and async_client"
-    )
+    raise TypeError("the store has a client for the other kind of methods only; give it client and async_client")
 
 
 def _pooled(library: Any, options: dict[str, Any]) -> Any:
     """Return a client of `library`, which is redis or redis.asyncio."""
-    # Who says how long an answer may take has it so.
+    # An explicit socket_timeout is kept.
     is_given = options["socket_timeout"] != options["timeout"]
     return library.Redis.from_pool(
         library.BlockingConnectionPool(**options) if is_given else patience.pool(library, options)
@@ -193,6 +240,6 @@ def _pooled(library: Any, options: dict[str, Any]) -> Any:
 
 
 def _of_cluster(options: dict[str, Any]) -> dict[str, Any]:
-    """Return the options as a cluster's client takes them, whose pools know no timeout."""
+    """Return the options as a cluster's client takes them. Its pools have no timeout."""
     taken = {name: value for name, value in options.items() if name not in ("timeout", "connection_class")}
     return {**taken, "ssl": True} if "connection_class" in options else taken

@@ -1,4 +1,4 @@
-"""`RedisStore`: sessions in Redis or Valkey, of which a window is read with one command."""
+"""`RedisStore`: sessions in Redis or Valkey. One command reads a window."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ _M = TypeVar("_M")
 
 
 class RedisStore(Store[_M]):
-    """Sessions in Redis or Valkey, each change and each window one script that the server runs as one step.
+    """Sessions in Redis or Valkey. Each change and each window is one script, which the server runs as one step.
 
-    A change is never sent twice: a connection that broke while it was under way is a `StoreUnavailableError`. The
-    server must not evict keys (`maxmemory-policy noeviction`); a session of which a part is gone is a
-    `ForeignDataError`.
+    A change is never sent twice: if the connection breaks while it is under way, that is a `StoreUnavailableError`. The
+    server must not evict keys (`maxmemory-policy noeviction`); a session with missing parts is a `ForeignDataError`.
 
     Args:
         url: `redis://user:password@host:6379/0`, `rediss://...` with TLS, the same with `valkey` and `valkeys`, or
-            `unix:///path?db=0`. `?cluster=true` for a cluster. Other parameters are those of redis-py, such as
+            `unix:///path?db=0`. `?cluster=true` for a cluster. Other parameters are redis-py's, such as
             `socket_timeout` (seconds), `max_connections` and `timeout` (see below); but `protocol` is always 2. With a
-            client it is only shown, and may be None.
-        client: of redis-py, for the sync methods; used as it is, and never closed here: one of a cluster, of Sentinel
-            (`Sentinel.master_for`), or with a `credential_provider`. If it sends again what was not answered, it finds
-            its change made, unless another writer has changed the session meanwhile: then an append is there twice.
-        async_client: as `client`, of redis.asyncio, for the async methods.
-        password: a function that is asked for the password of each new connection, for those that change.
+            client the URL is only shown, and may be None.
+        client: a client of redis-py for the sync methods, used as it is and never closed here. It may be a cluster's,
+            Sentinel's (`Sentinel.master_for`), or one with a `credential_provider`. If it sends a change again because
+            there was no answer, the change is found to be made. But if another writer has changed the session
+            meanwhile, an append is stored twice.
+        async_client: like `client`, from redis.asyncio, for the async methods.
+        password: a function that returns the password for each new connection, for passwords that change.
         prefix: what all keys begin with: `prefix:{session}:...`. Two prefixes are two stores.
-        ttl: seconds after which a session that was not changed is gone. None: it stays. If somebody lets its keys
-            expire, a change lets them expire together, at the latest of their times.
-        pool_size: connections at most, for each process and event loop. 50 by default, or the URL's `max_connections`.
-            A cluster's client has so many for each server.
-        timeout: how long a call waits for other writers, for a connection, and for the server's answer, in seconds. 10
-            by default, or the URL's `timeout`; `socket_timeout` is about the answer alone.
+        ttl: seconds after which an unchanged session expires. None: never. If somebody else sets its keys to expire, a
+            change makes them expire together, at the latest of their times.
+        pool_size: the most connections, for each process and event loop. The default is 50, or the URL's
+            `max_connections`. For a cluster it applies to each server.
+        timeout: how long a call waits for other writers, for a connection, and for the server's answer, in seconds. The
+            default is 10, or the URL's `timeout`; `socket_timeout` limits only the answer.
         options: of `Store`: counter, measure, start_on, format, counter_name, measure_name.
 
     Raises:
-        TypeError, ValueError: if the URL is not one of these; for any other option that cannot be one; as `Store`.
+        TypeError, ValueError: if the URL is not one of these, or another option is invalid. Also whenever `Store`
+            raises them.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the URL of a Redis or Valkey store says, as redis-py takes it."""
+"""Reads the URL of a Redis or Valkey store as redis-py takes it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from redis.credentials import CredentialProvider
 
 from chatring.stores.redaction import without_secrets
 
-# Unless something else is said.
+# The default timeout.
 SECONDS = 10.0
 _MOST_CONNECTIONS = 50
-# Seconds that anybody waits at most, a day: what is longer does not fit into what the system takes.
+# The longest wait, a day, in seconds. The system does not take much more.
 LONGEST = 86_400.0
 CREDENTIALS = re.compile(r"(?<=://)([^:/?#]*)(:[^/?#]*)?@")
 """As urllib finds them: the user ends at the first colon, the password at the last @ before the path."""
@@ -25,7 +25,7 @@ _SCHEMES = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
 def defaults(timeout: float | None, pool_size: int | None) -> dict[str, Any]:
-    """Return the options of redis-py that are given besides the URL; None for those that are not."""
+    """Return the options of redis-py that are given beside the URL; None for those that are not given."""
     if pool_size is not None and (not isinstance(pool_size, int) or isinstance(pool_size, bool) or pool_size < 1):
         raise ValueError(f"pool_size must be a number of connections of at least 1, got {pool_size!r}")
     return {"timeout": timeout, "max_connections": pool_size}
@@ -34,7 +34,7 @@ def defaults(timeout: float | None, pool_size: int | None) -> dict[str, Any]:
 def parsed(
     url: str, parse: Any, connection: Any, retry: Any, given: dict[str, Any], password: Callable[[], str] | None
 ) -> tuple[dict[str, Any], bool]:
-    """Return what redis-py is to connect with, and whether to a cluster."""
+    """Return the options that redis-py connects with, and whether to a cluster."""
     scheme, _, rest = url.partition("://")
     try:
         options = parse(f"{scheme.replace('valkey', 'redis')}://{rest}")
@@ -53,7 +53,7 @@ def parsed(
             "socket_connect_timeout": seconds,
             **options,
             "decode_responses": False,
-            # RESP3 brings notifications by which redis-py no longer sees that an idle connection was closed.
+            # With RESP3 come notifications that keep redis-py from seeing that an idle connection was closed.
             "protocol": 2,
             "retry": retry(NoBackoff(), 0),
         }
@@ -65,28 +65,36 @@ def parsed(
             options["credential_provider"] = _Password(options.pop("username", None), password)
         of_pool = ("connection_class", "max_connections", "timeout")
         of_connection = {name: value for name, value in options.items() if name not in of_pool}
-        # A connection knows all its parameters, and connects later.
+        # A connection checks all its parameters now, and connects later.
         options.get("connection_class", connection)(**of_connection)
     except (ValueError, KeyError, TypeError) as error:
         # Without the cause, which may show the password.
-        reason = f": {error}" if isinstance(error, TypeError) else ""
+        reason = f": {_reason(error)}" if isinstance(error, TypeError) else ""
         raise ValueError(
-            f"{without_secrets(url)!r} is not the URL of a Redis or Valkey server, as redis://host:6379/0{reason}"
+            f"{without_secrets(url)!r} is not the URL of a Redis or Valkey server, such as redis://host:6379/0{reason}"
         ) from None
     return options, is_cluster
 
 
+def _reason(error: TypeError) -> str:
+    unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+    if unknown is None:
+        return str(error)
+    name = unknown[1]
+    return f"redis-py has no parameter {name!r}" + ("; give it to open_store" if name in ("prefix", "ttl") else "")
+
+
 class _Password(CredentialProvider):
-    """The user of a URL, with a password that is asked for whenever a connection is made."""
+    """The user of a URL, with a function that returns the password for each new connection."""
 
     def __init__(self, user: str | None, password: Callable[[], str]) -> None:
         self._user, self._password = user, password
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """Return the password, behind the user if there is one."""
+        """Return the user, if there is one, and the password."""
         password = self._password()
         return (self._user, password) if self._user else (password,)
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        """As `get_credentials`, in a thread."""
+        """Async version of `get_credentials`: the function runs in a thread."""
         return await asyncio.to_thread(self.get_credentials)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+from chatring.overriding import override
 from chatring.stores.backend import Backend
 from chatring.stores.errors import ForeignDataError
 from chatring.stores.operation import Steps, Work
@@ -22,21 +23,21 @@ ALL = 2**62
 
 
 class SQLBackend(Backend):
-    """SQLite or PostgreSQL, as far as they are alike."""
+    """The common part of SQLite and PostgreSQL."""
 
+    @override
     def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
-        """See `Backend`."""
         if lock:
             yield Statement("begin")
         rows = yield Statement("session_locked" if lock else "session", {"key": key})
         return self._session(key, rows[0]) if rows else None
 
+    @override
     def unlock(self) -> Steps[None]:
-        """See `Backend`."""
         yield Statement("rollback")
 
+    @override
     def rows(self, key: str, session: Session, start: int, stop: int) -> Steps[list[tuple[int, Row]]]:
-        """See `Backend`."""
         if start >= stop:
             return []
         rows = yield Statement("rows", {"key": key, "start": start, "stop": stop})
@@ -50,8 +51,8 @@ class SQLBackend(Backend):
                 raise self._foreign(key)
         return found
 
+    @override
     def newest(self, key: str, count: int | None) -> Steps[list[str]]:
-        """See `Backend`."""
         if count is None:
             rows = yield Statement("bodies", {"key": key})
             yield from self._check_whole(key, len(rows))
@@ -59,8 +60,8 @@ class SQLBackend(Backend):
             rows = (yield Statement("newest", {"key": key, "count": count}))[::-1]
         return [body for (body,) in rows]
 
+    @override
     def write(self, key: str, session: Session | None, change: Change, *, is_locked: bool = False) -> Steps[bool]:
-        """See `Backend`."""
         numbers = self._numbers(key, session, change)
         first = change.session.end - len(change.rows)
         can_append = not is_locked and session is not None and change.rows and change.only_appends(session)
@@ -90,8 +91,8 @@ class SQLBackend(Backend):
         yield Statement("commit")
         return True
 
+    @override
     def window(self, key: str, limits: Limits, falls_to_last: bool) -> Steps[Found | None]:
-        """See `Backend`."""
         rows = yield Statement("window", {"key": key, "falls_to_last": falls_to_last, **self._limits(limits)})
         if not rows:
             return None
@@ -111,29 +112,29 @@ class SQLBackend(Backend):
             raise self._foreign(key) from error
         return Found(session, start, question, tokens, head, bodies)
 
+    @override
     def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
-        """See `Backend`."""
         before = ALL if unused_since is None else round(unused_since * 1000)
         return bool((yield Statement("delete", {"key": key, "before": before})))
 
+    @override
     def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
-        """See `Backend`."""
         count = ALL if limit is None else limit
         rows = yield Statement("keys", {"prefix": prefix, "after": after, "count": count})
         return [key for (key,) in rows]
 
+    @override
     def updated_at(self, key: str) -> Steps[float | None]:
-        """See `Backend`."""
         rows = yield Statement("updated_at", {"key": key})
         return rows[0][0] / 1000 if rows else None
 
+    @override
     def unused(self, before: float, prefix: str) -> Steps[list[str]]:
-        """See `Backend`."""
         rows = yield Statement("unused", {"before": round(before * 1000)})
         return [key for (key,) in rows if key.startswith(prefix)]
 
     def _limits(self, limits: Limits) -> dict[str, Any]:
-        """Return the values of `window` that say what it may have."""
+        """Return the values of `window` for its limits."""
         raise NotImplementedError
 
     def _numbers(self, key: str, session: Session | None, change: Change) -> dict[str, Any]:
@@ -151,7 +152,7 @@ class SQLBackend(Backend):
         return True
 
     def _append(self, numbers: dict[str, Any], first: int, rows: Sequence[RowLike]) -> Steps[bool]:
-        """Save a session that only grows, with rows from the position `first` on, as `write`."""
+        """Save a session that only grows, with rows from the position `first` on; see `write`."""
         raise NotImplementedError
 
     def _add(self, session_id: int, first: int, rows: Sequence[RowLike]) -> Steps[None]:

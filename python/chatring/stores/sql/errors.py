@@ -1,4 +1,4 @@
-"""What a database reports, as the errors of the stores."""
+"""Maps what a database reports to the errors of the stores."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from chatring.stores.errors import (
     StoreUnavailableError,
 )
 
-# SQLSTATEs: a key, a name or a message has a character that the database's encoding has not.
+# SQLSTATEs: a key, a name or a message has a character that the database's encoding lacks.
 _ENCODING = ("22021", "22P05")
-# A prepared statement is there already, or is not: a pooler gave the connection to somebody else.
+# A prepared statement exists already, or does not exist: a pooler gave the connection to somebody else.
 _PREPARED = ("42P05", "26000")
 
 # By SQLSTATE, or its first two characters: https://www.postgresql.org/docs/current/errcodes-appendix.html
@@ -51,7 +51,7 @@ _SQLITE = {
     "SQLITE_BUSY": StoreTimeoutError,
     "SQLITE_LOCKED": StoreTimeoutError,
     "SQLITE_FULL": StoreFullError,
-    "SQLITE_IOERR_SHMSIZE": StoreFullError,  # no room for what it keeps beside the file while that is open
+    "SQLITE_IOERR_SHMSIZE": StoreFullError,  # no room for the file beside the database while that is open
     "SQLITE_IOERR": StoreUnavailableError,
     "SQLITE_CANTOPEN": StoreUnavailableError,
     "SQLITE_NOTADB": ForeignDataError,
@@ -61,7 +61,7 @@ _SQLITE = {
     "SQLITE_ERROR": ForeignDataError,  # no such table or column
 }
 
-# Before Python 3.11 sqlite3 has no result codes.
+# Before Python 3.11, sqlite3 has no result codes.
 _SQLITE_BY_TEXT = {
     "locked": "SQLITE_BUSY",
     "disk is full": "SQLITE_FULL",
@@ -71,6 +71,7 @@ _SQLITE_BY_TEXT = {
     "not a database": "SQLITE_NOTADB",
     "malformed": "SQLITE_CORRUPT",
     "constraint": "SQLITE_CONSTRAINT",
+    "already exists": "SQLITE_ERROR",
     "no such": "SQLITE_ERROR",
     "has no column": "SQLITE_ERROR",
 }
@@ -85,21 +86,21 @@ _ADVICE = {
 # How poolers refuse settings at connect: PgBouncer and Neon, RDS Proxy.
 _OPTIONS = re.compile(r"startup parameter|command-line options")
 
-# How libpq passes on what a server said instead of connecting, in whatever language: a severity and two spaces.
+# How libpq passes on what a server said instead of connecting, in any language: a severity and two spaces.
 _REFUSED = re.compile(r"failed: \w+:  ")
 
 
 def store_error(error: Exception, url: str, file: str | None = None) -> StoreError:
-    """Return the error to raise from `error`, of a driver, which the database at `url` caused.
+    """Return the error to raise from a driver's `error`, which the database at `url` caused.
 
     Args:
-        error: the one that was raised.
+        error: the driver's.
         url: without secrets.
-        file: of SQLite.
+        file: for SQLite.
     """
     kind = _kind(error)
     state = getattr(error, "sqlstate", None)
-    # Not PostgreSQL's detail, which may be a row.
+    # Not PostgreSQL's detail, which may show a row.
     words: str = getattr(getattr(error, "diag", None), "message_primary", None) or str(error)
     advice = _ADVICE[kind]
     if state in _ENCODING:
@@ -126,12 +127,12 @@ def store_error(error: Exception, url: str, file: str | None = None) -> StoreErr
 
 
 def _why_not_open(file: str) -> str | None:
-    """Return why SQLite cannot open a file, if trying again does not help; None if it may."""
+    """Return why SQLite cannot open a file and never will; None if trying again may help."""
     folder = os.path.dirname(file)
     try:
         os.close(os.open(folder, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0)))
     except FileNotFoundError:
-        return f"there is no folder {folder!r}, make it first"
+        return f"there is no folder {folder!r}; create it first"
     except NotADirectoryError:
         return f"{folder!r} is not a folder"
     except PermissionError:
@@ -144,7 +145,7 @@ def _why_not_open(file: str) -> str | None:
     if why := _why_not_in_folder(folder):
         return why
     if not os.path.exists(file):
-        return f"it is not there, and cannot be made in {folder!r}"
+        return f"it does not exist, and cannot be created in {folder!r}"
     if not os.access(file, os.R_OK):
         return "this user may not read it"
     return None
@@ -158,14 +159,14 @@ def _why_not_in_folder(folder: str) -> str | None:
 
 def _kind(error: BaseException) -> type[StoreError]:
     if any(base.__name__ == "PoolTimeout" for base in type(error).__mro__):
-        return StoreTimeoutError  # of a pool that was handed in
+        return StoreTimeoutError  # from the user's own pool
     if isinstance(error, sqlite3.Error):
         name = _sqlite_code(error)
         # Extended codes, such as SQLITE_IOERR_WRITE, begin with the name of the primary one.
         return next((kind for code, kind in _SQLITE.items() if name == code or name.startswith(f"{code}_")), StoreError)
     state = getattr(error, "sqlstate", None)
     if state is None:
-        # libpq has no SQLSTATE for a server that is not there, or a connection that broke.
+        # libpq has no SQLSTATE for an unreachable server or a broken connection.
         is_operational = any(base.__name__ == "OperationalError" for base in type(error).__mro__)
         return StoreUnavailableError if is_operational else StoreError
     return _POSTGRESQL.get(state) or _POSTGRESQL.get(state[:2]) or StoreError
@@ -173,11 +174,13 @@ def _kind(error: BaseException) -> type[StoreError]:
 
 def _sqlite_code(error: sqlite3.Error) -> str:
     name: str | None = getattr(error, "sqlite_errorname", None)
+    if name is None and isinstance(error, sqlite3.IntegrityError):  # a trigger's, with whatever text
+        name = "SQLITE_CONSTRAINT"
     return name or next((name for text, name in _SQLITE_BY_TEXT.items() if text in str(error)), "")
 
 
 def _is_refused(error: BaseException) -> bool:
-    """Return whether the server answered, and refused the password, the database or another connection."""
+    """Return whether the server answered, but refused the password, the database or another connection."""
     state: str | None = getattr(error, "sqlstate", None)
     if state is None:  # libpq does not tell
         return _REFUSED.search(str(error)) is not None

@@ -1,8 +1,8 @@
-"""Forks of a process that uses SQLite files: none of its connections is open meanwhile.
+"""Forks of a process that uses SQLite files: none of its connections may be open meanwhile.
 
-SQLite knows by file, in the memory of the process, which locks it holds. A child inherits that memory, but not the
-system's locks, so with a connection that was open it would write unprotected, and whoever closes the file next deletes
-what it wrote: https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_
+SQLite keeps track of its locks on a file in the memory of the process. A child inherits that memory, but not the
+system's locks. So over an inherited open connection it would write unprotected, and the next process that closes the
+file would delete what it wrote: https://www.sqlite.org/howtocorrupt.html#_carrying_an_open_database_across_a_fork_
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from chatring.stores.errors import StoreError
 
-# How long a fork waits for calls that run: as long as one of them waits for another writer, unless its URL says more.
+# How long a fork waits for running calls: as long as such a call waits for another writer, unless its URL says more.
 _WAIT_SECONDS = 10
 
 
@@ -26,7 +26,7 @@ class _Closable(Protocol):
 
 
 class _Calls:
-    """The calls that use SQLite files, as a context. A fork waits for those that run; others wait for the fork."""
+    """The calls that use SQLite files, as a context. A fork waits for running calls; other calls wait for the fork."""
 
     def __init__(self) -> None:
         self._databases: weakref.WeakSet[_Closable] = weakref.WeakSet()
@@ -34,21 +34,21 @@ class _Calls:
         self._renew()
 
     def _renew(self) -> None:
-        # Both can be entered twice: by a signal's handler, or a finaliser, that interrupts the thread that has them.
+        # Both may be entered twice: a signal handler or a finaliser can interrupt the thread that holds them.
         self._changed = threading.Condition(threading.RLock())
         self._one_fork = threading.RLock()
         self._forker: int | None = None
         self._forks = 0
 
     def add(self, database: _Closable) -> None:
-        """Have a database's connections closed before each fork."""
+        """Register a database whose connections are to be closed before each fork."""
         with self._changed:
             self._databases.add(database)
 
     def __enter__(self) -> None:
         thread = threading.get_ident()
         with self._changed:
-            # A call within a call does not wait: the fork waits for the outer one.
+            # A nested call does not wait, because the fork waits for the outer one.
             while self._forker not in (None, thread) and thread not in self._running:
                 self._changed.wait()
             self._running[thread] = self._running.get(thread, 0) + 1
@@ -62,7 +62,7 @@ class _Calls:
                 self._changed.notify_all()
 
     def before_fork(self) -> None:
-        """Wait for the calls of other threads, for a while, and close all connections that are then not in use."""
+        """Wait a while for the calls of other threads, and close all connections that are then idle."""
         self._one_fork.acquire()
         deadline = time.monotonic() + _WAIT_SECONDS
         with self._changed:
@@ -79,13 +79,13 @@ class _Calls:
         if self._forker == threading.get_ident():  # or the wait for another fork was interrupted
             with self._changed:
                 self._forks -= 1
-                if not self._forks:  # not within another one that a signal interrupted
+                if not self._forks:  # not within another fork that a signal interrupted
                     self._forker = None
                     self._changed.notify_all()
             self._one_fork.release()
 
     def after_fork_in_child(self) -> None:
-        """Begin anew: there is no other thread, and nobody must close what is still open."""
+        """Start over. The child has no other threads, and must not close what is still open."""
         thread = threading.get_ident()
         self._running = {thread: self._running[thread]} if thread in self._running else {}
         self._renew()
@@ -95,7 +95,7 @@ class _Calls:
 
 CALLS = _Calls()
 
-# All that are open. Strong references: each is closed before it is forgotten.
+# All open connections. The references are strong: each is closed before it is forgotten.
 _open: dict[int, FileConnection] = {}
 
 
@@ -105,7 +105,7 @@ def _inherited() -> list[FileConnection]:
 
 
 class ForkedError(Exception):
-    """A forked process goes on with a transaction of its parent, the argument."""
+    """A forked process continues a transaction of its parent; the argument is the parent's id."""
 
 
 class FileConnection(sqlite3.Connection):
@@ -113,9 +113,9 @@ class FileConnection(sqlite3.Connection):
 
     Args:
         arguments: of `sqlite3.Connection`.
-        file: its path.
+        file: the path of the file.
         url: of the store, for errors.
-        named: as `arguments`.
+        named: of `sqlite3.Connection`.
 
     Raises:
         StoreError: if this process inherited a connection to the file.
@@ -137,18 +137,18 @@ class FileConnection(sqlite3.Connection):
             raise
 
     def close(self) -> None:
-        """Close it, if it is this process's."""
+        """Close the connection, if it is this process's."""
         if self.process == os.getpid():
             super().close()
             _open.pop(id(self), None)
 
     def rollback(self) -> None:
-        """Roll back, if it is this process's: another one's rollback would change what all processes share."""
+        """Roll back, if the connection is this process's: otherwise that would change what all processes share."""
         if self.process == os.getpid():
             super().rollback()
 
     def keep(self) -> None:
-        """Never free this connection, which another process opened: that would close it."""
+        """Never free this connection, which another process opened: freeing it would close it."""
         if not self._is_kept:
             import ctypes
 
@@ -157,9 +157,9 @@ class FileConnection(sqlite3.Connection):
 
 
 def inherited_error(url: str, parent: int) -> StoreError:
-    """Return the error of a process that inherited an open connection."""
+    """Return the error for a process that inherited an open connection."""
     return StoreError(
-        f"{url} was in use when process {parent} forked into this one, {os.getpid()}, which can therefore not use it: "
+        f"{url} was in use when process {parent} forked into this one, {os.getpid()}, which therefore cannot use it: "
         "fork while no call is under way, or start processes with 'spawn' or 'forkserver'"
     )
 
@@ -167,7 +167,7 @@ def inherited_error(url: str, parent: int) -> StoreError:
 def _are_same(one: str, other: str) -> bool:
     try:
         return os.path.samefile(one, other)
-    except OSError:  # one of them is gone: then a new file is another one
+    except OSError:  # one of them is gone, so a new file is not the same one
         return False
 
 

@@ -1,7 +1,7 @@
-"""`Pool`: so many connections at most, first come, first served; each is opened by the one who needs it, and kept.
+"""`Pool`: a limited number of connections, first come, first served. Who needs a new one opens it; the pool keeps it.
 
-Not `psycopg_pool`'s, which opens connections in threads or tasks of its own: while the server is away its callers wait
-for the whole timeout and are not told why, and when it is back they wait for its next try, at doubling intervals.
+`psycopg_pool` opens connections in its own threads or tasks. While the server is away, its callers wait for the whole
+timeout and do not learn why. When the server is back, they wait for the pool's next try, at doubling intervals.
 """
 
 from __future__ import annotations
@@ -13,34 +13,36 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
+from chatring.overriding import override
+
 _C = TypeVar("_C")
 
-# Connections of the processes that this one was forked from: to be freed would close them.
+# Connections of the processes that this one was forked from. Freeing them would close them.
 _inherited: list[object] = []
 
 
 class Place(Protocol[_C]):
-    """Somebody who wants a connection."""
+    """A waiting place: someone who wants a connection."""
 
     connection: _C | None  # None: to open
 
     def wake(self) -> None:
-        """Say that the connection is there, or may be opened."""
+        """Say that a connection is there, or may be opened."""
 
 
-class ThreadPlace(Generic[_C]):
-    """A thread that wants one."""
+class ThreadPlace(Place[_C]):
+    """A thread that wants a connection."""
 
     def __init__(self) -> None:
         self.connection: _C | None = None
         self._asleep = threading.Lock()
 
+    @override
     def wake(self) -> None:
-        """See `Place`."""
         self._asleep.release()
 
     def wait(self, pool: Pool[_C], seconds: float) -> bool:
-        """Take a connection of `pool`, in `connection`. Return whether there was one in time."""
+        """Take a connection of `pool` as `connection`. Return whether there was one in time."""
         self._asleep.acquire()
         if pool.take(self):
             return True
@@ -54,19 +56,19 @@ class ThreadPlace(Generic[_C]):
         return came
 
 
-class TaskPlace(Generic[_C]):
-    """A task that wants one."""
+class TaskPlace(Place[_C]):
+    """A task that wants a connection."""
 
     def __init__(self) -> None:
         self.connection: _C | None = None
         self._came: asyncio.Future[bool] | None = None
 
+    @override
     def wake(self) -> None:
-        """See `Place`."""
         self._set(True)
 
     async def wait(self, pool: Pool[_C], seconds: float) -> bool:
-        """As that of `ThreadPlace`."""
+        """Take a connection of `pool`, in `connection`. Return whether there was one in time."""
         loop = asyncio.get_running_loop()
         self._came = loop.create_future()
         if pool.take(self):
@@ -89,13 +91,13 @@ class TaskPlace(Generic[_C]):
 
 
 class Pool(Generic[_C]):
-    """Connections that are not in use, and who waits for one. It opens none itself.
+    """Idle connections, and who waits for one. The pool itself opens none.
 
-    A process that was forked from the one that made it closes none either: they are the parent's, which goes on.
+    After a fork, the child does not close them either: they belong to the parent, which goes on using them.
 
     Args:
-        size: how many there may be.
-        close: closes one.
+        size: the most connections.
+        close: closes a connection.
     """
 
     def __init__(self, size: int, close: Callable[[_C], object]) -> None:
@@ -109,11 +111,11 @@ class Pool(Generic[_C]):
 
     @property
     def is_inherited(self) -> bool:
-        """Whether another process made it."""
+        """Whether another process made this pool."""
         return self._process != os.getpid()
 
     def take(self, place: Place[_C]) -> bool:
-        """Give `place` a connection, the last used first, or None to open one; if there is neither, have it wait."""
+        """Give `place` the connection that was used last, or None to open one. If there is neither, make it wait."""
         with self._lock:
             if self._idle:
                 place.connection = self._idle.pop()
@@ -125,15 +127,15 @@ class Pool(Generic[_C]):
             return True
 
     def leave(self, place: Place[_C]) -> None:
-        """Wait no longer."""
+        """Stop waiting."""
         with self._lock:
             if place in self._waiting:
                 self._waiting.remove(place)
                 return
-        self.give_back(place.connection)  # it came in the last moment
+        self.give_back(place.connection)  # one that came at the last moment
 
     def give_back(self, connection: _C | None) -> None:
-        """Take a connection back, or with None the place of one that is closed: the next who waits has it."""
+        """Take a connection back; None if it was closed. Whoever waits next gets it, or may open a new one."""
         if self.is_inherited:
             _inherited.append(connection)
             return
@@ -151,7 +153,7 @@ class Pool(Generic[_C]):
             self._close(connection)
 
     def close(self) -> None:
-        """Close the connections; those that are in use when they are given back."""
+        """Close all idle connections. Those in use are closed when they are given back."""
         if self.is_inherited:
             _inherited.append(self._idle)
             return

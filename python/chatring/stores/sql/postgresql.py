@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from psycopg.sql import Identifier
 
+from chatring.overriding import override
 from chatring.stores.errors import StoreError
 from chatring.stores.operation import Steps, arun, run
 from chatring.stores.session import Limits, RowLike
@@ -26,34 +27,34 @@ from chatring.stores.turns import Turns
 
 _T = TypeVar("_T")
 
-# Bytes of messages that go to the server at once, which takes 1 GiB at most. Those of a message besides its body.
+# Bytes of messages that go to the server at once; it takes 1 GiB at most. And bytes of a message apart from its body.
 _PART_BYTES = 2**26
 _ROW_BYTES = 64
 _POOL_SIZE = 15
 _TIMEOUT = 10.0
-# More tokens than any session has; and sums with it are still numbers of 64 bits.
+# More tokens than any session has, and few enough that sums with it fit into 64 bits.
 _LARGEST_ROOM = 2**60
-# Seconds that a call may have waited before the connection's own `lock_timeout` would be too long for it.
+# Seconds that a call may have waited before its connection's own `lock_timeout` is too long for it.
 _SOON = 0.1
-# The last character of ASCII but DEL that a prefix has.
+# The last ASCII character of a prefix, DEL excepted.
 _LAST_ASCII = re.compile(r"[\x00-\x7e](?=[^\x00-\x7e]*\Z)")
 _LINES = re.compile(r"\s*\n\s*")
 
 
 class PostgreSQLBackend(SQLBackend):
-    """A database of PostgreSQL, or of what speaks its language.
+    """A PostgreSQL database, or one that speaks its protocol.
 
     Connections are opened when they are needed, and kept: one pool for each process, and one for each event loop, which
     is closed when the loop ends.
 
     Args:
-        url: as in `SQLStore`.
-        timeout: how long a call waits for other writers and for a connection, in seconds, if the URL does not say.
-        pool_size: how many connections a pool has at most, if the URL does not say.
-        schema: in which the tables are; None for the URL's, or the first of the search path.
-        pool: connections of `run`, to use instead: a `psycopg_pool.ConnectionPool`, which is never closed.
-        async_pool: those of `arun`: a `psycopg_pool.AsyncConnectionPool`.
-        password: called for the password of each new connection.
+        url: see `SQLStore`.
+        timeout: how long a call waits for other writers and for a connection, in seconds, unless the URL says.
+        pool_size: the most connections of a pool, unless the URL says.
+        schema: the schema with the tables; None for the URL's, or the first of the search path.
+        pool: a `psycopg_pool.ConnectionPool` for `run` to use instead. It is never closed.
+        async_pool: a `psycopg_pool.AsyncConnectionPool` for `arun`.
+        password: returns the password for each new connection.
 
     Raises:
         TypeError, ValueError: if the URL is not one of PostgreSQL.
@@ -80,20 +81,20 @@ class PostgreSQLBackend(SQLBackend):
         quoted = None if self._schema is None else Identifier(self._schema).as_string(None)
         self.tables = f"{quoted}.chatring_schema" if quoted else "chatring_schema"
         texts = read_statements("queries.sql", "postgresql.sql", value=r"%(\1)b", schema=quoted)
-        # On one line each: psycopg remembers how it takes those of less than 4,096 characters.
+        # On one line each: psycopg caches its parse of texts below 4,096 characters.
         self.texts = {name: _LINES.sub(" ", text) for name, text in texts.items()}
         self.has_given_pool = pool is not None or async_pool is not None
         size = pool_size or self._parsed.pool_size or _POOL_SIZE
         arguments = self._parsed.arguments(self.timeout)
         self._pools = PostgreSQLPools(self.url, arguments, size, pool, async_pool, password)
         self._process = os.getpid()
-        # Whether the tables are known to be there.
+        # Whether the tables are known to exist.
         self.is_ready = False
-        # Whether a pooler passes what it gets to whichever connection of PostgreSQL is free.
+        # Whether a pooler passes each transaction to any free connection of PostgreSQL.
         self.is_pooled = False
 
+    @override
     def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
-        """See `Backend`."""
         self._check_process()
         deadline = min(deadline, time.monotonic() + LONGEST)
         try:
@@ -101,8 +102,8 @@ class PostgreSQLBackend(SQLBackend):
         except ForkedError as error:
             raise inherited_error(self.url, *error.args) from None
 
+    @override
     async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
-        """See `Backend`."""
         self._check_process()
         deadline = min(deadline, time.monotonic() + LONGEST)
         try:
@@ -110,16 +111,16 @@ class PostgreSQLBackend(SQLBackend):
         except ForkedError as error:
             raise inherited_error(self.url, *error.args) from None
 
+    @override
     def turn_of(self, key: str) -> str:
-        """See `Backend`."""
         return key
 
+    @override
     def close(self) -> None:
-        """See `Backend`."""
         self._pools.close()
 
+    @override
     async def aclose(self) -> None:
-        """See `Backend`."""
         await self._pools.aclose()
 
     def patience(self, deadline: float) -> int | None:
@@ -130,10 +131,11 @@ class PostgreSQLBackend(SQLBackend):
             return None
         return max(round(min(left, LONGEST) * 1000), 1)
 
+    @override
     def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
-        """See `Backend`. A range of the index."""
+        # A range of the index.
         values = {"prefix": prefix, "after": after, "count": ALL if limit is None else limit}
-        # In any encoding of the database characters of ASCII are in this order, and behind none but each other.
+        # In any encoding of a database, ASCII characters are in this order and come before all others.
         last = _LAST_ASCII.search(prefix)
         if last is None:
             rows = yield Statement("keys", values)
@@ -143,7 +145,7 @@ class PostgreSQLBackend(SQLBackend):
         return [key for (key,) in rows]
 
     def _limits(self, limits: Limits) -> dict[str, Any]:
-        # No block is larger than the room, but for rounding.
+        # No block is larger than the room, except for rounding.
         return {
             "room": min(limits.room, _LARGEST_ROOM),
             "with_head": limits.includes_head,
@@ -172,10 +174,10 @@ class PostgreSQLBackend(SQLBackend):
         """Look for the tables, and for a pooler.
 
         Raises:
-            StoreError: if the tables are in another schema than where new ones would be made.
+            StoreError: if the tables are in another schema than the one where new tables would go.
         """
         ((found, current, process),) = yield Statement("where", {"name": self.tables})
-        # The pooler's number of a connection is not the server's.
+        # The pooler's process number is not the server's.
         if process != connection.pgconn.backend_pid and not self._parsed.prepare:
             self.is_pooled = True
         if self._schema is None and found not in (None, current):
@@ -189,7 +191,7 @@ class PostgreSQLBackend(SQLBackend):
     @contextlib.contextmanager
     def _lend(self, deadline: float, turn: str | None) -> Iterator[PostgreSQLConnection]:
         with (
-            # Only from the first statement on: who counts holds no turn.
+            # Measured from the first statement on: time spent counting holds no turn.
             nullcontext() if turn is None else self.turns.of(turn, deadline, self.url),
             self._pools.lend(deadline) as connection,
         ):
@@ -223,7 +225,7 @@ class PostgreSQLBackend(SQLBackend):
 
 
 def _parts(rows: Sequence[RowLike]) -> list[Sequence[RowLike]]:
-    """Return rows in parts of some `_PART_BYTES`, or of one larger row."""
+    """Return rows in parts of about `_PART_BYTES`; a larger row is a part of its own."""
     if sum([len(row[-1]) for row in rows]) + _ROW_BYTES * len(rows) <= _PART_BYTES:
         return [rows]
     parts: list[Sequence[RowLike]] = []

@@ -1,78 +1,78 @@
--- What only PostgreSQL runs.
+-- Statements for PostgreSQL only.
 
 -- name: schema
 CREATE TABLE chatring_schema (version INTEGER NOT NULL);
 
 CREATE TABLE chatring_session (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    -- In the order of its bytes, which is that of UTF-8 there.
+    -- Sorted by its bytes, which are UTF-8 here.
     key TEXT COLLATE "C" NOT NULL UNIQUE,
-    -- Which counter, measure, start rule and format the numbers are of.
+    -- The counter, measure, start rule and format of the numbers.
     policy TEXT NOT NULL,
-    -- Another one after every change but an append.
+    -- Changes with every change except an append.
     epoch BIGINT NOT NULL,
     -- Milliseconds since 1970.
     updated_at BIGINT NOT NULL,
-    -- The leading system messages: how many, and their tokens, which no other sum has.
+    -- The leading system messages: how many, and their tokens, which no other sum includes.
     head BIGINT NOT NULL,
     head_tokens BIGINT NOT NULL,
-    -- The position at which the messages behind the head began; of the first that is left, and the tokens before it.
+    -- The position at which the messages behind the head began, the position of the first that is still there, and the
+    -- tokens before that one.
     behind BIGINT NOT NULL,
     first BIGINT NOT NULL,
     base BIGINT NOT NULL,
-    -- The first position with which the window begins that has everything, and the tokens before it.
+    -- Where the window that has everything begins, and the tokens before it. In a session of LlamaIndex's Memory, the
+    -- cut between archived and active messages.
     lead BIGINT NOT NULL,
     lead_total BIGINT NOT NULL,
-    -- The position after the last message, and the tokens of all behind the head, also of those that were trimmed.
+    -- The position after the last message, and the tokens of all messages behind the head, trimmed ones included.
     "end" BIGINT NOT NULL,
     total BIGINT NOT NULL,
-    -- What the last message is to the rules.
+    -- The outline of the last message.
     last SMALLINT,
     -- The position of the last user message, and its tokens.
     question BIGINT,
     question_tokens BIGINT NOT NULL,
-    -- Where texts are joined: the largest `before`, the position after the last message that is not blank, whether that ends
-    -- in a character that is not whitespace, and whether windows may begin among many blank messages.
+    -- Where texts are joined: the largest `before`, the position after the last message that is not blank, whether that
+    -- message ends in a character that is not whitespace, and whether windows may begin among many blank messages.
     reach BIGINT,
     word BIGINT NOT NULL,
     is_closed SMALLINT NOT NULL,
-    has_runs SMALLINT NOT NULL,
-    -- Room for a cut that stays.
-    cut BIGINT
+    has_runs SMALLINT NOT NULL
 );
 
 CREATE TABLE chatring_message (
     session_id BIGINT NOT NULL REFERENCES chatring_session (id) ON DELETE CASCADE,
     -- The position; from -head to -1 in the head.
     seq BIGINT NOT NULL,
-    -- What it is to the rules.
+    -- Its outline.
     kind SMALLINT NOT NULL,
     -- What it adds to the total.
     tokens BIGINT NOT NULL,
-    -- If a window may begin with it: the total less the tokens of that window; and the position of the user message that
-    -- such a window has in front.
+    -- If a window may begin with it: the total less the tokens of that window, and the position of the user message
+    -- that such a window has in front.
     before BIGINT,
     question BIGINT,
-    -- What is given back.
+    -- The message as it is given back.
     body TEXT NOT NULL,
     PRIMARY KEY (session_id, seq)
 );
 
--- The search: the first start whose window fits is the one of the smallest `before` that is large enough.
+-- The search: the first start that fits is the one with the smallest `before` that is large enough.
 CREATE INDEX chatring_message_start ON chatring_message (session_id, before, seq) INCLUDE (question) WHERE before IS NOT NULL;
 
 -- name: where
--- In which schema the tables are, in which new ones would be made, and which process of the server answers.
+-- The schema with the tables, the schema where new ones would be created, and the process of the server that answers.
 SELECT namespace.nspname::text, current_schema()::text, pg_backend_pid()
 FROM (SELECT to_regclass(:name::text) AS found) AS one
 LEFT JOIN pg_class ON pg_class.oid = found LEFT JOIN pg_namespace AS namespace ON namespace.oid = relnamespace;
 
 -- name: has_tables
--- From a table, as that makes PostgreSQL look what others have made while this transaction waited.
+-- Reading a table makes PostgreSQL see what others created while this transaction waited.
 SELECT 1 FROM pg_class WHERE oid = to_regclass(:name::text);
 
 -- name: lock_schema
--- Two transactions that make the same table at once would fail.
+-- Without the lock, two transactions that create the same table at once would fail.
 SELECT pg_advisory_xact_lock(hashtext('chatring'));
 
 -- name: version
@@ -100,7 +100,7 @@ SELECT head, head_tokens, behind, first, base, lead, lead_total, "end", total, l
 FROM chatring_session WHERE key = :key FOR UPDATE;
 
 -- name: append
--- `save` and `add` in one. With `patience` it waits so long for another writer, in milliseconds.
+-- `save` and `add` in one. With `patience` it waits that many milliseconds for another writer.
 WITH saved AS (
     UPDATE chatring_session
     SET head = :head, head_tokens = :head_tokens, behind = :behind, first = :first, base = :base, lead = :lead,
@@ -117,7 +117,7 @@ FROM saved, unnest(:seqs::bigint[], :kinds::smallint[], :tokens::bigint[], :befo
                    :bodies::text[]) AS added;
 
 -- name: append_one
--- `append` of one message: arrays of one take psycopg longer than all the rest.
+-- `append` of one message: psycopg takes longer for arrays of one than for all the rest.
 WITH saved AS (
     UPDATE chatring_session
     SET head = :head, head_tokens = :head_tokens, behind = :behind, first = :first, base = :base, lead = :lead,
@@ -143,25 +143,25 @@ WHERE key = :key AND updated_at < :before
     AND (:patience::text IS NULL OR set_config('lock_timeout', :patience::text, true) IS NOT NULL);
 
 -- name: keys
--- The range of the index is in the right order, and its end is nowhere if most keys begin so. CASE keeps PostgreSQL from
--- guessing that few do, and sorting all that it reads.
+-- The range of the index is in the right order, and it ends nowhere if most keys have the prefix. CASE keeps PostgreSQL
+-- from guessing that few keys have it, and from sorting all that it reads.
 SELECT key FROM chatring_session
 WHERE key >= greatest(:prefix::text, :after::text) AND (:after::text IS NULL OR key <> :after::text)
   AND CASE WHEN starts_with(key, :prefix::text) THEN true ELSE false END
 ORDER BY key LIMIT :count;
 
 -- name: keys_until
--- `keys` of which none comes behind `until`.
+-- `keys`, but only those before `until`.
 SELECT key FROM chatring_session
 WHERE key >= greatest(:prefix::text, :after::text) AND key < :until::text
   AND (:after::text IS NULL OR key <> :after::text) AND CASE WHEN starts_with(key, :prefix::text) THEN true ELSE false END
 ORDER BY key LIMIT :count;
 
 -- name: window
--- `room` is what head and window may have; what is left out is a multiple of the largest of `blocks` whose least allowance
--- is there. The first row is the session and what was found; the others are the bodies. They are read by single values, in
--- the order of the primary key: of a join PostgreSQL does not know that there is one session, and sorts. What is used more
--- than once is MATERIALIZED, or it would be computed as often.
+-- `room` is what head and window may have. The tokens left out are a multiple of a block: the largest of `blocks` whose
+-- least allowance is there. The first row is the session and what was found; the others are the bodies. Single values
+-- are read in the order of the primary key. In a join, PostgreSQL would not know that there is only one session, and
+-- would sort. What is used more than once is MATERIALIZED; otherwise it would be computed each time.
 WITH
 session AS (SELECT * FROM chatring_session WHERE key = :key),
 asked AS (

@@ -20,22 +20,22 @@ from chatring.stores.sql.statement import Statement
 if TYPE_CHECKING:
     from chatring.stores.sql.postgresql import PostgreSQLBackend
 
-# SQLSTATEs after which a connection is as good as before: another writer was faster, or took too long.
+# SQLSTATEs that do not harm a connection: another writer was faster, or took too long.
 _HARMLESS = ("40001", "40P01", "55P03", "57014")
-# Statements that may wait for another writer outside of a transaction; they take `patience`, in milliseconds.
+# Statements that may wait for another writer outside a transaction; they take `patience`, in milliseconds.
 _WAITING = ("append", "append_one", "delete")
-# Errors that are thrown into what was to run.
+# Errors that are thrown into the generator.
 _EXPECTED = (
     psycopg.errors.SerializationFailure,
     psycopg.errors.UndefinedColumn,
     psycopg.errors.UndefinedTable,
 )
-# A text and its values; without values it may be several statements.
+# A text and its values. Without values it may be several statements.
 _Call = tuple[str, Any]
 
 
 class _Lent:
-    """A connection while an operation has it: what is alike in both kinds."""
+    """A connection while an operation has it: the common part of both kinds."""
 
     def __init__(self, backend: PostgreSQLBackend, connection: Any, deadline: float) -> None:
         self.is_in_transaction = False
@@ -45,8 +45,8 @@ class _Lent:
         self._process = os.getpid()
 
     def _calls(self, statement: Statement) -> Generator[_Call, Any, Any]:
-        """Yield what the driver is to run, be sent what it answers, and return the statement's answer."""
-        if os.getpid() != self._process:  # a counter that is called within a transaction forked
+        """Yield what the driver must run, receive its answers, and return the statement's answer."""
+        if os.getpid() != self._process:  # a counter called within a transaction has forked
             raise ForkedError(self._process)
         name, values, _ = statement
         text = self._backend.texts[name]
@@ -72,14 +72,14 @@ class _Lent:
         except (psycopg.errors.UndefinedColumn, psycopg.errors.UndefinedTable) as error:
             yield from self._explain(error)
             raise
-        # Again, without the strict isolation that is somebody's default.
+        # Again, without the strict isolation that somebody set as default.
         yield self._begin(), None
         answer = yield text, values
         yield "COMMIT", None
         return answer
 
     def _explain(self, error: Exception) -> Generator[_Call, Any, None]:
-        """Raise SchemaVersionError if the tables are newer than when they were first looked at."""
+        """Raise SchemaVersionError if the tables are newer than they were at the first look."""
         yield "ROLLBACK", None
         rows = yield self._backend.texts["version"], None
         try:
@@ -92,7 +92,7 @@ class _Lent:
         return begin if patience is None else f"{begin}; SET LOCAL lock_timeout = {patience}"
 
     def _cursor(self, values: object) -> Any:
-        """Return a cursor that gets values in binary, texts in half the time; a script's answers are none."""
+        """Return a cursor. With values, answers are binary, which halves the time for texts; a script has no values."""
         cursor = self._connection.cursor(binary=bool(values), row_factory=tuple_row)
         if self._backend.has_given_pool:
             cursor.adapters.register_dumper(int, Int8BinaryDumper)
@@ -102,7 +102,7 @@ class _Lent:
         return None if values and not self._backend.is_pooled else False
 
     def _failed(self, error: psycopg.Error) -> StoreError:
-        """Note what an error of the driver means, and return the one to raise."""
+        """Learn from a driver's error, and return the error to raise."""
         state = error.sqlstate or ""
         if state not in _HARMLESS:
             self._connection.pgconn.finish()  # a new one is safer
@@ -152,7 +152,7 @@ class AsyncPostgreSQLConnection(_Lent):
     """One of psycopg's `AsyncConnection`."""
 
     async def execute(self, statement: Statement) -> Any:
-        """As that of `PostgreSQLConnection`."""
+        """Return the rows of a statement, or the number of rows that it changed."""
         calls = self._calls(statement)
         try:
             call = next(calls)
@@ -165,7 +165,7 @@ class AsyncPostgreSQLConnection(_Lent):
             raise self._failed(error) from error
 
     async def end(self) -> None:
-        """As that of `PostgreSQLConnection`."""
+        """Roll back what was not committed."""
         if self._must_roll_back():
             try:
                 await self._execute("ROLLBACK", None)

@@ -1,4 +1,4 @@
-"""`PostgreSQLPools`: where a `PostgreSQLBackend` has its connections from."""
+"""`PostgreSQLPools`: where a `PostgreSQLBackend` gets its connections."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from chatring.stores.sql.pool import Pool, TaskPlace, ThreadPlace
 
 
 class PostgreSQLPools:
-    """One pool for each process and one for each event loop, which is closed when the loop ends; or those of others.
+    """One pool for each process, and one for each event loop, which is closed when the loop ends; or the user's pools.
 
     Args:
         url: without secrets.
         arguments: of psycopg's `connect`.
-        size: how many connections a pool has at most.
-        pool: as in `PostgreSQLBackend`.
-        async_pool: as in `PostgreSQLBackend`.
-        password: as in `PostgreSQLBackend`.
+        size: the most connections of a pool.
+        pool: see `PostgreSQLBackend`.
+        async_pool: see `PostgreSQLBackend`.
+        password: see `PostgreSQLBackend`.
     """
 
     def __init__(
@@ -43,18 +43,19 @@ class PostgreSQLPools:
     ) -> None:
         self._url, self._arguments, self._size, self._password = url, arguments, size, password
         self._given, self._given_async = pool, async_pool
-        # By process: a connection that a fork inherited is the parent's, which goes on using it. The child closes none.
+        # By process: an inherited connection is the parent's, which goes on using it. The child closes none.
         self._pools: dict[int, Pool[Any]] = {}
-        # A connection belongs to the loop that opened it. With what closes the pool when the loop ends.
+        # A connection belongs to the loop that opened it. With each pool, the generator that closes it when the loop
+        # ends.
         self._loops: dict[asyncio.AbstractEventLoop, tuple[Pool[Any], AsyncGenerator[None, None]]] = {}
         weakref.finalize(self, _close_all, self._pools, self._loops)
 
     def lend(self, deadline: float) -> AbstractContextManager[Any]:
-        """Lend a connection of psycopg to this thread; wait for one until `deadline`, by `time.monotonic`."""
+        """Lend a connection of psycopg to this thread. Wait for one until `deadline`, by `time.monotonic`."""
         return self._own(deadline) if self._given is None else self._borrowed(deadline)
 
     def alend(self, deadline: float) -> AbstractAsyncContextManager[Any]:
-        """As `lend`, to this task."""
+        """Lend a connection to this task; see `lend`."""
         return self._aown(deadline) if self._given_async is None else self._aborrowed(deadline)
 
     def close(self) -> None:
@@ -63,12 +64,12 @@ class PostgreSQLPools:
             pool.close()
 
     async def aclose(self) -> None:
-        """Close those of this event loop."""
+        """Close the connections of this event loop."""
         if (found := self._loops.pop(asyncio.get_running_loop(), None)) is not None:
             await found[1].aclose()
 
     def close_loops(self) -> None:
-        """Close the pools of loops that have ended without the end that `asyncio.run` has, or are another process's."""
+        """Close the pools of another process, and of loops that ended without what `asyncio.run` does at its end."""
         for loop, (pool, _) in list(self._loops.items()):
             if loop.is_closed() or pool.is_inherited:
                 self._loops.pop(loop, None)
@@ -191,9 +192,9 @@ class PostgreSQLPools:
 
 
 def _is_lost(connection: Any) -> bool:
-    """Look, without a round trip, whether the server has closed a connection since its last use."""
+    """Return, without a round trip, whether the server has closed a connection since its last use."""
     try:
-        # The first reads what the server last said, if it did, and only the second that nothing follows.
+        # The first call reads the server's last words, if any. Only the second sees that nothing follows.
         connection.pgconn.consume_input()
         connection.pgconn.consume_input()
     except psycopg.Error:
@@ -206,7 +207,7 @@ def _is_idle(connection: Any) -> bool:
 
 
 def _configured(connection: Any) -> Any:
-    # Else the types of numbers, and with them the prepared statements, would be others for each magnitude.
+    # Otherwise numbers of each magnitude would have another type, and with it another prepared statement.
     connection.adapters.register_dumper(int, Int8BinaryDumper)
     return connection
 

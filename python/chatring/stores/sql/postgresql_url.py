@@ -1,4 +1,4 @@
-"""`PostgreSQLUrl`: what the URL of a PostgreSQL store says."""
+"""`PostgreSQLUrl`: the settings in the URL of a PostgreSQL store."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote, unquote
 
 from chatring.stores.redaction import check_url, redacted, without_secrets
 
-# When libpq takes a connection, or the attempt to make one, for lost; the system's own answer may take hours. Seconds,
+# When libpq considers a connection, or an attempt to make one, lost; by itself the system may take hours. In seconds,
 # except for the last: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 _LOST_CONNECTION = {
     "connect_timeout": 10,
@@ -20,38 +20,38 @@ _LOST_CONNECTION = {
     "tcp_user_timeout": 25_000,
 }
 _OPTIONS = (
-    # Each statement sees what was committed before it, whatever the database's default is.
+    # Each statement sees what was committed before it, whatever the database's default.
     "-c default_transaction_isolation=read\\ committed",
-    # The best plan is the same for all values, and making one takes as long as following it.
+    # The best plan is the same for all values, and making a plan takes as long as running it.
     "-c plan_cache_mode=force_generic_plan",
-    # The session of a writer whose machine is gone is free in half a minute; the system's own keepalives take hours.
+    # If a writer's machine is gone, its session is free after half a minute; the system's own keepalives take hours.
     "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3",
 )
 LONGEST = 86_400.0
-"""Seconds that anybody waits at most, a day: what is longer does not fit into what drivers and the system take."""
+"""The longest wait, a day, in seconds. Drivers and the system do not take much more."""
 _LOCK_TIMEOUT = re.compile(r"\block_timeout\s*=")
 _SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
-# The user ends at the first colon, the password at the next @, also if somebody forgot to write %2F for a slash.
+# The user ends at the first colon, and the password at the next @, even if somebody forgot to write %2F for a slash.
 _CREDENTIALS = re.compile(r"(?<=://)([^:/]*)(:[^@]*)?@")
-# libpq's words that have no values.
+# libpq's words that contain no values.
 _UNKNOWN = re.compile(r'invalid URI query parameter: "\w+"')
-# What libpq does not know.
+# Parameters that libpq does not know.
 _OURS = ("pool_size", "timeout", "schema", "startup_options", "prepare_threshold")
 
 
 @dataclass(frozen=True)
 class PostgreSQLUrl:
-    """A URL, taken apart.
+    """A URL in parts.
 
     Args:
         parameters: for libpq.
-        shown: it, without secrets.
-        pool_size: how many connections; None if the URL does not say.
+        shown: the URL without secrets.
+        pool_size: the most connections; None if the URL does not say.
         timeout: how long a call waits, in seconds; None if the URL does not say.
-        schema: in which the tables are; None for the first of the search path.
+        schema: the schema with the tables; None for the first of the search path.
         startup_options: whether to send settings when connecting.
-        prepare: `prepare_threshold` of psycopg, if the URL has it: the uses after which a statement is prepared, None
-            for never.
+        prepare: psycopg's `prepare_threshold`, if the URL has it: after how many uses a statement is prepared; None for
+            never.
     """
 
     parameters: Mapping[str, str]
@@ -82,14 +82,15 @@ class PostgreSQLUrl:
             if unquote(name) in _OURS:
                 ours[unquote(name)] = unquote(value)
             else:
-                others.append(f"{name}={quote(unquote(value), safe='')}")  # libpq wants each = escaped
+                others.append(f"{name}={quote(unquote(value), safe='')}")  # libpq requires an escaped =
         if ours.get("startup_options", "none") != "none":
             raise ValueError(f"startup_options can only be none, got {ours['startup_options']!r}")
         given = ours.get("prepare_threshold", "none")
         if given != "none" and not (given.isascii() and given.isdigit()):
             raise ValueError(f"prepare_threshold must be none or a number of uses, got {given!r}")
         return cls(
-            parameters=_parameters(f"postgresql://{address}?{'&'.join(others)}", shown),
+            # What is refused may have been written wrong in any place: shown with more hidden than what is taken.
+            parameters=_parameters(f"postgresql://{address}?{'&'.join(others)}", without_secrets(url)),
             shown=shown,
             pool_size=_number(ours, "pool_size", int),
             timeout=_number(ours, "timeout", float),
@@ -102,12 +103,12 @@ class PostgreSQLUrl:
 
     @property
     def has_lock_timeout(self) -> bool:
-        """Whether it says itself how long to wait for other writers."""
+        """Whether the URL itself says how long to wait for other writers."""
         return _LOCK_TIMEOUT.search(self.parameters.get("options", "")) is not None
 
     @staticmethod
     def check_scheme(url: str) -> None:
-        """Refuse what does not begin as a URL of PostgreSQL does.
+        """Refuse a URL that does not begin like one of PostgreSQL.
 
         Raises:
             ValueError: if it does not.
@@ -132,8 +133,8 @@ class PostgreSQLUrl:
         return {
             **lost_connection(self.parameters),
             **self.parameters,
-            "client_encoding": "utf8",  # the driver's own would be the database's
-            # PgBouncer refuses a blank at the end.
+            "client_encoding": "utf8",  # the driver would use the database's
+            # PgBouncer refuses a trailing space.
             "options": " ".join((*settings, self.parameters.get("options", ""))).strip(),
             "autocommit": True,
             **self.prepare,
@@ -141,12 +142,12 @@ class PostgreSQLUrl:
 
 
 def lost_connection(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """Return arguments of psycopg with which a server that is silent, or gone, is an error after a while."""
+    """Return arguments for psycopg that make a silent or vanished server an error after a while."""
     return {name: value for name, value in _LOST_CONNECTION.items() if name not in parameters}
 
 
 def _address(url: str) -> tuple[str, str]:
-    """Return what is between scheme and query, with user and password as libpq takes them, and the query."""
+    """Return what is between scheme and query, with user and password as libpq takes them; and the query."""
     found = _CREDENTIALS.search(url)
     rest, _, query = url[found.end() if found else url.index("://") + 3 :].partition("?")
     if not found:
@@ -156,7 +157,7 @@ def _address(url: str) -> tuple[str, str]:
 
 
 def _parameters(url: str, shown: str) -> dict[str, str]:
-    """Return a URL as libpq's parameters, without saying why it is none if that could show the password."""
+    """Return a URL as libpq's parameters. The error does not say what is wrong if that could show the password."""
     from psycopg import ProgrammingError
     from psycopg.conninfo import conninfo_to_dict
 

@@ -1,4 +1,4 @@
--- What SQLite and PostgreSQL run alike. :name is a value; `docs/stores.md` has the tables.
+-- Statements for SQLite and PostgreSQL. :name is a value; `docs/stores.md` has the tables.
 
 -- name: session
 SELECT head, head_tokens, behind, first, base, lead, lead_total, "end", total, last, question, question_tokens, reach,
@@ -6,7 +6,7 @@ SELECT head, head_tokens, behind, first, base, lead, lead_total, "end", total, l
 FROM chatring_session WHERE key = :key;
 
 -- name: save
--- If the session still is what its writer knew.
+-- Only if the session is still what its writer knew.
 UPDATE chatring_session
 SET head = :head, head_tokens = :head_tokens, behind = :behind, first = :first, base = :base, lead = :lead,
     lead_total = :lead_total, "end" = :end, total = :total, last = :last, question = :question,

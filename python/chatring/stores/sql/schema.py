@@ -1,13 +1,14 @@
-"""The tables' version: made at the first use, brought up to date if an older chatring made them, refused otherwise.
+"""The version of the tables: they are created at the first use. Older ones are upgraded; newer ones are refused.
 
-A version is a number in `chatring_schema`. The next one needs a statement `migrate_2_to_3` in `sqlite.sql` and
-`postgresql.sql`, its name in `MIGRATIONS`, and 3 in `VERSION`. All steps run in one transaction that locks out other
-processes which do the same.
+A version is a number in `chatring_schema`. The next version needs a statement `migrate_2_to_3` in `sqlite.sql` and
+`postgresql.sql`, its name in `MIGRATIONS`, and 3 in `VERSION`. All steps run in one transaction, which locks out other
+processes that do the same.
 
-Processes of the older chatring may still be connected, and look at the version only at their first use. So that they
-cannot write to newer tables, **every migration renames the column `epoch` of `chatring_session`**: to `epoch3`, and so
-on. All statements that read or change a session name it, so each of the older ones fails from then on, in SQLite and in
-PostgreSQL, and it costs nothing: no row is touched. Whoever gets that error looks at the version again.
+Processes of an older chatring may still be connected, and look at the version only at their first use. To keep them
+from writing to newer tables, **every migration renames the column `epoch` of `chatring_session`**: to `epoch3`, and so
+on. All statements that read or change a session name that column. So every older statement fails from then on, in
+SQLite and in PostgreSQL. This costs nothing, because no row is touched. A process that gets this error looks at the
+version again.
 """
 
 from __future__ import annotations
@@ -19,16 +20,16 @@ from chatring.stores.operation import Steps
 from chatring.stores.sql.statement import Statement
 
 VERSION = 2
-# By the version that it leads from: the name of the statement that leads to the next.
+# By version: the name of the statement that leads to the next version.
 MIGRATIONS: dict[int, str] = {}
 
 
 def made(url: str) -> Steps[None]:
-    """Make the tables if there are none, and bring older ones up to date.
+    """Create the tables if there are none, and upgrade older ones.
 
     Raises:
         ForeignDataError: if tables with these names are not chatring's.
-        SchemaVersionError: if they are of a newer chatring, or of the unreleased first version.
+        SchemaVersionError: if they belong to a newer chatring, or have the unreleased first version.
     """
     if (yield from _version(url)) == VERSION:
         return
@@ -55,7 +56,7 @@ def check_version(url: str, rows: list[tuple[Any, ...]]) -> int:
     """Return the version that a database says it has.
 
     Raises:
-        ForeignDataError, SchemaVersionError: as `made`.
+        ForeignDataError, SchemaVersionError: see `made`.
     """
     version = rows[0][0] if len(rows) == 1 else None
     if not isinstance(version, int) or version < 1:

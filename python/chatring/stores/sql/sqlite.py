@@ -11,14 +11,15 @@ import math
 import os
 import secrets
 import sqlite3
-import threading
 import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
 
+from chatring.overriding import override
 from chatring.stores.errors import StoreTimeoutError
 from chatring.stores.operation import Steps, arun_in_threads, run
 from chatring.stores.session import Limits, RowLike
@@ -32,21 +33,21 @@ from chatring.stores.turns import Turns
 
 _T = TypeVar("_T")
 
-# Bytes that SQLite's write-ahead log keeps once its changes are in the file: twice what it has before that happens.
+# Bytes that SQLite's write-ahead log keeps after its changes are in the file: twice what it has before that happens.
 _LOG_BYTES = 2**23
 # Connections that read at the same time.
 _READERS = 8
 _TIMEOUT = 10.0
 _TEXTS = read_statements("queries.sql", "sqlite.sql")
-# Those that are several, which the driver takes one by one.
+# Texts of several statements, which the driver takes one by one.
 _SCRIPTS = {name: text.split(";") for name, text in _TEXTS.items() if ";" in text}
 
 
 class _Connection:
-    """A connection, for one operation after the other.
+    """A connection that runs one operation after another.
 
     Attributes:
-        deadline: until when a statement waits for other writers, by `time.monotonic`.
+        deadline: how long a statement waits for other writers, by `time.monotonic`.
     """
 
     def __init__(self, driver: sqlite3.Connection, deadline: float) -> None:
@@ -58,7 +59,13 @@ class _Connection:
 
     def execute(self, statement: Statement) -> Any:
         """Return the rows of a statement, or the number of rows that it changed."""
-        if os.getpid() != self._process:  # a counter that is called within a transaction forked
+        try:
+            return self._execute(statement)
+        except UnicodeDecodeError as error:
+            raise _damaged(error) from error
+
+    def _execute(self, statement: Statement) -> Any:
+        if os.getpid() != self._process:  # a counter called within a transaction has forked
             raise ForkedError(self._process)
         name, values, many = statement
         if name == "append":
@@ -78,7 +85,7 @@ class _Connection:
         return cursor.rowcount if cursor.description is None else cursor.fetchall()
 
     def _append(self, numbers: Mapping[str, Any], rows: Iterable[tuple[Any, ...]]) -> int:
-        """Save a session and add rows to it, in a transaction. Return how many; 0 if the session has changed."""
+        """Save a session and add rows to it, in a transaction. Return how many rows; 0 if the session has changed."""
         self.execute(Statement("begin"))
         saved = self.execute(Statement("save", numbers))
         if not saved:
@@ -89,26 +96,46 @@ class _Connection:
         return added
 
     def wait_until_deadline(self) -> None:
-        """Have the next statement wait for other writers until the deadline."""
+        """Make the next statement wait for other writers until the deadline."""
         tenths = max(math.ceil((self.deadline - time.monotonic()) * 10), 0)
         if tenths != self._waits:
             self.driver.execute(f"PRAGMA busy_timeout = {tenths * 100}")
             self._waits = tenths
 
 
+def _damaged(error: UnicodeDecodeError) -> sqlite3.DatabaseError:
+    """Return SQLite's error for a file that says why it is damaged in bytes that Python's driver cannot decode."""
+    return sqlite3.DatabaseError(f"database disk image is malformed: {error}")
+
+
+class _Permit:
+    """What a call must have to use a connection."""
+
+
 class _Pool:
-    """The connections of one process to a file: so many, opened when they are needed and kept."""
+    """A process's connections to a file: a limited number, opened when they are needed and kept."""
+
+    # A signal's handler may raise just when a permit was taken. When nobody holds it anymore, the queue gets its weak
+    # reference, which is then as good. A semaphore, which is written in Python, may stay locked for ever.
 
     def __init__(self, size: int, may_close: bool) -> None:
-        self._may_close = may_close  # what is in memory would be gone
+        self._may_close = may_close  # a database in memory would be lost
         self._idle: deque[_Connection] = deque()
-        self._slots = threading.Semaphore(size)
+        self._free: SimpleQueue[_Permit | weakref.ref[_Permit]] = SimpleQueue()
+        self._issued: set[weakref.ref[_Permit]] = set()
+        for _ in range(size):
+            self._free.put(self._new_permit())
         self.is_closed = False
 
     @contextlib.contextmanager
     def connection(self, connect: Callable[[float], _Connection], deadline: float, url: str) -> Iterator[_Connection]:
-        if not self._slots.acquire(timeout=max(deadline - time.monotonic(), 0)):
-            raise StoreTimeoutError(f"{url}: all connections were in use for too long; try again")
+        try:
+            permit = self._free.get(timeout=max(deadline - time.monotonic(), 0))
+        except Empty:
+            raise StoreTimeoutError(f"{url}: all connections were in use for too long; try again") from None
+        if isinstance(permit, weakref.ref):
+            self._issued.discard(permit)
+            permit = self._new_permit()
         connection = None
         try:
             try:
@@ -133,7 +160,12 @@ class _Pool:
                     connection.driver.close()
                 else:
                     self._idle.append(connection)
-            self._slots.release()
+            self._free.put(permit)
+
+    def _new_permit(self) -> _Permit:
+        permit = _Permit()
+        self._issued.add(weakref.ref(permit, self._free.put))
+        return permit
 
     def close(self) -> None:
         self.is_closed = True
@@ -145,14 +177,13 @@ class _Pool:
 class SQLiteBackend(SQLBackend):
     """A file of SQLite (3.35 or newer), or a database in memory, `sqlite://`.
 
-    One writer of the process at a time, first come, first served; reading needs no turn. The statements of the async
-    methods run in threads of their own, one for what changes something, so that nothing waits for a writer but other
-    writers.
+    The process has one writer at a time, first come, first served. Reading needs no turn. The statements of async
+    methods run in threads of their own, and changes have one thread, so only writers wait for a writer.
 
     Args:
-        url: as in `SQLStore`.
+        url: see `SQLStore`.
         timeout: how long a call waits for other writers and for a connection, in seconds, instead of the URL's.
-        pool_size: how many connections read at once, if the URL does not say.
+        pool_size: how many connections read at once, unless the URL says.
 
     Raises:
         TypeError, ValueError: if the URL is not one of SQLite.
@@ -172,24 +203,26 @@ class SQLiteBackend(SQLBackend):
         if not self.is_in_memory:
             self._calls = CALLS
             CALLS.add(self)
-            # One that is collected without having been closed would still be open during a fork.
-            weakref.finalize(self, _close, self._pools, CALLS).atexit = False
+        # A file that is collected without having been closed would still be open during a fork. And from 3.13 on Python
+        # warns of connections that nobody has closed.
+        weakref.finalize(self, _close, self._pools, self._calls).atexit = False
 
+    @override
     def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
-        """See `Backend`."""
         return run(steps, lambda: self._lend(deadline, turn))
 
+    @override
     async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
-        """See `Backend`. A change whose call is cancelled may be made a moment later."""
-
+        # A change whose call is cancelled may be made a moment later.
         async def in_thread(call: Callable[[], Any]) -> Any:
-            # Once begun it goes on to its end, if it is a transaction to that one's, whatever becomes of its caller.
+            # Once it has begun, it runs to its end, whatever happens to its caller; a transaction runs to the
+            # transaction's end.
             work = self._submit(turn is not None, call)
             is_late = False
 
             def give_up() -> None:
                 nonlocal is_late
-                is_late = work.cancel()  # if it has not begun
+                is_late = work.cancel()  # succeeds if it has not begun
 
             late = asyncio.get_running_loop().call_later(max(deadline - time.monotonic(), 0), give_up)
             try:
@@ -205,28 +238,30 @@ class SQLiteBackend(SQLBackend):
 
         return await arun_in_threads(steps, lambda: self._lend(deadline, turn), in_thread)
 
+    @override
     def turn_of(self, key: str) -> str:
-        """See `Backend`. SQLite makes one change at a time in the whole file."""
+        # SQLite makes one change at a time in the whole file.
         return ""
 
+    @override
     def close(self) -> None:
-        """See `Backend`."""
         _close(self._pools, self._calls)
         for changes in (False, True):
             executor = self._executors.pop((os.getpid(), changes), None)
             if executor is not None:
                 executor.shutdown(wait=False)
 
+    @override
     async def aclose(self) -> None:
-        """See `Backend`. The connections of async methods are those of the process; what is in memory stays."""
+        # The connections of async methods are those of the process; what is in memory stays.
         if not self.is_in_memory:
             await asyncio.to_thread(self.close)
 
     def backup(self, target: str) -> None:
-        """See `SQLStore`."""
+        """Copy the database to a new file: see `SQLStore`."""
         if os.path.lexists(target):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
-        # Under the target's name there is never a part of a copy.
+        # The target's name never has part of a copy.
         part = f"{target}.{secrets.token_hex(4)}.part"
         try:
             with self._lend(time.monotonic() + self.timeout) as lent:
@@ -268,7 +303,7 @@ class SQLiteBackend(SQLBackend):
         except sqlite3.Error as error:
             if "no such column" in str(error):
                 with self._calls, contextlib.suppress(sqlite3.Error):
-                    self._connect(deadline).driver.close()  # which says so if the tables are newer by now
+                    self._connect(deadline).driver.close()  # this raises if the tables are newer by now
             raise store_error(error, self.url, self._parsed.file) from error
         except ForkedError as error:
             raise inherited_error(self.url, *error.args) from None
@@ -301,10 +336,12 @@ class SQLiteBackend(SQLBackend):
         try:
             self._configure(connection)
             run(schema.made(self.url), lambda: contextlib.nullcontext(connection))
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(sqlite3.Error):
                 driver.rollback()
             driver.close()
+            if isinstance(error, UnicodeDecodeError):
+                raise _damaged(error) from error
             raise
         return connection
 
@@ -316,9 +353,9 @@ class SQLiteBackend(SQLBackend):
                 driver.execute("PRAGMA journal_mode = WAL")
                 break
             except sqlite3.OperationalError as error:
-                if "readonly" in str(error):  # what is there can be read
+                if "readonly" in str(error):  # the file can still be read
                     break
-                # Of several that change it at once, SQLite lets all but one fail without waiting.
+                # If several connections change it at once, SQLite fails all but one without waiting.
                 if "locked" not in str(error) or time.monotonic() >= connection.deadline:
                     raise
                 time.sleep(0.01)
@@ -328,7 +365,7 @@ class SQLiteBackend(SQLBackend):
 
 
 def _name(part: str, target: str) -> None:
-    """Give a file its name, and replace nothing."""
+    """Give a file its name without replacing another file."""
     try:
         os.link(part, target)
     except FileExistsError:

@@ -1,4 +1,4 @@
--- What only SQLite runs.
+-- Statements for SQLite only.
 
 -- name: schema
 CREATE TABLE chatring_schema (version INTEGER NOT NULL);
@@ -6,65 +6,65 @@ CREATE TABLE chatring_schema (version INTEGER NOT NULL);
 CREATE TABLE chatring_session (
     id INTEGER PRIMARY KEY,
     key TEXT NOT NULL UNIQUE CHECK (typeof(key) = 'text'),
-    -- Which counter, measure, start rule and format the numbers are of.
+    -- The counter, measure, start rule and format of the numbers.
     policy TEXT NOT NULL CHECK (typeof(policy) = 'text'),
-    -- Another one after every change but an append.
+    -- Changes with every change except an append.
     epoch INTEGER NOT NULL CHECK (typeof(epoch) = 'integer'),
     -- Milliseconds since 1970.
     updated_at INTEGER NOT NULL,
-    -- The leading system messages: how many, and their tokens, which no other sum has.
+    -- The leading system messages: how many, and their tokens, which no other sum includes.
     head INTEGER NOT NULL CHECK (typeof(head) = 'integer'),
     head_tokens INTEGER NOT NULL CHECK (typeof(head_tokens) = 'integer'),
-    -- The position at which the messages behind the head began; of the first that is left, and the tokens before it.
+    -- The position at which the messages behind the head began, the position of the first that is still there, and the
+    -- tokens before that one.
     behind INTEGER NOT NULL,
     first INTEGER NOT NULL CHECK (typeof(first) = 'integer'),
     base INTEGER NOT NULL CHECK (typeof(base) = 'integer'),
-    -- The first position with which the window begins that has everything, and the tokens before it.
+    -- Where the window that has everything begins, and the tokens before it. In a session of LlamaIndex's Memory, the
+    -- cut between archived and active messages.
     lead INTEGER NOT NULL CHECK (typeof(lead) = 'integer'),
     lead_total INTEGER NOT NULL CHECK (typeof(lead_total) = 'integer'),
-    -- The position after the last message, and the tokens of all behind the head, also of those that were trimmed.
+    -- The position after the last message, and the tokens of all messages behind the head, trimmed ones included.
     "end" INTEGER NOT NULL CHECK (typeof("end") = 'integer'),
     total INTEGER NOT NULL CHECK (typeof(total) = 'integer'),
-    -- What the last message is to the rules.
+    -- The outline of the last message.
     last INTEGER,
     -- The position of the last user message, and its tokens.
     question INTEGER,
     question_tokens INTEGER NOT NULL,
-    -- Where texts are joined: the largest `before`, the position after the last message that is not blank, whether that ends
-    -- in a character that is not whitespace, and whether windows may begin among many blank messages.
+    -- Where texts are joined: the largest `before`, the position after the last message that is not blank, whether that
+    -- message ends in a character that is not whitespace, and whether windows may begin among many blank messages.
     reach INTEGER,
     word INTEGER NOT NULL,
     is_closed INTEGER NOT NULL,
-    has_runs INTEGER NOT NULL,
-    -- Room for a cut that stays.
-    cut INTEGER
+    has_runs INTEGER NOT NULL
 );
 
 CREATE TABLE chatring_message (
     session_id INTEGER NOT NULL REFERENCES chatring_session (id) ON DELETE CASCADE,
     -- The position; from -head to -1 in the head.
     seq INTEGER NOT NULL CHECK (typeof(seq) = 'integer'),
-    -- What it is to the rules.
+    -- Its outline.
     kind INTEGER NOT NULL CHECK (typeof(kind) = 'integer'),
     -- What it adds to the total.
     tokens INTEGER NOT NULL CHECK (typeof(tokens) = 'integer'),
-    -- If a window may begin with it: the total less the tokens of that window; and the position of the user message that
-    -- such a window has in front.
+    -- If a window may begin with it: the total less the tokens of that window, and the position of the user message
+    -- that such a window has in front.
     before INTEGER CHECK (typeof(before) IN ('integer', 'null')),
     question INTEGER CHECK (typeof(question) IN ('integer', 'null')),
-    -- What is given back.
+    -- The message as it is given back.
     body TEXT NOT NULL CHECK (typeof(body) = 'text'),
     PRIMARY KEY (session_id, seq)
 );
 
--- The search: the first start whose window fits is the one of the smallest `before` that is large enough.
+-- The search: the first start that fits is the one with the smallest `before` that is large enough.
 CREATE INDEX chatring_message_start ON chatring_message (session_id, before, seq, question) WHERE before IS NOT NULL;
 
 -- name: has_tables
 SELECT 1 FROM sqlite_master WHERE name = 'chatring_schema';
 
 -- name: lock_schema
--- It begins with all locks that there are.
+-- The transaction begins with all locks that SQLite has.
 SELECT 1;
 
 -- name: first_version
@@ -99,8 +99,8 @@ WHERE (:after IS NULL OR key > :after) AND substr(key, 1, length(:prefix)) = :pr
 ORDER BY key LIMIT :count;
 
 -- name: window
--- `room` is what head and window may have; `block` is what is left out in, NULL for the largest of `blocks` whose least
--- allowance is there. The first row is the session and what was found; the others are the bodies.
+-- `room` is what head and window may have. The tokens left out are a multiple of `block`; NULL is for the largest of
+-- `blocks` whose least allowance is there. The first row is the session and what was found; the others are the bodies.
 WITH
 session AS MATERIALIZED (SELECT * FROM chatring_session WHERE key = :key),
 asked AS MATERIALIZED (

@@ -1,4 +1,4 @@
-"""`SQLiteUrl`: what the URL of a SQLite store says."""
+"""`SQLiteUrl`: the settings in the URL of a SQLite store."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from chatring.stores.redaction import check_url, without_secrets
 
 # Values of PRAGMA synchronous: https://www.sqlite.org/pragma.html#pragma_synchronous
 _SYNCHRONOUS = ("OFF", "NORMAL", "FULL", "EXTRA")
-# Of a file's URI, `sqlite:///file:chat.db?mode=ro&uri=true`: https://www.sqlite.org/uri.html
+# Parameters of a file's URI, `sqlite:///file:chat.db?mode=ro&uri=true`: https://www.sqlite.org/uri.html
 _FILE_PARAMETERS = {"mode", "cache", "immutable", "nolock", "psow", "vfs"}
 _OURS = {"synchronous", "timeout", "pool_size"}
 
 
 @dataclass(frozen=True)
 class SQLiteUrl:
-    """A URL, taken apart.
+    """A URL in parts.
 
     Args:
-        shown: it, with an absolute path.
+        shown: the URL, with an absolute path.
         database: for `sqlite3.connect`.
-        is_uri: whether that is a URI.
+        is_uri: whether `database` is a URI.
         file: the path of the file; None in memory.
-        synchronous: of SQLite's pragma.
+        synchronous: for SQLite's pragma.
         timeout: how long to wait for other writers, in seconds; None if the URL does not say.
         pool_size: how many connections read at once; None if the URL does not say.
     """
@@ -43,14 +43,14 @@ class SQLiteUrl:
 
         Raises:
             TypeError: if it is not a str.
-            ValueError: if it is not one of SQLite, or has parameters that there are not.
+            ValueError: if it is not one of SQLite, or has unknown parameters.
         """
         check_url(url)
         name = without_secrets(url)
-        parts = urlsplit(url.replace("#", "%23"))  # a file may have one in its name
+        parts = urlsplit(url.replace("#", "%23"))  # a file's name may contain one
         if parts.netloc:
             raise ValueError(
-                f"{name!r} has a host, which SQLite has not; a file follows three slashes: sqlite:///chat.db"
+                f"{name!r} has a host, but SQLite has none; a file follows three slashes: sqlite:///chat.db"
             )
         if parts.scheme not in ("sqlite", "sqlite+pysqlite"):
             raise ValueError(f"{name!r} is not a URL of SQLite; one begins with sqlite://")
@@ -58,7 +58,7 @@ class SQLiteUrl:
         is_uri = _flag(query.pop("uri", "false"), name)
         ours = {name: query.pop(name) for name in list(query) if name in _OURS}
         if unknown := sorted(query.keys() - (_FILE_PARAMETERS if is_uri else set())):
-            raise ValueError(f"{name!r} has parameters that SQLite has not: {', '.join(unknown)}")
+            raise ValueError(f"{name!r} has parameters that SQLite does not take: {', '.join(unknown)}")
         synchronous = ours.get("synchronous", "FULL").upper()
         if synchronous not in _SYNCHRONOUS:
             raise ValueError(f"synchronous must be one of {', '.join(_SYNCHRONOUS)}, got {synchronous!r}")
@@ -85,7 +85,7 @@ class SQLiteUrl:
 
 
 def _bound(path: str, is_uri: bool) -> tuple[str, str]:
-    """Return the path of a URL, absolute, and that of the file: the process may change its folder."""
+    """Return the path of a URL and the path of the file, both absolute: the process may change its folder."""
     if not is_uri:
         file = os.path.abspath(path)
         return file, file

@@ -1,4 +1,4 @@
-"""`Statement`: what an operation has a SQL database run; and the files that the texts are in."""
+"""`Statement`: what an operation runs in a SQL database; and the files with the texts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _VALUE = re.compile(r"(?<!:):(\w+)")
 
 
 class Statement(NamedTuple):
-    """A statement by the name that its file gives it.
+    """A statement, by its name in the file.
 
-    A connection answers with the rows, or with the number of rows that were changed if the statement returns none.
+    A connection answers with the rows. If the statement returns none, it answers with the number of rows changed.
     """
 
     name: str
@@ -25,12 +25,12 @@ class Statement(NamedTuple):
 
 
 def read_statements(*names: str, value: str = r":\1", schema: str | None = None) -> dict[str, str]:
-    """Return the statements of files of this package, by name.
+    """Return the statements in files of this package, by name.
 
     Args:
         names: of the files.
-        value: how the driver names a value, as a replacement for `:name`.
-        schema: quoted, in which the tables are.
+        value: how the driver writes a value, as a replacement for `:name`.
+        schema: the schema with the tables, quoted.
     """
     statements = {}
     for name in names:

@@ -15,27 +15,28 @@ _M = TypeVar("_M")
 class SQLStore(Store[_M]):
     """Sessions in SQLite (3.35 or newer) or PostgreSQL.
 
-    The tables are made at the first call.
+    The tables are created at the first call.
 
     Args:
         url: `sqlite:///chat.db` (a file; four slashes for an absolute path), `sqlite://` (in memory), or
             `postgresql://user:password@host/database`; several hosts as libpq takes them, `h1:5432,h2:5432`. A relative
-            path is bound now, wherever the process goes. Both take `?timeout=` and `?pool_size=`. SQLite takes
-            `?synchronous=NORMAL`: faster, but the last appends before a power cut may be lost. PostgreSQL takes
-            `?schema=`, `?startup_options=none`, which sends no settings when connecting, `?prepare_threshold=none`,
-            which prepares no statements (a number prepares them after so many uses, also through a pooler), and what
-            libpq takes.
-        schema: of PostgreSQL, in which the tables are; by default the first of its search path. It must be there.
-        pool_size: how many connections a process, and each event loop, has at most. PostgreSQL's default is 15.
-        pool: of PostgreSQL: connections for the sync methods, a `psycopg_pool.ConnectionPool`. It is not closed.
-        async_pool: of PostgreSQL: those for the async methods, a `psycopg_pool.AsyncConnectionPool`.
-        password: of PostgreSQL: called for the password of each new connection, instead of the URL's.
-        timeout: as in `Store`. By default the URL's, or 10 seconds.
+            path is resolved now, even if the process later changes its folder. Both take `?timeout=` and `?pool_size=`.
+            SQLite takes `?synchronous=NORMAL`: faster, but the last appends before a power cut may be lost. PostgreSQL
+            takes `?schema=`; `?startup_options=none`, which sends no settings when connecting;
+            `?prepare_threshold=none`, which prepares no statements (a number prepares them after that many uses, even
+            through a pooler); and what libpq takes.
+        schema: for PostgreSQL: the schema with the tables, which must exist. The default is the first of the search
+            path.
+        pool_size: the most connections of a process and of each event loop. PostgreSQL's default is 15.
+        pool: for PostgreSQL: a `psycopg_pool.ConnectionPool` for the sync methods. It is never closed.
+        async_pool: for PostgreSQL: a `psycopg_pool.AsyncConnectionPool` for the async methods.
+        password: for PostgreSQL: a function that returns the password for each new connection, instead of the URL's.
+        timeout: see `Store`. The default is the URL's, or 10 seconds.
         options: of `Store`.
 
     Raises:
-        TypeError: if the URL is not a str, or an option not this database's.
-        ValueError: if the URL is not one of these; as `Store`.
+        TypeError: if the URL is not a str, or this database does not have an option.
+        ValueError: if the URL is not one of these. Also whenever `Store` raises it.
         ModuleNotFoundError: if the database's driver is not installed.
     """
 
@@ -85,10 +86,10 @@ class SQLStore(Store[_M]):
         Copying the file itself would miss what is in the log beside it.
 
         Args:
-            target: the path of a file that is not there yet. It appears when the copy is whole.
+            target: the path of a file that does not exist yet. It appears when the copy is complete.
 
         Raises:
-            FileExistsError: if it is there.
+            FileExistsError: if it exists.
             TypeError: with PostgreSQL, which has `pg_dump`.
             StoreError, OSError: if reading or writing fails.
         """

@@ -1,6 +1,6 @@
-"""What `RedisBackend` has the server do: each change, and each read, is one of these scripts, in Lua.
+"""The scripts that the server runs for `RedisBackend`, in Lua. Each change and each read is one of them.
 
-`shared.lua`, which every script begins with, says how a session is stored. The server runs one script at a time.
+`shared.lua`, which is in front of every script, says how a session is stored. The server runs one script at a time.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from importlib.resources import files
 
 VERSION = 2
-"""Of the layout: raised by every change of it. A store refuses sessions of a higher version than its own."""
+"""The version of the layout. Every change of the layout raises it. A store refuses sessions of a higher version."""
 
 UPGRADES: Mapping[int, str] = {}
-"""By layout: the commands, in Lua, that make a session of it one of the next. They run at its first use. Layout 1 was
-never released, and has no step."""
+"""By layout: the commands, in Lua, that upgrade a session to the next layout. They run at its first use. Layout 1 was
+never released, so it has none."""
 
 
 class Script:
@@ -22,7 +22,7 @@ class Script:
 
     Args:
         name: of its file, and of its calls in logs.
-        front: what stands before the file's text.
+        front: the text in front of the file's.
         changes: whether it changes anything, so that it must not be sent twice.
     """
 
@@ -38,7 +38,7 @@ class Scripts:
 
     Args:
         version: of the layout that they read and write.
-        upgrades: the steps to it, as `UPGRADES`.
+        upgrades: the steps to it, like `UPGRADES`.
     """
 
     def __init__(self, version: int = VERSION, upgrades: Mapping[int, str] = UPGRADES) -> None:

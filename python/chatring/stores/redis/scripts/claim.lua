@@ -1,7 +1,7 @@
--- Answers as `read.lua`, and keeps other writers from the session for a moment, so that a change that takes long to compute
--- finds it as it was. If another writer has it already, nothing is kept.
+-- Answers like `read.lua`, and keeps other writers from the session for a moment. Then a change that takes long to
+-- compute still finds the session unchanged. If another writer has claimed it already, nothing is done.
 --
--- ARGV: what tells this writer from others; for how many milliseconds.
+-- ARGV: what identifies this writer; for how many milliseconds.
 
 local problem, found, length = open('updated_at', 'claim')
 if problem then return problem end

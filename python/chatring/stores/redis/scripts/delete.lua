@@ -1,5 +1,5 @@
--- Removes a session, and answers with whether there was one. ARGV: only if it was last changed before this time (empty: in
--- any case).
+-- Removes a session. Answers whether there was one. ARGV: remove it only if it last changed before this time (empty:
+-- always).
 
 local problem, found, length = open('updated_at')
 if problem then return problem end

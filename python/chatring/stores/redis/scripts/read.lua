@@ -1,4 +1,4 @@
--- Answers with the session as JSON, and when it was last changed.
+-- Answers with the session as JSON, and the time when it last changed.
 
 local problem, found, length = open('updated_at')
 if problem then return problem end

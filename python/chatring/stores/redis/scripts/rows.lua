@@ -1,8 +1,8 @@
--- Answers with the session as JSON, `forgotten`, the head's rows if some are asked for, the position of the first other
--- row, and these rows in parts.
+-- Answers with the session as JSON, `forgotten`, the head's rows if asked for, the position of the first other row, and
+-- these rows in parts.
 --
--- ARGV: the epoch that the session must have (empty for any), the first position and the one after the last (negative ones
--- are the head's), or a number of messages at the end instead (empty for none); how many rows to answer with at most.
+-- ARGV: the epoch that the session must have (empty for any); the first position and the one after the last (negative
+-- ones are the head's); or instead a number of messages at the end (empty for none); the most rows to answer with.
 
 local epoch, start, stop, count, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
 local problem, found, length = open('forgotten', 'head')

@@ -1,32 +1,32 @@
--- What every script begins with, behind `local VERSION`, the version of the layout as a string.
+-- This is in front of every script, behind `local VERSION`, the version of the layout as a string.
 --
 -- A session has three keys with one hash tag, so that they are in one slot of a cluster:
 --
 -- * `session`, a hash: `version`; `session`, JSON of the numbers and the name of `Session`; `starts`, how many members
 --   that key has; `head`, the rows of the leading system messages; `forgotten`, the position before which no window may
---   begin any more, whatever the rows say; `change`, which is another one after each; `updated_at`, milliseconds since 1970;
---   `claim`, until when another writer than this must wait, by the server's clock.
--- * `messages`, a list: an empty element, then a row for each message from the position `first` on: its body, and behind
---   a NUL its kind, its tokens, `before` and question (empty for none), and another NUL.
--- * `starts`, a sorted set: the `before` of each message with which a window may begin, as the score of its position (in
---   16 digits, 10^15 higher, so that equal scores are in the order of positions) and, behind a blank, its question. The
---   last member is `end`, with the highest score there is.
+--   begin any more, whatever the rows say; `change`, which differs after each change; `updated_at`, milliseconds since
+--   1970; `claim`, the writer that others must wait for, and until when by the server's clock.
+-- * `messages`, a list: an empty element, then a row for each message from the position `first` on: its body, a NUL,
+--   then its kind, tokens, `before` and question (empty for none), and another NUL.
+-- * `starts`, a sorted set with a member for each message that may begin a window. Its score is its `before`. The
+--   member is its position (in 16 digits and 10^15 higher, so that equal scores are in the order of positions), a
+--   space, and its question. The last member is `end`, with the highest score there is.
 --
--- All three are there as long as the session is: a key that has gone within a script is, while a cluster moves its slot,
--- one on another server, and the next command on it fails. No command fails after one that changed something: types and
--- permissions are looked at first, and a server that is out of memory refuses only the first change.
+-- All three keys exist as long as the session does. So if a key is missing within a script, a cluster is moving its
+-- slot and the key is on another server; the next command on it fails. No command fails after one that changed
+-- something: types and permissions are checked first, and a server that is out of memory refuses only the first change.
 --
--- Numbers are doubles here, exact to 2^53, which is more than twice what sums may be.
+-- Numbers are doubles here, exact to 2^53, which is twice the largest sum allowed.
 
 local SESSION, MESSAGES, STARTS = KEYS[1], KEYS[2], KEYS[3]
 local OFFSET = 1e15
--- Lua puts so many values on its stack at once; its limit is 8,000.
+-- Lua puts this many values on its stack at once; its limit is 8,000.
 local CHUNK = 4000
 
 local function digits(number) return string.format('%.0f', number) end
 
--- Returns these rows in parts of about 4,000 bytes, behind what comes before them: one string of them all takes the server
--- twice as long to make, and one for each row the client three times as long to read.
+-- Returns these rows in parts of about 4,000 bytes, behind what comes before them. One string of all rows takes the
+-- server twice as long to make; one for each row takes the client three times as long to read.
 local function joined(front, rows)
   local parts, from, size = {front}, 1, 0
   for at, row in ipairs(rows) do
@@ -40,8 +40,8 @@ local function joined(front, rows)
   return parts
 end
 
--- Returns what to answer if the session cannot be used; then its fields `version`, `session`, `starts` and those asked for,
--- or nil if there is none; then the length of the list and of the sorted set.
+-- Returns first the answer if the session cannot be used; then its fields `version`, `session`, `starts` and those
+-- asked for, or nil if there is no session; then the length of the list and of the sorted set.
 local function open(...)
   local found = redis.pcall('HMGET', SESSION, 'version', 'session', 'starts', ...)
   if found.err then
@@ -76,7 +76,7 @@ local function milliseconds()
   return seconds * 1000 + math.floor(microseconds / 1000)
 end
 
--- Returns the writer that others must wait for, nil if there is none.
+-- Returns the writer that others must wait for; nil if there is none.
 local function holder_of(claim)
   local till, holder = string.match(claim or '', '^(%d+) (%S+)$')
   return till and tonumber(till) > milliseconds() and holder or nil

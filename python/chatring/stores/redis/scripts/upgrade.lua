@@ -1,4 +1,4 @@
--- Makes a session of an older layout one of this layout, by one step of `UPGRADES` after another.
+-- Upgrades a session of an older layout to this layout, by one step of `UPGRADES` after another.
 
 local version = redis.call('HGET', SESSION, 'version')
 while version and version ~= VERSION do

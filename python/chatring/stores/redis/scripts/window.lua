@@ -1,8 +1,9 @@
--- Answers with a window: the session as JSON, the position of its first message behind head and question (empty if not even
--- the head fits), the position of the question (empty if none is carried), its tokens, and its rows in parts.
+-- Answers with a window: the session as JSON, the position of its first message behind head and question (empty if not
+-- even the head fits), the position of the question (empty if none is carried), its tokens, and its rows in parts.
 --
--- ARGV: the tokens that it may have; whether the head is in it; whether it falls back to the last message, or to the newest
--- start; JSON of the blocks in which messages are left out: the least allowance of each, and its size.
+-- ARGV: the most tokens; whether the head is in the window; whether the window falls back to the last message instead
+-- of the newest start; JSON of the blocks in which messages are left out: for each, the smallest allowance that it is
+-- for, and its size.
 --
 -- `sql/sqlite.sql` has the same as a query.
 
@@ -23,7 +24,7 @@ local function last_of_head(count)
   return table.concat(rows, '', math.max(#rows - count, 0) + 1)
 end
 
--- Returns what a row says of its message: tokens, `before`, question.
+-- Returns what a row says about its message: tokens, `before`, question.
 local function facts_of(row, position)
   local tokens, before, question = string.match(string.sub(row, -100), '%z%d+ (%S+) (%S*) (%S*)%z$')
   if position >= 0 and position < tonumber(found[5] or 0) then before, question = nil, nil end

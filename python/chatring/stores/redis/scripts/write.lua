@@ -1,25 +1,25 @@
--- Makes a change, if the session still is what its writer knew. Answers with 1 if it was made, and with 0 if nothing was.
+-- Makes a change, if the session is still what its writer knew. Answers 1 if it was made, and 0 if nothing was done.
 --
 -- ARGV: the session as its writer knew it, as JSON (empty: there is none), and the length of the list; the session
--- afterwards; what tells this change from others; the time; in how many milliseconds the session expires (empty: when it
--- did before); how many of the last arguments are starts; what `claim.lua` knows the writer by; the head's rows; JSON of what else there is to do (empty: nothing);
--- then the starts, score and member, and the rows.
+-- afterwards; what identifies this change; the time; in how many milliseconds the session expires (empty: when it did
+-- before); how many of the last arguments are for starts; what identifies the writer, as in `claim.lua`; the head's
+-- rows; JSON of what else there is to do (empty: nothing). Then score and member of each start, and the rows.
 
 local expected, expected_length, session, change, now, lifetime, starts_count, writer, head, plan = unpack(ARGV, 1, 10)
 local FIRST = 11
--- Milliseconds that the clock of Redis 7.0 may go on between one command of a script and the next; newer ones stop it.
+-- Milliseconds that the clock of Redis 7.0 may advance between two commands of a script; newer versions stop it.
 local CLOCK = 5
 
 local problem, found, length, starts = open('change', 'forgotten', 'claim')
 if problem then return problem end
--- A client that sends again what was not answered has made this change already.
+-- A client that sends a change again, because there was no answer, has made it already.
 if found and found[4] == change then return 1 end
 if (found and found[2] or '') ~= expected then return 0 end
 local claim = found and found[6]
 if claim and (holder_of(claim) or writer) ~= writer then return 0 end
 if length ~= tonumber(expected_length) then return {'foreign'} end
 
--- The user must be allowed the change as a whole. Redis 6 cannot tell.
+-- The user must be allowed every command of the change. Redis 6 cannot tell.
 if redis.acl_check_cmd then
   local commands = {
     {'HSET', SESSION, 'version', ''}, {'RPUSH', MESSAGES, ''}, {'ZADD', STARTS, '0', ''}, {'PEXPIRE', SESSION, '1'},
@@ -34,13 +34,13 @@ if redis.acl_check_cmd then
   end
 end
 
--- In how many milliseconds each key expires: -1 for never. Before any change.
+-- In how many milliseconds each key expires; -1 for never. This is read before any change.
 local lives = {}
 if found and lifetime == '' then
   for number, key in ipairs(KEYS) do lives[number] = redis.call('PTTL', key) end
 end
 
--- Returns how many members of `starts` are of positions before this one.
+-- Returns how many members of `starts` are for positions before this one.
 local function rank_of(position)
   local low, high = 0, redis.call('ZCARD', STARTS) - 1
   while low < high do
@@ -51,7 +51,7 @@ local function rank_of(position)
   return low
 end
 
--- Removes the starts at these positions, `stop` not among them; to the last one if it is nil.
+-- Removes the starts from the position `start` to the one before `stop`, or to the last one if `stop` is nil.
 local function remove_starts(start, stop)
   local from, to = rank_of(start), stop and rank_of(stop) or redis.call('ZCARD', STARTS) - 1
   if from < to then starts = starts - redis.call('ZREMRANGEBYRANK', STARTS, from, to - 1) end
@@ -70,15 +70,15 @@ if not found then
 end
 if plan ~= '' then
   plan = cjson.decode(plan)
-  -- What takes memory is refused now, or not at all; what makes room is not refused.
+  -- A command that takes memory is refused now or not at all; one that frees memory is never refused.
   if plan.grows then redis.call('HSET', SESSION, 'updated_at', now) else redis.call('LTRIM', MESSAGES, 0, -1) end
   local forgotten = found and tonumber(found[5])
-  if plan.cut then -- from this position on, which so many messages are before
+  if plan.cut then -- from this position on; `kept` messages are before it
     redis.call('LTRIM', MESSAGES, 0, plan.kept)
     remove_starts(plan.cut)
     if forgotten and forgotten > plan.cut then set('forgotten', digits(plan.cut)) end
   end
-  if plan.trims then -- so many, the oldest, before this position
+  if plan.trims then -- this many of the oldest, all before the position `first`
     local trimmed = math.min(plan.trims, redis.call('LLEN', MESSAGES) - 1)
     if trimmed > 0 then
       redis.call('LTRIM', MESSAGES, trimmed, -1)
@@ -86,7 +86,7 @@ if plan ~= '' then
     end
     remove_starts(0, plan.first)
   end
-  if plan.forgets then -- what is before this position
+  if plan.forgets then -- the starts before this position
     remove_starts(0)
     set('forgotten', digits(plan.forgets))
   end
@@ -115,7 +115,7 @@ set('starts', starts)
 if claim and claim ~= '' then set('claim', '') end
 redis.call('HSET', SESSION, unpack(fields))
 
--- All keys expire at the same time, one right after the other. Not in 0 milliseconds, which removes a key.
+-- All keys expire at the same time, set one right after the other. Not in 0 milliseconds, which removes a key.
 local longest, differ = tonumber(lifetime), true
 if not longest and found then
   longest = math.max(unpack(lives))
