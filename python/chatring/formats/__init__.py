@@ -1,4 +1,4 @@
-"""How messages are stored: a format turns those of a provider or framework into text, and back."""
+"""How messages are stored: a format turns messages of a provider or framework into text, and back."""
 
 from chatring.formats.format import Format
 from chatring.formats.json_format import JsonFormat

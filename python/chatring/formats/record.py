@@ -6,12 +6,12 @@ from typing import NamedTuple
 
 
 class Record(NamedTuple):
-    """A message of a role and a text, with whatever else belongs to it.
+    """A message with a role and a text, and whatever else belongs to it.
 
     Args:
         role: who speaks; decides whether a window may begin with the message.
         text: what is counted.
-        payload: for the one who stored it; not counted.
+        payload: anything for whoever stored it; not counted.
     """
 
     role: str
@@ -20,5 +20,5 @@ class Record(NamedTuple):
 
     @property
     def content(self) -> str:
-        """The text, by the name that messages have it under."""
+        """The text, under the name that messages use."""
         return self.text
