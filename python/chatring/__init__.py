@@ -1,17 +1,18 @@
-"""Chat histories for LLM agents, and the last messages of them that fit a token limit.
+"""Chat histories for LLM agents, and the last messages that fit a token limit.
 
 >>> from chatring import MessageRing
 >>> ring = MessageRing(token_limit=3000)
 >>> ring.put({"role": "user", "content": "Where is my order?"})
 >>> ring.get()
 [{'role': 'user', 'content': 'Where is my order?'}]
->>> ring.token_count()  # all that is sent of the messages, not only their text
+>>> ring.token_count()  # everything that is sent, not only the text
 9
 
-A message is whatever a provider or framework has, recognised by its shape.
+A message is any provider's or framework's, recognised by its shape.
 """
 
-from chatring._core import MessageRing, TokenCounter, trim_messages
+from chatring._core import MessageRing, TokenCounter, __version__, trim_messages
+from chatring.counter_source import CounterSource
 from chatring.window import Window
 
-__all__ = ["MessageRing", "TokenCounter", "Window", "trim_messages"]
+__all__ = ["CounterSource", "MessageRing", "TokenCounter", "Window", "__version__", "trim_messages"]

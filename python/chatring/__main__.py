@@ -1,4 +1,4 @@
-"""The command `chatring`, also as `python -m chatring`."""
+"""The command `chatring`, also run by `python -m chatring`."""
 
 import os
 import sys
@@ -7,7 +7,8 @@ import sys
 def main() -> None:
     """Run the command.
 
-    It exits with status 2, and a line on standard error, if what it needs is not installed, or nobody takes its output.
+    It exits with status 2 and a line on standard error if something it needs is not installed, or if its output cannot
+    be written.
     """
     try:
         from chatring.cli import chatring
@@ -19,9 +20,9 @@ def main() -> None:
     try:
         chatring(prog_name="chatring")
     except OSError as error:
-        if error.filename is not None:  # not of writing
+        if error.filename is not None:  # not an error of writing
             raise
-        # What is left to write would fail again when the interpreter ends.
+        # The rest of the output would fail again when the interpreter ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         print(f"Error: standard output: {error.strerror}", file=sys.stderr)
         sys.exit(2)

@@ -1,4 +1,4 @@
-"""Moving sessions into a store of ours, from another one or from what others leave behind; and what is in a store."""
+"""Copies sessions into one of our stores, from another store or from others' data; and looks into a store."""
 
 from chatring.migration.existing import (
     back_up,
@@ -7,15 +7,18 @@ from chatring.migration.existing import (
     open_existing,
 )
 from chatring.migration.location import open_source
+from chatring.migration.memories import Memories
 from chatring.migration.migration import Migration, migrate
 from chatring.migration.policy import FORMATS, StorePolicy
-from chatring.migration.source import CHATRING, LAYOUTS, Source, SourceError
+from chatring.migration.source import CHATRING, LAYOUTS, QueueSource, Source, SourceError
 
 __all__ = [
     "CHATRING",
     "FORMATS",
     "LAYOUTS",
+    "Memories",
     "Migration",
+    "QueueSource",
     "Source",
     "SourceError",
     "StorePolicy",

@@ -1,4 +1,4 @@
-"""`Database`: SQLite or PostgreSQL with tables that may not be ours. It is only read, and nothing is made there."""
+"""`Database`: SQLite or PostgreSQL with tables that may not be ours. It is only read; nothing is created there."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POSTGRESQL_COLUMNS = """
     SELECT table_schema, table_name, column_name, udt_name FROM information_schema.columns
     WHERE table_schema NOT IN ('pg_catalog', 'information_schema') ORDER BY 1, 2
 """
-# Seconds that a writer of SQLite's may hold the file, and that a lock of PostgreSQL's may be waited for.
+# Seconds to wait for a writer of SQLite that holds the file, and for a lock of PostgreSQL.
 _PATIENCE = 10.0
 
 
@@ -33,21 +33,21 @@ class Table(NamedTuple):
 
     @property
     def shown(self) -> str:
-        """Its name with the schema's."""
+        """Its name, with the schema's."""
         return f"{self.schema}.{self.name}" if self.schema else self.name
 
     @property
     def quoted(self) -> str:
-        """The same for a statement."""
+        """The same, for a statement."""
         return ".".join(quoted(part) for part in (self.schema, self.name) if part)
 
 
 class Database:
-    """A database at the URL of a `SQLStore`. `name` is that without secrets.
+    """A database at the URL of a `SQLStore`. `name` is the URL without secrets.
 
     Raises:
         SourceError: if there is no such file.
-        ValueError, ModuleNotFoundError: as `SQLStore`.
+        ValueError, ModuleNotFoundError: see `SQLStore`.
     """
 
     def __init__(self, url: str) -> None:
@@ -89,7 +89,7 @@ class Database:
             return self._connection.execute(text, *arguments).fetchall()  # type: ignore[no-any-return]
 
     def tables(self) -> list[Table]:
-        """Return all tables that can be read, in the order of their names."""
+        """Return all readable tables, sorted by name."""
         tables: dict[tuple[str, str], dict[str, str]] = {}
         for schema, name, column, kind in self.rows(_SQLITE_COLUMNS if self._is_sqlite else _POSTGRESQL_COLUMNS):
             tables.setdefault((schema, name), {})[column] = kind

@@ -1,4 +1,4 @@
-"""Stores that are there already: opened without making anything, and their sessions one by one."""
+"""Stores that exist already: opened without creating anything, and their sessions one by one."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from chatring.stores.redaction import without_secrets
 
 
 def is_url(location: str) -> bool:
-    """Whether a location is a store's URL, and not a file."""
+    """Return whether a location is a store's URL and not a file."""
     return "://" in location
 
 
 def open_existing(url: str, policy: StorePolicy | None = None) -> Store[Any]:
-    """Return the store at a URL, which is one that outlives this process.
+    """Return the store at a URL. It must be one that outlives this process.
 
     Raises:
         SourceError: if nobody has kept a session there.
-        ValueError, ModuleNotFoundError: as `open_store`.
+        ValueError, ModuleNotFoundError: see `open_store`.
         StoreError: if the store fails.
     """
     store = (policy or StorePolicy()).open(url)
-    with closing(store):  # It opens its connections again.
+    with closing(store):  # it opens its connections again
         if not is_in_use(store, url):
             raise SourceError(f"{without_secrets(url)} has no sessions of chatring")
     return store
 
 
 def is_in_use(store: Store[Any], url: str) -> bool:
-    """Whether a store of ours has been used at a URL. Nothing is changed there, as the store itself would."""
+    """Return whether one of our stores has been used at a URL. This changes nothing there, unlike the store itself."""
     if store.is_in_memory:
         raise SourceError(f"{without_secrets(url)} is a new store in this process: it has no sessions")
     if not is_sql(url):
@@ -44,24 +44,25 @@ def is_in_use(store: Store[Any], url: str) -> bool:
 
 
 def is_sql(url: str) -> bool:
-    """Whether a URL is one of SQLite or PostgreSQL."""
+    """Return whether a URL is one of SQLite or PostgreSQL."""
     return url.startswith(("sqlite", "postgres"))
 
 
-def counts_of(store: Store[Any], key: str) -> tuple[int, int] | None:
-    """Return the messages and tokens of a session; None if there is none, or it has another policy."""
+def counts_of(store: Store[Any], key: str, policy: str) -> tuple[int, int] | None:
+    """Return the messages and tokens of a session; None if there is none, or if it has another policy."""
     info = store.info(key)
-    if info is None or info.policy != store.policy_name:
+    if info is None or info.policy != policy:
         return None
     # Blank texts at the end are counted when they are asked for.
-    return info.messages, store.token_count(key) if store.measure == "text" else info.tokens
+    is_joined = policy == store.policy_name and store.measure == "text"
+    return info.messages, store.token_count(key) if is_joined else info.tokens
 
 
 def back_up(url: str, file: str) -> None:
-    """Copy the database of a SQLite store, as it is at one moment, into a file that is not there yet.
+    """Copy the database of a SQLite store, as it is at one moment, to a new file.
 
     Raises:
-        SourceError: if nobody has kept a session there, or the file is there.
+        SourceError: if nobody has kept a session there, or the file exists.
         ValueError: if it is another store's URL.
         StoreError, OSError: if reading or writing fails; then there is no file.
     """

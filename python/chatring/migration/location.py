@@ -1,4 +1,4 @@
-"""`open_source`: finding the sessions at a location, whoever wrote them."""
+"""`open_source`: finds the sessions at a location, whoever wrote them."""
 
 from __future__ import annotations
 
@@ -16,20 +16,28 @@ from chatring.migration.store_source import StoreSource
 from chatring.stores import open_store
 from chatring.stores.redaction import without_secrets
 
+# The drivers that LlamaIndex's Memory needs in the URLs of the same databases.
+_ASYNC_DRIVERS = ("+aiosqlite", "+asyncpg")
+
 
 def open_source(location: str, *, layouts: Collection[str] = tuple(LAYOUTS), table: str | None = None) -> Source:
     """Return the sessions at a location.
 
     Args:
-        location: a file, or the URL of a database: see `layouts`.
+        location: a file, or the URL of a database, which may name one of SQLAlchemy's async drivers: see `layouts`.
         layouts: whose sessions to look for.
-        table: the one to read, as `name` or `schema.name`; None finds out.
+        table: the table to read, as `name` or `schema.name`; None finds out.
 
     Raises:
-        SourceError: if there are no sessions, or some in several layouts or tables; if an argument does not fit.
-        ValueError, ModuleNotFoundError: as `open_store`.
+        SourceError: if there are no sessions, or some in several layouts or tables; or if an argument does not fit.
+        ValueError, ModuleNotFoundError: see `open_store`.
         StoreError, OSError: if the store fails, or the file cannot be read.
     """
+    if is_url(location):
+        scheme, _, rest = location.partition("://")
+        for driver in _ASYNC_DRIVERS:
+            scheme = scheme.removesuffix(driver)
+        location = f"{scheme}://{rest}"
     if table is not None and not (is_url(location) and is_sql(location) and set(layouts) - {CHATRING}):
         raise SourceError("only a database that others have made has a table to choose")
     return _at_url(location, layouts, table) if is_url(location) else _in_file(location, layouts)
@@ -55,7 +63,7 @@ def _at_url(url: str, layouts: Collection[str], table: str | None) -> Source:
     if not asked:
         raise SourceError(f"{name} is not a file, which the layout {CONVERSATIONS} is for")
     found: list[Source] = []
-    with ExitStack() as looking:  # What is returned opens its connections again.
+    with ExitStack() as looking:  # the source that is returned opens its connections again
         with closing(open_store(url)) as store:
             is_ours = is_in_use(store, url)
         if is_ours and CHATRING in layouts:

@@ -1,4 +1,4 @@
-"""`migrate`: copying sessions into a store of ours, from where the last attempt ended."""
+"""`migrate`: copies sessions into one of our stores, from where the last attempt ended."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 from chatring._core import MessageRing
 from chatring.migration.existing import counts_of
-from chatring.migration.policy import codec_named
-from chatring.migration.source import Source
+from chatring.migration.memories import Memories
+from chatring.migration.policy import StorePolicy
+from chatring.migration.source import Queue, QueueSource, Source
 from chatring.stores import Store
+from chatring.stores.policy_name import PolicyName
 
 if TYPE_CHECKING:
     from chatring.formats import Format
 
-# Messages that are appended at once, and about how many characters: servers have limits.
+# Messages to append at once, and about how many characters: servers have limits.
 _MOST_MESSAGES = 2000
 _MOST_SIZE = 16 * 1024 * 1024
 
@@ -30,6 +32,21 @@ class Migration:
     already_there: dict[str, tuple[int, int]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     """Why a session was not copied, or is not what it should be."""
+    archived: dict[str, int] = field(default_factory=dict)
+    """For sessions of LlamaIndex's `Memory` that were copied or exist: how many of their messages are archived."""
+    counted_by: dict[str, str] = field(default_factory=dict)
+    """For these, and for those that failed: the policy's name, which may differ."""
+    remarks: dict[str, str] = field(default_factory=dict)
+    """What has changed in a session that was copied or existed already."""
+
+    @property
+    def policy_of_all(self) -> StorePolicy | None:
+        """The policy of all sessions, if they are `Memory`'s and share one."""
+        names = set(self.counted_by.values())
+        if len(names) != 1 or not self.counted_by.keys() >= {*self.copied, *self.already_there}:
+            return None
+        name = PolicyName.parse(names.pop())
+        return None if name is None else StorePolicy(*name)
 
 
 def migrate(
@@ -37,30 +54,39 @@ def migrate(
     keys: list[str],
     target: Store[Any],
     *,
+    memories: Memories | None = None,
     overwrite: bool = False,
     advanced: Callable[[float], object] = lambda sessions: None,
 ) -> Migration:
-    """Copy sessions, and verify the numbers of their messages and tokens when all are copied.
+    """Copy sessions. When all are copied, verify the numbers of their messages and tokens.
 
-    A session that is in the target already, or its beginning, is taken as copied so far: nothing is copied twice, and
-    after an interruption the same call goes on. One session at a time is held in memory.
+    If the target has a session already, or its beginning, that counts as copied. So nothing is copied twice, and after
+    an interruption the same call goes on. One session at a time is in memory. A session of LlamaIndex's `Memory` is
+    copied in one change, with its archived messages.
 
     Args:
         source: what to copy.
-        keys: what `source.keys()` returned: the sessions to copy.
-        target: where to.
+        keys: the sessions to copy, as `source.keys()` returned them.
+        target: where to copy them.
+        memories: of the same store, for sessions of `Memory`; None makes them histories.
         overwrite: whether to replace sessions that the target has with other messages, or under another policy.
-            Without it they are left alone, and are among those that failed.
-        advanced: called with the number of sessions that are done, parts of one too, whenever it has grown.
+            Otherwise they are left alone, and are among those that failed.
+        advanced: called with the number of sessions done, including parts of one, whenever it grows.
 
     Raises:
         StoreError: if a store fails. What was copied stays.
     """
     done = Migration()
-    codec = _codec_of(target)
+    codec = target._codec
     present = set(target.keys())
     for number, key in enumerate(keys):
         try:
+            if memories is not None and isinstance(source, QueueSource):
+                queue = source.queue(key)
+                if queue is not None:
+                    _copy_queue(key, queue, memories, done, overwrite)
+                    advanced(number + 1)
+                    continue
             messages = source.messages(key)
             bodies, tokens = _dumped_and_counted(messages, codec, target)
             batches, put_first = _plan(key, messages, bodies, target, codec, key in present, overwrite)
@@ -73,8 +99,17 @@ def migrate(
         except (TypeError, ValueError) as error:
             done.failed[key] = str(error)
         advanced(number + 1)
-    _verify(done, target)
+    _verify(done, target, memories)
     return done
+
+
+def _copy_queue(key: str, queue: Queue, memories: Memories, done: Migration, overwrite: bool) -> None:
+    done.counted_by[key] = memories.policy_of(queue)
+    is_new, tokens = memories.copy(key, queue, overwrite=overwrite)
+    (done.copied if is_new else done.already_there)[key] = len(queue.messages), tokens
+    done.archived[key] = queue.archived
+    if queue.remark is not None:
+        done.remarks[key] = queue.remark
 
 
 def _dumped_and_counted(messages: list[Any], codec: Format[Any], target: Store[Any]) -> tuple[list[str], int]:
@@ -88,7 +123,7 @@ def _dumped_and_counted(messages: list[Any], codec: Format[Any], target: Store[A
             ring.put(codec.read(message))
             bodies.append(codec.dump(message))
     except (TypeError, ValueError) as error:
-        # Not the words of a framework's format: they may show the message.
+        # Not the text of a framework's error, which may show the message.
         reason = error if not codec.name or isinstance(error, ValueError) else f"it is not of {codec.name}"
         raise ValueError(f"message {len(bodies)}: {reason}") from error
     return bodies, ring.token_count()
@@ -103,7 +138,7 @@ def _plan(
     is_present: bool,
     overwrite: bool,
 ) -> tuple[list[list[Any]], _Put]:
-    """Return the messages to copy, in batches, and how the first batch gets there; the others are appended."""
+    """Return the messages to copy, in batches, and what stores the first batch. The others are appended."""
     if not is_present:
         # A session without messages cannot be begun by appending.
         return _batches(messages, bodies) or [[]], target.append if messages else target.replace
@@ -123,7 +158,7 @@ def _plan(
             f"{target.policy_name!r}"
         )
 
-    # Its messages stay where they are: they may be the source's own, in a database of which there are two URLs.
+    # Here messages keep their positions. They may be the source's own, in a database that has two URLs.
     def count_and_append(key: str, batch: list[Any]) -> None:
         target.recount(key)
         target.append(key, batch)
@@ -143,18 +178,25 @@ def _batches(messages: list[Any], bodies: list[str]) -> list[list[Any]]:
     return batches
 
 
-def _verify(done: Migration, target: Store[Any]) -> None:
-    """Look at the numbers in the target, and take what differs for failed."""
+def _verify(done: Migration, target: Store[Any], memories: Memories | None) -> None:
+    """Compare the numbers with the target's. Sessions that differ have failed."""
     for sessions in (done.copied, done.already_there):
         for key, expected in list(sessions.items()):
-            found = counts_of(target, key) or (0, 0)
+            policy, archived = done.counted_by.get(key, target.policy_name), done.archived.get(key)
+            found = counts_of(target, key, policy) or (0, 0)
+            difference = None
             if found != expected:
-                del sessions[key]
-                done.failed[key] = (
-                    f"the target has {found[0]:,} messages and {found[1]:,} tokens, expected {expected[0]:,} and "
-                    f"{expected[1]:,}; does somebody write to it meanwhile? run the command again"
+                difference = (
+                    f"{found[0]:,} messages and {found[1]:,} tokens, expected {expected[0]:,} and {expected[1]:,}"
                 )
-
-
-def _codec_of(store: Store[Any]) -> Format[Any]:
-    return codec_named(None) if store.format is None or isinstance(store.format, str) else store.format
+            elif memories is not None and archived is not None:
+                kept = memories.archived(key, policy)
+                if kept != archived:
+                    difference = f"archived {kept:,} messages, expected {archived:,}"
+            if difference is not None:
+                del sessions[key]
+                done.archived.pop(key, None)
+                done.remarks.pop(key, None)
+                done.failed[key] = (
+                    f"the target has {difference}; is another program writing to it? run the command again"
+                )

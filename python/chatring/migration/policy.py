@@ -1,4 +1,4 @@
-"""`StorePolicy`: how sessions are counted and stored, as far as the command can say it."""
+"""`StorePolicy`: how sessions are counted and stored, as far as the command has options for it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chatring._core import MessageRing, TokenCounter
 from chatring.stores import Store, open_store
+from chatring.stores.policy_name import ANY, PolicyName
 
 if TYPE_CHECKING:
     from chatring.formats import Format
 
 PROVIDERS = ("openai-chat", "openai-responses", "anthropic", "gemini", "bedrock")
-# By name: the module and class of a framework's messages, which is imported when it is needed.
-_CODECS = {"llama-index": ("chatring.llama_index.message_format", "MessageFormat")}
+# By name: the module and class of the format for a framework's messages, imported when it is needed.
+_CODECS = {
+    "agent-framework": ("chatring.agent_framework.message_format", "MessageFormat"),
+    "langchain": ("chatring.langchain.message_format", "MessageFormat"),
+    "llama-index": ("chatring.llama_index.message_format", "MessageFormat"),
+    "pydantic-ai": ("chatring.pydantic_ai.message_format", "ModelMessageFormat"),
+}
 FORMATS = (*PROVIDERS, *_CODECS)
-# What `Store` calls a policy: its parts.
-_SEPARATOR = ", "
-_STARTS = {"user": "user", "any": None}
 
 
 class StorePolicy(NamedTuple):
@@ -32,22 +35,26 @@ class StorePolicy(NamedTuple):
 
     @classmethod
     def named(cls, name: str) -> StorePolicy | None:
-        """Return the policy that a session says it has; None if only the program that wrote it has it."""
-        counter, measure, start_on, *rest = [*name.split(_SEPARATOR), "", ""][: max(name.count(_SEPARATOR) + 1, 3)]
-        format_name = rest[0] if rest else None
-        is_known = counter in TokenCounter.encodings() and measure in ("message", "text") and start_on in _STARTS
-        if not is_known or len(rest) > 1 or format_name not in (None, *FORMATS):
+        """Return the policy that a session names; None if only the program that wrote it has it."""
+        parts = PolicyName.parse(name)
+        if (
+            parts is None
+            or parts.counter not in TokenCounter.encodings()
+            or parts.measure not in ("message", "text")
+            or parts.start_on not in ("user", ANY)
+            or parts.format not in (None, *FORMATS)
+        ):
             return None
-        return cls(counter, measure, _STARTS[start_on], format_name)
+        return cls(parts.counter, parts.measure, None if parts.start_on == ANY else parts.start_on, parts.format)
 
     @property
     def name(self) -> str:
-        """What a session says."""
-        return _SEPARATOR.join([self.counter, self.measure, self.start_on or "any", *filter(None, [self.format])])
+        """The name, as sessions have it."""
+        return str(PolicyName(self.counter, self.measure, self.start_on or ANY, self.format))
 
     @property
     def arguments(self) -> str:
-        """What to write on the command line for this policy."""
+        """The options for this policy on the command line."""
         options = {
             "encoding": self.counter,
             "measure": self.measure,
@@ -57,13 +64,13 @@ class StorePolicy(NamedTuple):
         return " ".join(f"--{name} {value}" for name, value in options.items() if value is not None)
 
     def changed(self, given: dict[str, Any]) -> StorePolicy:
-        """Return the policy with other options; another measure has its own rule for starts, unless one is given."""
+        """Return the policy with other options. Another measure brings its own start rule, unless one is given."""
         if given.get("measure", self.measure) != self.measure:
             given = {"start_on": None if given["measure"] == "text" else "user", **given}
         return self._replace(**given)
 
     def open(self, url: str) -> Store[Any]:
-        """Return the store at a URL, with this policy. Raises: as `open_store`."""
+        """Return the store at a URL, with this policy. Raises the same as `open_store`."""
         return open_store(
             url,
             counter=self.counter,
@@ -73,18 +80,38 @@ class StorePolicy(NamedTuple):
         )
 
     def codec(self) -> Format[Any]:
-        """Return what turns messages into what is stored. Raises ModuleNotFoundError without its framework."""
+        """Return the format of stored messages. Raises ModuleNotFoundError without its framework."""
         return codec_named(self.format if self.format in _CODECS else None)
 
     def new_ring(self) -> Callable[[], MessageRing[Any]]:
-        """Return what makes a ring that counts what `codec().read` returns as the store does."""
+        """Return a function that makes a ring, which counts what `codec().read` returns like the store."""
         provider = {"format": self.format} if self.format in PROVIDERS else {}
         rule: dict[str, Any] = {"measure": self.measure, "start_on": self.start_on, **provider}
         return partial(MessageRing, counter=TokenCounter(self.counter), **rule)
 
 
+class QueuePolicy(NamedTuple):
+    """How a session of LlamaIndex's `Memory` is counted; the defaults are `Memory`'s."""
+
+    counter: str = "cl100k_base"
+    estimates: tuple[int, ...] | None = None  # tokens of media, in the order of its fields
+
+    @classmethod
+    def named(cls, name: str) -> QueuePolicy:
+        """Return the policy that a session names, as far as the command has options for it."""
+        parts = PolicyName.parse(name)
+        if parts is None:
+            return cls()
+        # The number behind the estimates tells versions of LlamaIndex apart.
+        *estimates, _ = parts.measure.removeprefix("llama-index-").split("-")
+        return cls(
+            parts.counter if parts.counter in TokenCounter.encodings() else cls().counter,
+            tuple(map(int, estimates)) if all(part.isdecimal() for part in estimates) else None,
+        )
+
+
 def codec_named(name: str | None) -> Format[Any]:
-    """Return the format of this name; None: of JSON.
+    """Return the format with this name; None: the one for JSON.
 
     Raises:
         ValueError: if there is none.
@@ -101,6 +128,6 @@ def codec_named(name: str | None) -> Format[Any]:
 
 
 def codec_name_of(policy: str) -> str | None:
-    """Return the format in a policy's name, if it is not JSON; also of policies that the command cannot have."""
-    *others, start_on, last = policy.split(_SEPARATOR)
-    return last if len(others) >= 2 and start_on in _STARTS and last not in PROVIDERS else None
+    """Return the format in a policy's name, if it is not JSON; even of policies that the command has no options for."""
+    parts = PolicyName.parse(policy)
+    return None if parts is None or parts.format in PROVIDERS else parts.format

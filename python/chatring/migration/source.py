@@ -1,9 +1,9 @@
-"""What sessions are copied from."""
+"""`Source`: what sessions are copied from."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from chatring.migration.policy import StorePolicy
 
@@ -12,7 +12,7 @@ LLAMA_INDEX = "llama-index"
 OPENAI_AGENTS = "openai-agents"
 LANGCHAIN = "langchain"
 CONVERSATIONS = "conversations"
-# How they are called in a sentence.
+# Their names in a sentence.
 LAYOUTS = {
     CHATRING: "chatring",
     LLAMA_INDEX: "LlamaIndex",
@@ -20,7 +20,7 @@ LAYOUTS = {
     LANGCHAIN: "LangChain",
     CONVERSATIONS: "conversations",
 }
-# What the drop-in for LlamaIndex's ChatMemoryBuffer opens its stores with.
+# How the drop-in for LlamaIndex's ChatMemoryBuffer opens its stores.
 OF_LLAMA_INDEX = StorePolicy("cl100k_base", "text", None, "llama-index")
 
 
@@ -29,7 +29,7 @@ class SourceError(ValueError):
 
 
 def listed(names: Iterable[str], conjunction: str) -> str:
-    """Return names as a sentence has them: `a, b or c`."""
+    """Return names for a sentence: `a, b or c`."""
     *others, last = names
     return f"{', '.join(others)} {conjunction} {last}" if others else last
 
@@ -37,8 +37,8 @@ def listed(names: Iterable[str], conjunction: str) -> str:
 class Source(Protocol):
     """Sessions to copy.
 
-    `name` is where they are, without secrets; `layout` is whose form they are in; `policy` is what a store of them is
-    opened with, unless somebody says otherwise.
+    `name` says where they are, without secrets. `layout` says who wrote them. `policy` is the default policy of a store
+    for them.
     """
 
     name: str
@@ -49,14 +49,38 @@ class Source(Protocol):
         """Return the keys of the sessions."""
 
     def messages(self, key: str) -> list[Any]:
-        """Return a session's messages, which a store with the policy's format takes.
+        """Return a session's messages, as a store with the policy's format takes them.
 
         Raises:
             ValueError: if one is not a message.
         """
 
     def left_out(self) -> list[str]:
-        """Return what is among the sessions and is not one; known once `keys` has been asked."""
+        """Return what was found among the sessions and is not a session; known after `keys`."""
 
     def close(self) -> None:
         """Close connections."""
+
+
+class Queue(NamedTuple):
+    """A session of LlamaIndex's `Memory`."""
+
+    messages: list[Any]  # the archived ones, then the active ones
+    archived: int  # how many are archived
+    remark: str | None = None  # what has changed
+    policy: str | None = None  # the name of the policy that counted it
+
+
+@runtime_checkable
+class QueueSource(Source, Protocol):
+    """Sessions to copy, which may include sessions of LlamaIndex's `Memory`."""
+
+    has_histories: bool
+    """Whether there may be other sessions."""
+
+    def queue(self, key: str) -> Queue | None:
+        """Return a session of `Memory`; None if it is not `Memory`'s.
+
+        Raises:
+            ValueError: if a message is not one, or is neither archived nor active.
+        """

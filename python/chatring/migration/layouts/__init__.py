@@ -1,1 +1,1 @@
-"""The sessions that others leave behind: in tables, in lists of Redis, and in files. A class for each layout."""
+"""Sessions that others have written: in tables, in lists of Redis, and in files. A class for each layout."""

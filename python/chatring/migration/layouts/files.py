@@ -1,4 +1,4 @@
-"""Sessions in files: what LlamaIndex persists, and conversations as `chatring window` reads them."""
+"""Sessions in files: those that LlamaIndex persists, and conversations that `chatring window` reads."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import os
 from typing import Any
 
 from chatring._core import MessageRing
-from chatring.conversation import ConversationError, read_conversations
-from chatring.json_file import read_values
 from chatring.migration.layouts.messages import chat_messages
 from chatring.migration.policy import StorePolicy
-from chatring.migration.source import CONVERSATIONS, LLAMA_INDEX, OF_LLAMA_INDEX, SourceError
+from chatring.migration.source import CONVERSATIONS, LLAMA_INDEX, OF_LLAMA_INDEX, Source, SourceError
+from chatring.overriding import override
+from chatring.recordings.conversation import ConversationError, read_conversations
+from chatring.recordings.json_file import read_values
 from chatring.stores.redaction import without_secrets
 
-# Under which a conversation may have its own name.
+# Keys that may hold a conversation's own name.
 _IDS = ("id", "session_id", "sessionId", "conversation_id", "thread_id", "chat_id", "custom_id", "uuid")
-# What LlamaIndex's memories call a session that nobody has named.
+# LlamaIndex's name for a session that nobody has named.
 _UNNAMED = "chat_history"
 
 
-class LlamaIndexFile:
-    """What LlamaIndex writes, as `sessions`: by key, the JSON values of messages."""
+class LlamaIndexFile(Source):
+    """A file of LlamaIndex, as `sessions`: by key, the JSON values of messages."""
 
     layout = LLAMA_INDEX
     policy = OF_LLAMA_INDEX
@@ -30,31 +31,32 @@ class LlamaIndexFile:
         self.name = path
         self._sessions = sessions
 
+    @override
     def keys(self) -> list[str]:
-        """See `Source`."""
         return list(self._sessions)
 
+    @override
     def messages(self, key: str) -> list[Any]:
-        """See `Source`."""
         return chat_messages(map(json.dumps, self._sessions[key]))
 
+    @override
     def left_out(self) -> list[str]:
-        """See `Source`."""
         return []
 
+    @override
     def close(self) -> None:
-        """See `Source`."""
+        pass  # nothing is open
 
 
-class ConversationFile:
+class ConversationFile(Source):
     """A file of JSON that `chatring window` reads.
 
-    A conversation's key is its own `id`, if all have one, or its number, counted from 1; the only one's is the file's
-    name without its endings.
+    A conversation's key is its own `id`, if all have one, or its number, counted from 1. If there is only one, its key
+    is the file's name without its endings.
 
     Raises:
-        SourceError: if it cannot be read.
-        OSError: if the file cannot.
+        SourceError: if its contents cannot be read.
+        OSError: if the file cannot be read.
     """
 
     layout = CONVERSATIONS
@@ -72,27 +74,28 @@ class ConversationFile:
         self._conversations = dict(zip(keys, reading.conversations, strict=True))
         self._left_out = [f"{name} ({count:,})" for name, count in reading.left_out.items()]
 
+    @override
     def keys(self) -> list[str]:
-        """See `Source`."""
         return list(self._conversations)
 
+    @override
     def messages(self, key: str) -> list[Any]:
-        """See `Source`."""
         return list(self._conversations[key])
 
+    @override
     def left_out(self) -> list[str]:
-        """See `Source`."""
         return self._left_out
 
+    @override
     def close(self) -> None:
-        """See `Source`."""
+        pass  # nothing is open
 
 
 def open_llama_index_file(path: str) -> LlamaIndexFile | None:
-    """Return the sessions of a file that LlamaIndex has written; None if it has not.
+    """Return the sessions of a file that LlamaIndex wrote; None if it did not.
 
-    That is what `SimpleChatStore` or `RingChatStore` has persisted; `to_string()` or `to_dict()` of a memory, also as
-    the text of a JSON string; an array of messages' dumps; or a dump a line.
+    That is a file persisted by `SimpleChatStore` or `RingChatStore`; `to_string()` or `to_dict()` of a memory, even as
+    the text of a JSON string; an array of dumps of messages; or one dump in each line.
 
     Raises:
         OSError: if the file cannot be read.
@@ -105,7 +108,7 @@ def open_llama_index_file(path: str) -> LlamaIndexFile | None:
                 value = json.loads(value)
             if _is_dump(value):
                 value = [value, *(value for _, value in values)]
-        except (ValueError, RecursionError):  # the one who reads conversations says what is wrong
+        except (ValueError, RecursionError):  # the reader of conversations says what is wrong
             return None
     sessions = _sessions_in(value, _stem(path))
     return LlamaIndexFile(path, sessions) if sessions is not None else None
@@ -127,7 +130,7 @@ def _sessions_in(value: Any, stem: str) -> dict[str, list[Any]] | None:
 
 
 def _is_dump(value: Any) -> bool:
-    """Whether this is the dump of a message of LlamaIndex: no provider takes these keys."""
+    """Return whether this is a dump of a LlamaIndex message: no provider takes these keys."""
     return isinstance(value, dict) and "role" in value and not {"blocks", "additional_kwargs"}.isdisjoint(value)
 
 
@@ -137,7 +140,7 @@ def _stem(path: str) -> str:
 
 
 def _ids(path: str, count: int) -> list[str] | None:
-    """Return the names that the conversations of a file have themselves, if each has another."""
+    """Return the conversations' own names, if each has a different one."""
     with open(path, "rb") as stream:
         values = [value for _, value in read_values(stream)]
     if len(values) == 1 and isinstance(values[0], list):

@@ -10,16 +10,17 @@ from typing import Any
 
 from chatring.migration.layouts.messages import chat_messages, json_messages, object_of
 from chatring.migration.policy import StorePolicy
-from chatring.migration.source import LANGCHAIN, LLAMA_INDEX, OF_LLAMA_INDEX, OPENAI_AGENTS
+from chatring.migration.source import LANGCHAIN, LLAMA_INDEX, OF_LLAMA_INDEX, OPENAI_AGENTS, Source
+from chatring.overriding import override
 
-# Keys that are looked at in one round trip.
+# Keys to look at in one round trip.
 _AT_ONCE = 1000
-# What the keys of `RedisStore` begin with.
+# The prefix of `RedisStore`'s keys.
 _OURS = b"chatring:{"
 
 
 class Lists:
-    """A server, and all lists that are on it, but for those of a store of ours."""
+    """A server, and all lists on it, except those of our own stores."""
 
     def __init__(self, url: str) -> None:
         from chatring.stores.redis.server import RedisServer
@@ -55,13 +56,14 @@ class Lists:
         from chatring.stores.redis.errors import store_error
 
         try:
-            yield self._server.client()
+            with self._server.client() as client:
+                yield client
         except (RedisError, RedisClusterException, OSError) as error:
             raise store_error(error, self.name, may_have_changed=False) from error
 
 
-class ListSource(ABC):
-    """The lists that are sessions of one layout, by their key and first item. The others are somebody else's."""
+class ListSource(Source, ABC):
+    """The lists that are sessions of one layout, by their keys and first items. The others are somebody else's."""
 
     layout: str
     policy = StorePolicy()
@@ -80,26 +82,26 @@ class ListSource(ABC):
             else:
                 self._lists_by_key[session] = name
 
+    @override
     def keys(self) -> list[str]:
-        """See `Source`."""
         return sorted(self._lists_by_key)
 
+    @override
     def messages(self, key: str) -> list[Any]:
-        """See `Source`."""
         return self._read(self._lists.items(self._lists_by_key[key]))
 
+    @override
     def left_out(self) -> list[str]:
-        """See `Source`."""
         return sorted(self._left_out)
 
+    @override
     def close(self) -> None:
-        """See `Source`."""
         self._lists.close()
 
     @staticmethod
     @abstractmethod
     def _session(name: str, first: dict[str, Any]) -> str | None:
-        """Return the key of the session that a list is, or None."""
+        """Return the key of the session in a list; None if it is not a session."""
 
     def _read(self, items: list[bytes]) -> list[Any]:
         return json_messages(items)
@@ -148,7 +150,7 @@ _KINDS: tuple[type[ListSource], ...] = (LlamaIndexLists, LangChainLists, OpenAIA
 
 
 def find_lists(url: str, layouts: Iterable[str]) -> list[ListSource]:
-    """Return the source of each of these layouts that a server has.
+    """Return the source for each of these layouts that a server has.
 
     Raises:
         StoreError: if the server fails.

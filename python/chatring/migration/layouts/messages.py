@@ -10,10 +10,10 @@ from chatring.migration.source import OF_LLAMA_INDEX
 
 
 def json_messages(items: Iterable[bytes | str | None]) -> list[Any]:
-    """Return the objects that items of JSON are.
+    """Return the objects in items of JSON.
 
     Raises:
-        ValueError: if one is not; it tells nothing of the contents.
+        ValueError: if an item is not an object. The error shows none of its contents.
     """
     messages: list[Any] = []
     for item in items:
@@ -28,7 +28,7 @@ def chat_messages(items: Iterable[bytes | str | None]) -> list[Any]:
     """Return the messages that LlamaIndex makes of items of JSON.
 
     Raises:
-        ValueError: if it makes none of one; it tells nothing of the contents.
+        ValueError: if an item is not a message. The error shows none of its contents.
     """
     codec = OF_LLAMA_INDEX.codec()
     messages: list[Any] = []
@@ -42,7 +42,7 @@ def chat_messages(items: Iterable[bytes | str | None]) -> list[Any]:
 
 
 def object_of(item: bytes | str | None) -> dict[str, Any] | None:
-    """Return the JSON object that an item is, or None."""
+    """Return the JSON object in an item; None if it is not one."""
     try:
         value = None if item is None else json.loads(item)
     except (ValueError, RecursionError):

@@ -15,12 +15,15 @@ from chatring.migration.source import (
     LLAMA_INDEX,
     OF_LLAMA_INDEX,
     OPENAI_AGENTS,
+    Queue,
+    Source,
     SourceError,
     listed,
 )
+from chatring.overriding import override
 
 
-class TableSource(ABC):
+class TableSource(Source, ABC):
     """The sessions of a table."""
 
     layout: str
@@ -34,22 +37,22 @@ class TableSource(ABC):
     @staticmethod
     @abstractmethod
     def is_in(table: Table) -> bool:
-        """Whether a table has this layout, by its columns: its name can be chosen."""
+        """Return whether a table's columns are those of this layout. Its name can be chosen, so it does not tell."""
 
     @abstractmethod
-    def keys(self) -> list[str]:
-        """See `Source`."""
+    @override
+    def keys(self) -> list[str]: ...
 
     @abstractmethod
-    def messages(self, key: str) -> list[Any]:
-        """See `Source`."""
+    @override
+    def messages(self, key: str) -> list[Any]: ...
 
+    @override
     def left_out(self) -> list[str]:
-        """See `Source`."""
         return []
 
+    @override
     def close(self) -> None:
-        """See `Source`."""
         self._database.close()
 
 
@@ -60,22 +63,24 @@ class _Rows(TableSource):
     _message: str
     _order: tuple[str, ...] = ("id",)
 
+    @override
     def keys(self) -> list[str]:
-        """See `Source`."""
         key = quoted(self._key)
         rows = self._database.rows(
             f"SELECT DISTINCT CAST({key} AS text) FROM {self.table.quoted} WHERE {key} IS NOT NULL ORDER BY 1"
         )
         return [key for (key,) in rows]
 
+    @override
     def messages(self, key: str) -> list[Any]:
-        """See `Source`."""
-        rows = self._database.rows(
-            f"SELECT CAST({quoted(self._message)} AS text) FROM {self.table.quoted} WHERE {quoted(self._key)} = ? "
-            f"ORDER BY {', '.join(map(quoted, self._order))}",
-            key,
+        return self._read(item for (item,) in self._rows(key, self._message))
+
+    def _rows(self, key: str, *columns: str) -> list[tuple[Any, ...]]:
+        values = ", ".join(f"CAST({quoted(column)} AS text)" for column in columns)
+        order = ", ".join(map(quoted, self._order))
+        return self._database.rows(
+            f"SELECT {values} FROM {self.table.quoted} WHERE {quoted(self._key)} = ? ORDER BY {order}", key
         )
-        return self._read(item for (item,) in rows)
 
     def _read(self, items: Iterable[str | None]) -> list[Any]:
         return json_messages(items)
@@ -88,37 +93,59 @@ class OpenAIAgentsTable(_Rows):
     _key, _message = "session_id", "message_data"
 
     @staticmethod
+    @override
     def is_in(table: Table) -> bool:
-        """See `TableSource`."""
         return {"id", "session_id", "message_data"} <= table.columns.keys()
 
 
 class LangChainTable(_Rows):
     """`SQLChatMessageHistory` and `PostgresChatMessageHistory` of LangChain; `message_store` by default.
 
-    Messages stay as LangChain has written them, for its `messages_from_dict`.
+    Messages stay as LangChain wrote them, for its `messages_from_dict`.
     """
 
     layout = LANGCHAIN
     _key, _message = "session_id", "message"
 
     @staticmethod
+    @override
     def is_in(table: Table) -> bool:
-        """See `TableSource`."""
         return {"id", "session_id", "message"} <= table.columns.keys()
 
 
 class LlamaIndexTable(_Rows):
-    """`SQLAlchemyChatStore` of LlamaIndex's `Memory`, archived messages too; `llama_index_memory` by default."""
+    """`SQLAlchemyChatStore` of LlamaIndex's `Memory`; `llama_index_memory` by default.
+
+    As histories, its sessions have all their messages, archived or not, in the order of time.
+    """
 
     layout = LLAMA_INDEX
     policy = OF_LLAMA_INDEX
+    has_histories = False
     _key, _message, _order = "key", "data", ("timestamp", "id")
 
     @staticmethod
+    @override
     def is_in(table: Table) -> bool:
-        """See `TableSource`."""
         return {"id", "key", "timestamp", "role", "status", "data"} <= table.columns.keys()
+
+    def queue(self, key: str) -> Queue:
+        """Return a session of `Memory`: see `QueueSource`.
+
+        If several processes archived at once, or a clock was set back, there are archived rows between active ones.
+        `Memory` shows the two apart, each in its own order. That is kept.
+        """
+        rows = self._rows(key, "data", "status")
+        messages = self._read(item for item, _ in rows)
+        parts: dict[str, list[Any]] = {"archived": [], "active": []}
+        behind = 0
+        for number, (message, (_, status)) in enumerate(zip(messages, rows, strict=True)):
+            if status not in parts:
+                raise ValueError(f"message {number}: its status is neither archived nor active, but {status!r:.40}")
+            behind += status == "archived" and bool(parts["active"])
+            parts[status].append(message)
+        remark = f"archived messages that stood behind active ones are in front of them now: {behind:,}"
+        return Queue(parts["archived"] + parts["active"], len(parts["archived"]), remark if behind else None)
 
     def _read(self, items: Iterable[str | None]) -> list[Any]:
         return chat_messages(items)
@@ -127,23 +154,23 @@ class LlamaIndexTable(_Rows):
 class LlamaIndexArrays(TableSource):
     """`PostgresChatStore` of LlamaIndex (0.5.0): a row for each session, with an array of messages in JSON.
 
-    The table has the store's name, `chatstore` by default, and in databases of earlier versions `data_` before it.
+    The table has the store's name, `chatstore` by default. Earlier versions put `data_` in front of it.
     """
 
     layout = LLAMA_INDEX
     policy = OF_LLAMA_INDEX
 
     @staticmethod
+    @override
     def is_in(table: Table) -> bool:
-        """See `TableSource`."""
         return "key" in table.columns and table.columns.get("value") in ("_json", "_jsonb")
 
+    @override
     def keys(self) -> list[str]:
-        """See `Source`."""
         return [key for (key,) in self._database.rows(f"SELECT key FROM {self.table.quoted} ORDER BY 1")]
 
+    @override
     def messages(self, key: str) -> list[Any]:
-        """See `Source`."""
         text = f"SELECT CAST(value AS text[]) FROM {self.table.quoted} WHERE key = ?"
         rows = self._database.rows(text, key)
         return chat_messages((rows[0][0] if rows else None) or [])
@@ -153,12 +180,12 @@ _KINDS: tuple[type[TableSource], ...] = (LlamaIndexTable, LlamaIndexArrays, Open
 
 
 def find_tables(database: Database, layouts: Iterable[str], chosen: str | None) -> list[TableSource]:
-    """Return the source of each layout that a database has, one for each.
+    """Return one source for each layout that a database has.
 
     Args:
         database: where to look.
-        layouts: those to look for.
-        chosen: the table's name, or schema and name; None finds the only one.
+        layouts: which layouts to look for.
+        chosen: the table's name, or schema and name; None if there is only one.
 
     Raises:
         SourceError: if a layout has several tables and none is chosen, or if no layout has the chosen one.

@@ -1,11 +1,11 @@
-"""Where the messages are in what providers take and give, in data sets, and in the logs of agents."""
+"""Finds the messages in what providers take and return, in data sets, and in the logs of agents."""
 
 import json
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
 Message: TypeAlias = dict[str, Any]
-# Messages, each with where it is in its value: `messages[3]`, or nothing if it is the value.
+# Messages, each with its path in the value: `messages[3]`, or nothing if it is the value.
 History: TypeAlias = list[tuple[str, Message]]
 # What a value is, and the histories in it: a single one if it is a message.
 Found: TypeAlias = tuple[str, list[History]]
@@ -13,8 +13,8 @@ Found: TypeAlias = tuple[str, list[History]]
 MESSAGE = "a message"
 CONVERSATION = "a conversation"
 
-# The keys of an object that its messages may be under. Of those for what was said, the first that is there counts, and
-# of those for what was answered.
+# The keys of an object that messages may be under. The first that is present counts, separately for what was said and
+# for what was answered.
 _SAID = (
     "messages",  # OpenAI's chat and fine-tuning, Anthropic, Bedrock
     "contents",  # Gemini
@@ -23,7 +23,7 @@ _SAID = (
     "chat",  # Open WebUI
     "request",  # Gemini's batches
     "params",  # Anthropic's batches
-    "body",  # OpenAI's batches; a result has it in its response
+    "body",  # OpenAI's batches; for a result it is in the response
     "input",  # OpenAI's Responses; fine-tuning by preference
     "prompt",  # TRL's data sets
 )
@@ -38,13 +38,13 @@ _ANSWERED = (
     "data",  # LangChain's messages_to_dict
     "kwargs",  # LangChain's dumps
 )
-# Of these the first is what was answered.
+# The first of these is what was answered.
 _ALTERNATIVES = ("choices", "candidates")
 LISTS = ("messages", "contents", "conversations", "conversation")
 _MAYBE_LISTS = ("input", "prompt", "preferred_output", "completion", "chosen", "output")
-# Under these a text is what a user says.
+# A text under one of these is what a user says.
 _TEXTS = ("input", "contents")
-# Under these is a message, and never something that has one: Claude Code's `data` quotes those of other agents.
+# Under these is a message, and never an object that contains one: Claude Code's `data` quotes other agents' messages.
 _MESSAGES = ("message", "content", "payload", "data", "kwargs")
 _SYSTEM = ("system", "systemInstruction", "system_instruction", "instructions")
 
@@ -104,14 +104,14 @@ def _under(key: str, value: Message, path: str) -> list[History] | None:
         return [[(path, {"role": "user", "content": inner})]] if key in _TEXTS and _is_request(value) else None
     if key in _MESSAGES and not (isinstance(inner, dict) and _is_message(inner)):
         return None
-    if key == "payload" and value.get("type") == "event_msg":  # what the response items say too
+    if key == "payload" and value.get("type") == "event_msg":  # it repeats the response items
         return None
     found = find(inner, path)
     return found and found[1]
 
 
 def _is_request(value: Message) -> bool:
-    """Whether a text in it is a message: not in an item of a log, nor in a data set of instructions and outputs."""
+    """Return whether a text in it is a message: not in a log's item, or in a data set of instructions and outputs."""
     return value.keys().isdisjoint(("type", "instruction")) and not isinstance(value.get("output"), str)
 
 
@@ -128,13 +128,13 @@ def _histories(values: list[Any], path: str) -> list[History]:
         elif (found := find(value, place)) and found[0] == CONVERSATION:
             histories += found[1]
         else:
-            # What is not known here may be known to the ring, which says what it cannot read.
+            # A value that is unknown here may be known to the ring, which says what it cannot read.
             history += found[1][0] if found else [(place, value)]
     return [*histories, history] if history or not histories else histories
 
 
 def find_titled(value: Any, path: str = "") -> Found | None:
-    """Find conversations under keys that are their names."""
+    """Find conversations under keys that are their titles."""
     if not isinstance(value, dict) or "type" in value:
         return None
     histories: list[History] = []
@@ -167,7 +167,7 @@ def _is_message(value: Message) -> bool:
 
 
 def _as_message(value: Message) -> Message:
-    """Return what the ring reads, which is the object itself, but for two forms that only data sets and logs have."""
+    """Return what the ring reads: the object itself, except for two forms that only data sets and logs have."""
     if "role" not in value:
         if "from" in value and "value" in value:
             return {"role": _SHAREGPT_ROLES.get(str(value["from"]).lower(), value["from"]), "content": value["value"]}

@@ -7,16 +7,16 @@ from typing import Any
 from rich.console import Console
 
 from chatring._core import TokenCounter
-from chatring.replay import Policy, Pricing, Recording, Replay
-from chatring.report import new_table
-from chatring.terminal import amount, one_line
+from chatring.cli.table import new_table
+from chatring.cli.terminal import amount, one_line
+from chatring.recordings.replay import Policy, Pricing, Recording, Replay
 
 
 @dataclass(frozen=True)
 class ReplayReport:
-    """The replays of a file's conversations, by limit in the order asked for, a limit's sliding window first.
+    """The replays of a file's conversations: by limit in the order asked for, the sliding window first.
 
-    `curve` has more ratios of the same limits, for charts.
+    `curve` has more ratios for the same limits, for charts.
     """
 
     name: str
@@ -49,16 +49,16 @@ class ReplayReport:
         return list(dict.fromkeys(replay.policy.token_limit for replay in self.replays))
 
     def at_limit(self, token_limit: int) -> list[Replay]:
-        """Return the replays of a limit, that of the sliding window first."""
+        """Return the replays of a limit, the sliding window first."""
         return [replay for replay in self.replays if replay.policy.token_limit == token_limit]
 
     def share_of_sliding(self, replay: Replay) -> float:
-        """Return a replay's cost as a share of that of the plain sliding window with the same limit."""
+        """Return a replay's cost as a share of the plain sliding window's with the same limit."""
         sliding = self.at_limit(replay.policy.token_limit)[0]
         return replay.cost / sliding.cost if sliding.cost else 1.0
 
     def records(self) -> Iterator[dict[str, Any]]:
-        """Give each replay as JSON's values."""
+        """Yield each replay as JSON's values."""
         for replay in self.replays:
             yield {
                 "token_limit": replay.policy.token_limit,
@@ -100,8 +100,15 @@ class ReplayReport:
         console.print(self.summary())
         console.print()
         table = new_table(
-            *("limit\nwindow", ">tokens\nsent", ">\ncached", ">cost\na call", ">of\nsliding", ">\ncuts"),
-            *(">\ninvalid", ">lost\nquestion", ">lost\nprompt"),
+            "limit\nwindow",
+            ">tokens\nsent",
+            ">\ncached",
+            ">cost\na call",
+            ">of\nsliding",
+            ">\ncuts",
+            ">\ninvalid",
+            ">lost\nquestion",
+            ">lost\nprompt",
         )
         for token_limit in self.limits():
             table.add_row(f"{token_limit:,}", style="bold")
@@ -112,8 +119,10 @@ class ReplayReport:
                     percent(replay.cached_share),
                     f"{replay.cost / self.calls:,.0f}",
                     percent(self.share_of_sliding(replay)),
-                    *(f"{n:,}" for n in (replay.cuts, sum(replay.invalid.values()))),
-                    *(f"{n:,}" for n in (replay.lost_question, replay.lost_prompt)),
+                    f"{replay.cuts:,}",
+                    f"{sum(replay.invalid.values()):,}",
+                    f"{replay.lost_question:,}",
+                    f"{replay.lost_prompt:,}",
                 )
         console.print(table)
         console.print()
@@ -136,7 +145,7 @@ class ReplayReport:
         return ", ".join([*parts, *beside])
 
     def prices(self) -> str:
-        """Return what the cost was computed with."""
+        """Return the prices behind the cost."""
         pricing = self.pricing
         written = f", others {pricing.write_price:g}" if pricing.write_price != 1 else ""
         least = f", from {amount(pricing.cache_minimum, 'token')} on" if pricing.cache_minimum else ""
@@ -151,3 +160,8 @@ def name_of(policy: Policy) -> str:
 def percent(share: float) -> str:
     """Return a share as a percentage."""
     return f"{share:.0%}"
+
+
+def rounded(value: float) -> str:
+    """Return a number without decimals."""
+    return f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""Files of JSON as people have them: lines or whole documents; UTF-8, UTF-16 or UTF-32; plain or compressed by gzip."""
+"""Files of JSON as people have them: lines or whole documents; UTF-8, UTF-16 or UTF-32; plain or gzip."""
 
 import codecs
 import json
@@ -10,7 +10,7 @@ from typing import IO, Any, AnyStr
 
 _BLOCK = 1024 * 1024
 _GZIP = b"\x1f\x8b"
-# By their first bytes: what people give that is not text.
+# By their first bytes: files that people give and that are not text.
 _OTHERS = {
     b"PK\x03\x04": "a zip archive; unpack it first",
     b"\x28\xb5\x2f\xfd": "compressed with zstd; decompress it first",
@@ -26,7 +26,7 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"not JSON: {constant} is not a JSON number")
 
 
-# Made once, as json.loads would make one for each line.
+# Made once, because json.loads would make one for each line.
 _DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
@@ -37,14 +37,13 @@ class _CutOffError(ValueError):
 def read_values(stream: IO[bytes]) -> Iterator[tuple[int, Any]]:
     """Yield the JSON values of a file, each with the number of the line that it begins on, counted from 1.
 
-    Each line is a value, and is read when it is asked for. But if the first line is only the beginning of one, values
-    may have any number of lines, and the whole file is read at once.
+    Each line is a value, read when it is asked for. But if the first line is only the beginning of a value, values may
+    have any number of lines, and the whole file is read at once.
 
-    A value that is damaged is yielded as the ValueError that says what is wrong with it, a damaged end of the file too.
+    A damaged value is yielded as the ValueError that says what is wrong with it. So is a damaged end of the file.
 
     Raises:
         ValueError: if no line can be read.
-
     """
     numbered = enumerate(_lines(stream), 1)
     number, is_first = 0, True
@@ -65,15 +64,15 @@ def read_values(stream: IO[bytes]) -> Iterator[tuple[int, Any]]:
 
 
 def _lines(stream: IO[bytes]) -> Iterator[str | bytes]:
-    """Return the lines without their ends. Those of UTF-8 are bytes, so that a damaged one does not end the reading."""
-    # By blocks, because telling progress of each line takes longer than reading it.
+    """Return the lines without their ends. UTF-8 lines are bytes, so that a damaged one does not end the reading."""
+    # In blocks, because reporting progress for each line takes longer than reading it.
     head, blocks = _begin(iter(lambda: stream.read(_BLOCK), b""))
     if head.startswith(_GZIP):
         head, blocks = _begin(_decompress(blocks))
     for magic, what in _OTHERS.items():
         if head.startswith(magic):
             raise ValueError(f"this is {what}")
-    # By its mark, or by the zeros that ASCII has in UTF-16 and UTF-32, as JSON begins with ASCII.
+    # By its mark; or by the zeros that ASCII has in UTF-16 and UTF-32, because JSON begins with ASCII.
     encoding = json.detect_encoding(head)
     if encoding.startswith("utf-8"):
         return _split(blocks, b"\n")
@@ -81,7 +80,7 @@ def _lines(stream: IO[bytes]) -> Iterator[str | bytes]:
 
 
 def _begin(blocks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """Return the first bytes, and all blocks with them."""
+    """Return the first bytes, and all blocks, including these bytes."""
     head = b""
     while len(head) < _HEAD and (block := next(blocks, b"")):
         head += block
@@ -97,7 +96,7 @@ def _decompress(blocks: Iterator[bytes]) -> Iterator[bytes]:
                     if not (block := block.lstrip(b"\0")):
                         break
                     member = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
-                # Bounded, as a block of zeros grows a thousandfold.
+                # Bounded, because a block of zeros grows a thousandfold.
                 if text := member.decompress(block, _BLOCK):
                     yield text
                 block = member.unconsumed_tail or member.unused_data
@@ -131,7 +130,7 @@ def _split(blocks: Iterable[AnyStr], newline: AnyStr) -> Iterator[AnyStr]:
 
 
 def _parse(line: str | bytes) -> Any:
-    """Return the value of a line, or the ValueError that says why it has none."""
+    """Return the value of a line, or the ValueError that says what is wrong."""
     text = _decoded(line)
     if isinstance(text, ValueError):
         return text
@@ -158,7 +157,7 @@ def _decoded(line: str | bytes) -> str | ValueError:
 
 
 def _documents(number: int, lines: list[str | bytes]) -> Iterator[tuple[int, Any]]:
-    """Yield the values that these lines have together; if they have none, but some lines have, the values of each."""
+    """Yield the values that these lines have together. If there are none, but some lines have one, yield each."""
     whole = list(_values(number, list(map(_decoded, lines))))
     if any(isinstance(value, ValueError) for _, value in whole) and lines[0].strip() not in ("[", "{", b"[", b"{"):
         lone = [(n, _parse(line)) for n, line in enumerate(lines, number) if line.strip()]
@@ -168,7 +167,7 @@ def _documents(number: int, lines: list[str | bytes]) -> Iterator[tuple[int, Any
 
 
 def _values(number: int, lines: list[str | ValueError]) -> Iterator[tuple[int, Any]]:
-    """Yield the values that these lines have one after the other, up to the first that is damaged."""
+    """Yield the values in these lines, one after another, up to the first damaged one."""
     for n, line in enumerate(lines, number):
         if isinstance(line, ValueError):
             yield n, line

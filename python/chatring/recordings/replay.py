@@ -1,4 +1,4 @@
-"""A recorded conversation, call by call: what the model would have been sent, and what that would have cost."""
+"""Replays a recorded conversation call by call: what the model would have been sent, and what that would have cost."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -9,11 +9,12 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from chatring._core import _outline
-from chatring.conversation import Conversation, NewConversation
-from chatring.validity import Links, fault, links_of
+from chatring.formats.links import Links, links_of
+from chatring.recordings.conversation import Conversation, NewConversation
+from chatring.recordings.validity import fault
 
 KINDS = ("system", "user", "assistant", "tool")
-# What providers' caches keep of a prefix: whole blocks of tokens.
+# Providers cache a prefix in whole blocks of this many tokens.
 _CACHE_BLOCK = 128
 
 
@@ -27,18 +28,18 @@ class Policy(NamedTuple):
 
 @dataclass(frozen=True)
 class Pricing:
-    """What input costs, compared with the full price of a token, and what a cache takes."""
+    """The prices of input, relative to the full price of a token, and what a cache requires."""
 
     cached_price: float = 0.1
     write_price: float = 1.0
     cache_minimum: int = 1024
-    """Tokens that a prefix must have to be cached."""
+    """The fewest tokens of a prefix that is cached."""
 
 
 class Request(NamedTuple):
     """The messages of one call, by position: the first `head`, the question, and those from `start` up to `end`.
 
-    Without `include_system`, `head` is 0, whatever they are.
+    Without `include_system`, `head` is 0, whatever these messages are.
     """
 
     head: int
@@ -62,27 +63,27 @@ class Request(NamedTuple):
 
 
 class Call(NamedTuple):
-    """One call under one policy. Tokens include those of what is sent beside the messages."""
+    """One call under one policy. Tokens include what is sent beside the messages."""
 
     request: Request
     sent: int
     cached: int
     is_cut: bool
-    """Whether the messages behind the head begin with others than those of the call before."""
+    """Whether the messages behind the head begin elsewhere than in the call before."""
 
 
 class Recording:
-    """A recorded conversation, as far as a replay looks at it.
+    """A recorded conversation, as far as a replay needs it.
 
-    A call is each response of a model: an assistant's message, and those that follow one with calls or reasoning
-    belong to the same response. Assistants' messages with nothing but system messages before them are greetings that
-    nobody asked a model for.
+    Each response of a model is a call. An assistant's message, and those that follow one with calls or reasoning,
+    belong to the same response. If only system messages are before an assistant's message, it is a greeting that no
+    model was asked for.
 
     Attributes:
-        kinds: what each message is to the rules: one of `KINDS`.
-        tokens: what each message counts as.
+        kinds: the kind of each message: one of `KINDS`.
+        tokens: the tokens of each message.
         sums: the tokens of the first 0, 1, 2, ... messages.
-        head: how many leading system messages there are.
+        head: the number of leading system messages.
         calls: the positions of the messages that answered a call.
     """
 
@@ -132,16 +133,16 @@ class Recording:
         )
 
     def has_lost_question(self, request: Request) -> bool:
-        """Whether the newest user message is not in the request."""
+        """Return whether the newest user message is not in the request."""
         question = self._question[request.end]
         return question >= 0 and question not in request
 
     def has_lost_prompt(self, request: Request) -> bool:
-        """Whether a leading system message is not in the request."""
+        """Return whether a leading system message is not in the request."""
         return any(position not in request for position in range(self.head))
 
     def slide(self, call: int, token_limit: int, *, include_system: bool) -> Request:
-        """Return a plain sliding window: the head, and the newest messages that fit, but at least one."""
+        """Return a plain sliding window: the head and the newest messages that fit, but at least one."""
         head = self.head if include_system else 0
         allowance = token_limit - self.sums[head]
         start = bisect_left(self.sums, self.sums[call] - allowance)
@@ -149,12 +150,12 @@ class Recording:
 
 
 class Replay:
-    """All calls of some recordings under one policy. Sums are over all calls; each recording begins with a cold cache.
+    """All calls of some recordings under one policy. Sums are over all calls; the cache of each recording begins empty.
 
     Attributes:
         policy: how the windows were chosen.
         recordings: what was replayed.
-        calls: of each recording, its calls.
+        calls: for each recording, its calls.
     """
 
     def __init__(
@@ -196,7 +197,7 @@ class Replay:
 
     @cached_property
     def cached(self) -> int:
-        """Of these, tokens read from the provider's cache."""
+        """The tokens of these that were read from the provider's cache."""
         return sum(call.cached for calls in self.calls for call in calls)
 
     @property
@@ -211,12 +212,12 @@ class Replay:
 
     @cached_property
     def cuts(self) -> int:
-        """Calls whose messages behind the head begin with others than those of the call before."""
+        """Calls whose messages behind the head begin elsewhere than in the call before."""
         return sum(call.is_cut for calls in self.calls for call in calls)
 
     @cached_property
     def over_limit(self) -> int:
-        """Calls that exceed the limit, as nothing smaller is valid."""
+        """Calls that exceed the limit because nothing smaller is valid."""
         return sum(call.sent > self.policy.token_limit for calls in self.calls for call in calls)
 
     @cached_property
@@ -253,14 +254,14 @@ def replay(
 
     Args:
         recordings: each has its own history.
-        new: makes an empty ring, with the counter, the starts and the head to replay under.
+        new: makes an empty ring, with the counter, the start rule and the head option of the replay.
         policies: the limits and ratios.
-        pricing: what input costs.
+        pricing: the prices of input.
         initial_token_count: tokens of what is sent before the messages of every call.
         advance: called after each call.
 
     Raises:
-        ValueError: if the head and what is sent beside the messages exceed a limit, or a limit or ratio is not valid.
+        ValueError: if the head and what is sent beside the messages exceed a limit, or a limit or ratio is invalid.
     """
     pricing = pricing or Pricing()
     requests: dict[Policy, list[tuple[Recording, list[Request]]]] = {policy: [] for policy in policies}
@@ -287,6 +288,6 @@ def _request(ring: Conversation, recording: Recording, call: int, policy: Policy
         initial_token_count=initial_token_count,
         verify=False,  # nobody changes the messages
     )
-    if not ring.include_system:  # what the window has of the head is just before its start
+    if not ring.include_system:  # the part of the head in the window is just before its start
         return Request(0, window.question, window.start - window.head, call)
     return Request(window.head, window.question, window.start, call)

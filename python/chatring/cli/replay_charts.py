@@ -1,23 +1,22 @@
-"""The page of `chatring replay --html`: one file, without scripts, parts from elsewhere, or texts of messages."""
+"""The charts of the page of `chatring replay --html`."""
 
 from collections.abc import Iterable, Sequence
-from html import escape
 from itertools import groupby
 from math import ceil
 
-from chatring.chart import HEIGHT, STYLE, WIDTH, along, down, figure, legend, scale, split, ticks_to
-from chatring.replay import KINDS, Call, Recording, Replay
-from chatring.replay_report import ReplayReport, name_of, percent
-from chatring.terminal import amount, one_line
+from chatring.cli.chart import HEIGHT, WIDTH, along, down, figure, legend, scale, split, ticks_to
+from chatring.cli.replay_report import ReplayReport, name_of, percent, rounded
+from chatring.cli.terminal import amount
+from chatring.recordings.replay import KINDS, Call, Recording, Replay
 
-# The ratios that cost is drawn for.
+# The ratios on the curve of the cost.
 CURVE = (1.0, 0.95, 0.9, 0.85, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
-# Columns of bars and of calls at most: a wide screen shows no more.
+# The most columns of bars and of calls: a wide screen shows no more.
 _BARS = 150
 _COLUMNS = 600
-# Calls whose windows are drawn one below the other.
+# Calls whose windows are drawn one below another.
 _ROWS = 48
-# Where the rows begin: above them are the messages, left of them is the head.
+# Where the rows begin: the messages are above them, the head is left of them.
 _TOP = 110
 _LEFT = 150
 _DASHES = ("", "18 6", "6 6", "18 6 4 6")
@@ -25,117 +24,8 @@ _COLOURS = ("assistant", "tool", "user", "system")
 _KIND_NAMES = {"system": "system", "user": "user", "assistant": "assistant", "tool": "tool results"}
 
 
-def page(report: ReplayReport) -> str:
-    """Return the page as HTML."""
-    name = escape(one_line(report.name))
-    return "\n".join(
-        (
-            "<!DOCTYPE html>",
-            '<html lang="en">',
-            "<head>",
-            '<meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            # Nothing is loaded, whatever a file's name says.
-            "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">",
-            f"<title>chatring replay: {name}</title>",
-            f"<style>{STYLE}</style>",
-            "</head>",
-            "<body>",
-            "<main>",
-            f"<h1>What each model call would have been sent: {name}</h1>",
-            f'<p class="soft">{escape(report.summary())}. Windows are chosen with <code>start_on='
-            f"{escape(repr(report.start_on))}</code>, <code>include_system={report.include_system}</code>.</p>",
-            *_answer(report),
-            *_table(report),
-            *_costs(report),
-            *_history(report.recordings),
-            "<h2>Call by call</h2>",
-            *legend(("cached", "cached"), ("full", "at the full price"), ("limit thin", "the limit")),
-            *(
-                line
-                for index, limit in enumerate(report.limits())
-                for line in _limit(limit, report.at_limit(limit), is_open=index == 0)
-            ),
-            "</main>",
-            "</body>",
-            "</html>",
-            "",
-        )
-    )
-
-
-def _answer(report: ReplayReport) -> Iterable[str]:
-    yield "<h2>In short</h2>"
-    yield "<ul>"
-    for limit in report.limits():
-        sliding, *others = report.at_limit(limit)
-        said = f"plain sliding costs {_number(sliding.cost / report.calls)} tokens a call"
-        if sliding.invalid:
-            reasons = "; ".join(f"{reason}: {_number(n)}" for reason, n in sliding.invalid.most_common())
-            invalid = _number(sum(sliding.invalid.values()))
-            said += f"; {invalid} of its {amount(report.calls, 'request')} are invalid ({escape(reasons)})"
-        if others:
-            best = min(others, key=lambda replay: replay.cost)
-            said += (
-                f". Of the ratios asked for, {best.policy.retention_ratio:g} is the cheapest: "
-                f"<b>{percent(report.share_of_sliding(best))}</b> of that, "
-                f"with {_number(best.sent / report.calls)} tokens sent a call, and {amount(best.cuts, 'cut')}"
-            )
-        yield f"<li><b>Limit {limit:,}</b>: {said}.</li>"
-    yield "</ul>"
-    yield (
-        '<p class="soft">Cost is in input tokens at the full price: '
-        f"{escape(report.prices())}. A lower ratio mostly costs less, as it sends less of the history: the model "
-        "sees less. Choose the smallest limit that your agent works well with, then the ratio where the curve of the "
-        "cost gets flat.</p>"
-    )
-
-
-def _table(report: ReplayReport) -> Iterable[str]:
-    heads = (
-        "window",
-        "tokens sent",
-        "a call",
-        "cached",
-        "cost",
-        "of sliding",
-        "cuts",
-        "invalid",
-        "no question",
-        "no prompt",
-    )
-    yield "<h2>The figures</h2>"
-    yield (
-        f'<p class="soft">{amount(report.calls, "call")}. Cuts: calls whose messages behind the system messages begin '
-        "elsewhere than those of the call before. Invalid: some provider would refuse the request (a first "
-        "message that is not a user's is refused by Bedrock and Gemini, and not by OpenAI). No question, no prompt: "
-        "requests without the newest user message, or without the system messages.</p>"
-    )
-    yield '<div class="scroll" role="region" aria-label="The figures" tabindex="0"><table>'
-    yield "<thead><tr>" + "".join(f'<th scope="col">{head}</th>' for head in heads) + "</tr></thead>"
-    for limit in report.limits():
-        yield f'<tbody><tr><th scope="rowgroup" colspan="{len(heads)}">limit {limit:,}</th></tr>'
-        for replay in report.at_limit(limit):
-            faults = (sum(replay.invalid.values()), replay.lost_question, replay.lost_prompt)
-            plain = (
-                _number(replay.sent),
-                _number(replay.sent / report.calls),
-                percent(replay.cached_share),
-                _number(replay.cost),
-                percent(report.share_of_sliding(replay)),
-                _number(replay.cuts),
-            )
-            yield (
-                f'<tr><th scope="row">{name_of(replay.policy)}</th>'
-                + "".join(f"<td>{cell}</td>" for cell in plain)
-                + "".join(f'<td class="bad">{_number(n)}</td>' if n else "<td>0</td>" for n in faults)
-                + "</tr>"
-            )
-        yield "</tbody>"
-    yield "</table></div>"
-
-
-def _costs(report: ReplayReport) -> Iterable[str]:
+def costs(report: ReplayReport) -> Iterable[str]:
+    """Yield curves of the cost and of the tokens sent, against the retention ratio."""
     limits = report.limits()
     by_limit = {
         limit: sorted(
@@ -176,14 +66,15 @@ def _costs(report: ReplayReport) -> Iterable[str]:
             dots = "".join(f"M{x} {y}h0" for x, y in points)
             shapes.append(f'<path class="line-{colour}" style="stroke-width:7;stroke-linecap:round" d="{dots}"/>')
         described = "; ".join(
-            f"limit {limit:,}: sliding {_number(of(sliding[limit]))}, "
-            + ", ".join(f"ratio {r.policy.retention_ratio:g} {_number(of(r))}" for r in by_limit[limit])
+            f"limit {limit:,}: sliding {rounded(of(sliding[limit]))}, "
+            + ", ".join(f"ratio {r.policy.retention_ratio:g} {rounded(of(r))}" for r in by_limit[limit])
             for limit in limits
         )
         yield figure(title, f"{title}, {unit}. {described}.", shapes, ticks, x_ticks, unit, "retention ratio", 15)
 
 
-def _history(recordings: Sequence[Recording]) -> Iterable[str]:
+def history(recordings: Sequence[Recording]) -> Iterable[str]:
+    """Yield the history's messages as bars, by kind."""
     messages = [pair for recording in recordings for pair in zip(recording.kinds, recording.tokens, strict=True)]
     bars = split(messages, _BARS)
     stacks = [{kind: sum(tokens for other, tokens in bar if other == kind) for kind in KINDS} for bar in bars]
@@ -211,7 +102,8 @@ def _history(recordings: Sequence[Recording]) -> Iterable[str]:
     yield figure("Messages by kind and tokens", described, shapes, ticks, x_ticks, unit, "message", 13)
 
 
-def _limit(limit: int, replays: Sequence[Replay], *, is_open: bool) -> Iterable[str]:
+def calls_at(limit: int, replays: Sequence[Replay], *, is_open: bool) -> Iterable[str]:
+    """Yield the tokens and the window of each call at a limit, for each replay."""
     yield f"<details{' open' if is_open else ''}><summary>At a limit of {amount(limit, 'token')}</summary>"
     highest = max(call.sent for replay in replays for calls in replay.calls for call in calls)
     ticks = ticks_to(max(limit, highest))
@@ -240,7 +132,7 @@ def _limit(limit: int, replays: Sequence[Replay], *, is_open: bool) -> Iterable[
 
 
 def _calls(replay: Replay, ticks: Sequence[int]) -> str:
-    """Return what each call sends, over all calls."""
+    """Return what each call sends, for all calls."""
     calls = [call for calls in replay.calls for call in calls]
     columns = split(calls, _COLUMNS)
     width = WIDTH / len(columns)
@@ -257,7 +149,7 @@ def _calls(replay: Replay, ticks: Sequence[int]) -> str:
     level = down(replay.policy.token_limit, ticks[-1])
     shapes.append(f'<path class="line-limit thin" d="M0 {level}H{WIDTH}"/>')
     described = (
-        f"{amount(len(calls), 'call')} send {_number(replay.sent / len(calls))} tokens on average, "
+        f"{amount(len(calls), 'call')} send {rounded(replay.sent / len(calls))} tokens on average, "
         f"{percent(replay.cached_share)} cached; {amount(replay.cuts, 'cut')}."
     )
     return figure(
@@ -266,7 +158,7 @@ def _calls(replay: Replay, ticks: Sequence[int]) -> str:
 
 
 def _windows(replay: Replay, recording: Recording, calls: Sequence[Call], least: int) -> str:
-    """Return the windows of some calls, one below the other."""
+    """Return the windows of some calls, one below another."""
     sums = recording.sums
     origin, span = sums[least], max(sums[calls[-1].request.end] - sums[least], 1)
 
@@ -307,30 +199,28 @@ def _windows(replay: Replay, recording: Recording, calls: Sequence[Call], least:
         if row in (0, len(calls) // 2, len(calls) - 1)
     ]
     return figure(
-        *(
-            name_of(replay.policy),
-            described,
-            shapes + hits,
-            (),
-            ticks,
-            "call before message",
-            "tokens of the history",
-            14,
-        ),
+        name_of(replay.policy),
+        described,
+        shapes + hits,
+        (),
+        ticks,
+        "call before message",
+        "tokens of the history",
+        14,
         say=described,
         y_labels=rows,
     )
 
 
 def _told(call: Call) -> str:
-    """Return what a pointer on the window of a call shows."""
+    """Return the text that a pointer on the window of a call shows."""
     _, question, start, end = call.request
     carried = "" if question is None else f", question {question:,}"
     return f"before message {end:,}: {call.sent:,} tokens, {call.cached:,} cached, from message {start:,} on{carried}"
 
 
 def _pieces(call: Call) -> list[tuple[int, int]]:
-    """Return the ranges of a request with the head apart."""
+    """Return the ranges of a request, with the head apart."""
     head = call.request.head
     return [
         *([(0, head)] if head else []),
@@ -350,7 +240,3 @@ def _cost_a_call(replay: Replay) -> float:
 
 def _sent_a_call(replay: Replay) -> float:
     return replay.sent / replay.number_of_calls
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}"

@@ -3,13 +3,13 @@
 import json
 from typing import Any
 
-from chatring.envelope import Message
+from chatring.recordings.envelope import Message
 
-# Joiners are not printable to Python, but emoji and the scripts of Persian and India are made with them.
+# Python considers joiners not printable, but emoji and the scripts of Persian and India need them.
 _JOINERS = "\u200c\u200d"
-# What the texts and the calls of a message are under, with every provider, at any depth.
+# The keys of a message's texts and calls, with every provider, at any depth.
 _SAID = (
-    *("content", "parts", "blocks", "text", "thinking", "reasoningContent", "reasoningText", "refusal"),
+    *("content", "contents", "parts", "blocks", "text", "thinking", "reasoningContent", "reasoningText", "refusal"),
     *("summary", "output", "toolResult", "functionResponse", "function_response", "response", "result"),
     *("function_call", "function", "custom", "functionCall", "toolUse"),
 )
@@ -31,14 +31,14 @@ def one_line(text: str, *, characters: int = 1000) -> str:
 
 def role_of(message: Message) -> str:
     """Return a message's role, or the type of an item that has none, such as `function_call`."""
-    return next((name for key in ("role", "type") if isinstance(name := message.get(key), str)), "")
+    return next((name for key in ("role", "type", "kind") if isinstance(name := message.get(key), str)), "")
 
 
 def headline(message: Message) -> str:
     """Return the beginning of what a message says, and the tools that it calls as `name(arguments)`, on one line.
 
-    The message may be of any provider and lack anything. What has neither text nor call shows as its type:
-    `[image_url]`.
+    The message may be any provider's, and parts of it may be missing. One that has neither text nor call shows as its
+    type: `[image_url]`.
     """
     return " ".join(one_line(part) for part in _said(message, _DEPTH) if part)
 
@@ -62,6 +62,8 @@ def _said(value: Any, depth: int) -> list[str]:
         return []
     if isinstance(value, list):
         return [text for part in value for text in _said(part, depth - 1)]
+    if isinstance(inside := value.get("data"), dict):  # LangChain's messages, as they are stored
+        return _said(inside, depth - 1)
     if call := _call(value):
         return [call]
     said = [text for key in _SAID for text in _said(value.get(key), depth - 1)]
@@ -76,6 +78,6 @@ def _said(value: Any, depth: int) -> list[str]:
 def _call(value: Message) -> str:
     """Return `name(arguments)`, or nothing if this is not a call."""
     arguments = next((value[key] for key in _ARGUMENTS if key in value), None)
-    if not isinstance(name := value.get("name"), str) or arguments is None or "role" in value:
+    if not isinstance(name := value.get("name", value.get("tool_name")), str) or arguments is None or "role" in value:
         return ""
     return f"{name}({arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)})"

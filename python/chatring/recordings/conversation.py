@@ -7,18 +7,18 @@ from itertools import takewhile
 from typing import IO, Any, TypeAlias
 
 from chatring._core import MessageRing
-from chatring.envelope import CONVERSATION, LISTS, MESSAGE, History, Message, find, find_titled, shown
-from chatring.json_file import read_values
+from chatring.recordings.envelope import CONVERSATION, LISTS, MESSAGE, History, Message, find, find_titled, shown
+from chatring.recordings.json_file import read_values
 
 Conversation: TypeAlias = MessageRing[Message]
 NewConversation: TypeAlias = Callable[[], Conversation]
-# Whatever has one of these was meant to be read, so it is not a header.
+# A value with one of these is meant to be read, so it is not a header.
 _MEANT = ("role", "content", "parts", "text", "value", "mes", *LISTS)
 _NAMED_KEYS = 10
 
 
 class ConversationError(ValueError):
-    """A file without conversations that can be read. The text names the line to blame, counted from 1."""
+    """A file without readable conversations. The text names the line to blame, counted from 1."""
 
 
 @dataclass
@@ -27,31 +27,30 @@ class Reading:
 
     conversations: list[Conversation] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
-    """How often there was what is no message and need not be: `header`, or the types of a log's events."""
+    """Counts of what is not a message and need not be: `header`, or the types of a log's events."""
     skipped: int = 0
     """The number of damaged lines."""
     first_skipped: str = ""
-    """The first of them, and what is wrong with it."""
+    """The first damaged line, and what is wrong with it."""
 
 
 def read_conversations(stream: IO[bytes], new: NewConversation, *, skip_invalid: bool = False) -> Reading:
     """Return the conversations of a file of JSON: of its lines, or of whole documents.
 
-    Each value is a message, something with messages in it (a list, a request, a result, an envelope), or one of the
-    other lines that logs have. Messages one a line are one conversation.
+    Each value is a message, something that contains messages (a list, a request, a result, an envelope), or one of the
+    other lines that logs have. If each line is a message, all are one conversation.
 
-    Messages are handed on as they are in the file, but those of ShareGPT (`from`, `value`) and SillyTavern (`is_user`,
-    `mes`) become `{"role", "content"}`. Instructions beside messages become their first one, with the role system.
+    Messages are handed on as they are in the file. Only those of ShareGPT (`from`, `value`) and SillyTavern (`is_user`,
+    `mes`) become `{"role", "content"}`. Instructions beside messages become the first message, with the role system.
 
     Args:
         stream: the file, as bytes.
-        new: makes an empty conversation; what that refuses, cannot be read.
+        new: makes an empty conversation. What that refuses cannot be read.
         skip_invalid: count what cannot be read, instead of raising an error.
 
     Raises:
-        ConversationError: for a value that is not JSON, or in which no message is found; for messages beside
-            conversations; if there is neither; if the file as a whole cannot be read.
-
+        ConversationError: for a value that is not JSON, or that contains no message; for messages beside conversations;
+            if there is neither; if the file as a whole cannot be read.
     """
     reader = _Reader(new, skip_invalid=skip_invalid)
     try:
@@ -84,7 +83,7 @@ def concatenate(
 
 
 class _Reader:
-    """Takes the values of a file, or of a list, one after the other."""
+    """Takes the values of a file or a list, one after another."""
 
     def __init__(self, new: NewConversation, *, skip_invalid: bool) -> None:
         self._new = new
@@ -93,7 +92,7 @@ class _Reader:
         self._form = self._form_place = self._first_left_out = ""
 
     def take(self, place: str, value: Any) -> None:
-        """Take the value at a place, such as `line 7`."""
+        """Take a value. Its place is, for example, `line 7`."""
         try:
             self._take(place, value)
         except (ValueError, RecursionError) as error:
@@ -104,7 +103,7 @@ class _Reader:
             self._reading.first_skipped = self._reading.first_skipped or reason
 
     def reading(self) -> Reading:
-        """Return what was read, which must be something."""
+        """Return what was read; it must be something."""
         if not self._reading.conversations:
             skipped = self._reading.skipped and f"no messages: nothing can be read; {self._reading.first_skipped}"
             raise ValueError(self._first_left_out or skipped or "no messages: the file is empty")
@@ -149,7 +148,7 @@ class _Reader:
         return conversation
 
     def _leave_out(self, place: str, value: Any) -> None:
-        """Leave out an event of a log, or what stands before the first message."""
+        """Leave out an event of a log, or what comes before the first message."""
         keys = f"its keys: {_some_keys(value)}" if isinstance(value, dict) else f"it is {shown(value)}"
         reason = f'neither a message with a role nor a conversation, {{"messages": [...]}}; {keys}'
         name = _event(value) if isinstance(value, dict) else None

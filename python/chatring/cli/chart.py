@@ -1,6 +1,6 @@
-"""Charts of a page without scripts: SVG that is stretched to the width there is, with labels in HTML.
+"""Charts for a page without scripts: SVG that is stretched to the width of the page, with labels in HTML.
 
-So texts have one size on a wide screen and on a phone.
+So texts have the same size on a wide screen and on a phone.
 """
 
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,7 @@ from html import escape
 from math import ceil, floor, log10
 from typing import TypeVar
 
-from chatring.replay import KINDS
+from chatring.recordings.replay import KINDS
 
 _T = TypeVar("_T")
 
@@ -79,7 +79,7 @@ def figure(
     say: str = "",
     y_labels: Iterable[tuple[str, float]] = (),
 ) -> str:
-    """Return a chart with its labels. `described` is for those who do not see it, `say` for everybody."""
+    """Return a chart with its labels. `described` is for readers who cannot see it, `say` for everybody."""
     lines = "".join(f'<path class="grid" d="M0 {down(tick, y_ticks[-1])}H{WIDTH}"/>' for tick in y_ticks if tick > 0)
     labels = [*y_labels, *((f"{tick:,}", tick / y_ticks[-1]) for tick in y_ticks)]
     ys = "".join(f'<span class="y" style="bottom:{100 * share:.1f}%">{text}</span>' for text, share in labels)
@@ -99,7 +99,7 @@ def figure(
 
 
 def legend(*entries: Sequence[str]) -> Iterable[str]:
-    """Give a list of samples: each a class, a text, and maybe dashes; a line's class begins with `line-`."""
+    """Yield a list of samples: each a class, a text, and maybe dashes. A line's class begins with `line-`."""
     yield '<ul class="legend">'
     for style, text, *dashes in entries:
         if style.startswith("line-") or style.endswith(" thin"):
@@ -114,19 +114,19 @@ def legend(*entries: Sequence[str]) -> Iterable[str]:
 
 
 def split(values: Sequence[_T], most: int) -> list[Sequence[_T]]:
-    """Return the values in groups of one size, of which there are at most `most`."""
+    """Return the values in at most `most` groups of the same size."""
     size = ceil(len(values) / most)
     return [values[start : start + size] for start in range(0, len(values), size)]
 
 
 def along(number: int, *, first: int) -> list[tuple[str, float]]:
-    """Return ticks for things that are numbered from `first` on."""
+    """Return ticks for things that are numbered from `first`."""
     step = ticks_to(number)[1]
     return [(str(first), 0.0), *((f"{n:,}", n / number) for n in range(step, number + 1, step) if n > first)]
 
 
 def ticks_to(highest: float) -> list[int]:
-    """Return round numbers from 0 on, up to one that is not below `highest`."""
+    """Return round numbers from 0 to one that is at least `highest`."""
     rough = max(highest, 1) / 4
     power = 10 ** floor(log10(rough))
     step = max(1, round(next(factor for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough) * power))
@@ -134,10 +134,10 @@ def ticks_to(highest: float) -> list[int]:
 
 
 def scale(value: float, span: float, length: int) -> int:
-    """Return which part of a length a value is of a span."""
+    """Return a value's share of a span, as a part of a length."""
     return round(length * value / span)
 
 
 def down(value: float, highest: float) -> int:
-    """Return how far below a chart's top a value is."""
+    """Return how far a value is below a chart's top."""
     return HEIGHT - scale(value, highest, HEIGHT)

@@ -1,0 +1,1 @@
+"""Recorded conversations: reading them from files of JSON, and replaying them call by call."""
