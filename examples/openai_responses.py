@@ -1,0 +1,69 @@
+"""A chat server with a tool, on OpenAI's SDK and Responses, with the history kept here.
+
+    pip install openai
+    python examples/openai_responses.py 8000
+    curl --data 'Where is order 17?' http://127.0.0.1:8000/ada
+
+Without OPENAI_API_KEY in the environment, `fake_provider.py` answers.
+"""
+
+import json
+from threading import Lock
+from typing import Any
+
+import fake_provider  # noqa: F401  # the fake: delete this line
+from chat_http import serve
+from chatring.stores import open_store
+from openai import OpenAI
+
+LIMIT = 8000  # tokens of a request
+SYSTEM = {"role": "system", "content": "You are the support of a shop."}
+NUMBER = {"type": "object", "properties": {"number": {"type": "integer"}}, "required": ["number"]}
+TOOL = {"type": "function", "name": "find_order", "parameters": NUMBER, "strict": False}
+REQUEST: Any = {"model": "gpt-5.5", "tools": [TOOL], "store": False, "include": ["reasoning.encrypted_content"]}
+client, store = OpenAI(), open_store("sqlite:///openai-responses.db")
+locks: dict[str, Lock] = {}  # of each session; for several processes see docs/sdks.md
+extra: dict[str, int] = {}  # tokens that a session was billed beyond its window: the tools, the count's own error
+
+
+def find_order(number: int) -> str:
+    """Return where an order is."""
+    return f"Order {number} has left the warehouse."
+
+
+def run(call: Any) -> dict[str, Any]:
+    """Return the result of a call. An error is one too: the model reads it."""
+    try:
+        content = {"find_order": find_order}[call.name](**json.loads(call.arguments))
+    except Exception as error:
+        content = f"error: {error!r}"
+    return {"type": "function_call_output", "call_id": call.call_id, "output": content}
+
+
+def answer(session: str, text: str) -> str:
+    """Return the answer to what the user of a session says."""
+    question = {"role": "user", "content": text}
+    with locks.setdefault(session, Lock()):  # one turn of a session after the other
+        store.set_head(session, [SYSTEM])
+        store.append(session, [question])
+        try:
+            for _ in range(10):
+                window = store.window(session, LIMIT, min(extra.get(session, 0), LIMIT // 2), retention_ratio=0.7)
+                response = client.responses.create(input=window, **REQUEST)
+                extra[session] = max(extra.get(session, 0), response.usage.input_tokens - window.tokens)
+                if response.status != "completed":  # it may end in reasoning, which would be refused the next time
+                    raise RuntimeError(f"no answer: {response.error or response.incomplete_details}")
+                output = [item.model_dump(exclude_none=True) for item in response.output]
+                results = [run(item) for item in response.output if item.type == "function_call"]
+                # A call and its results are one append: a process that is killed leaves both or none.
+                store.append(session, [*output, *results])
+                if not results:
+                    return str(response.output_text)
+            raise RuntimeError("no answer after ten model calls")
+        except Exception:
+            if store.last(session, 1) == [question]:
+                store.pop(session)  # a provider that refuses it would refuse what follows
+            raise
+
+
+serve(answer)
