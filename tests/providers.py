@@ -1,4 +1,4 @@
-"""What each provider accepts, by its own documents and errors, and random histories in its own format that it accepts.
+"""What each provider accepts, by its documents and errors; and random histories in its format that it accepts.
 
 A validator gets the messages of one request as they are sent, without the leading system messages where those are sent
 beside them (Anthropic, Bedrock, Gemini), and raises `RefusedError` in the provider's words.

@@ -42,7 +42,7 @@ TEXT_TYPES = {"text", "input_text", "output_text", "summary_text", "reasoning_te
 IMAGE_TYPES = {"image", "image_url", "input_image", "output_image", "image_file", "computer_screenshot"}
 AUDIO_TYPES = {"audio", "input_audio", "audio_url", "video", "input_video", "video_url"}
 FILE_TYPES = {"file", "input_file", "file_url", "document", "document_url", "container_upload", "hosted_file"}
-MIME_TYPES = {"media", "data", "uri", "binary"}  # which medium it is, its MIME type says
+MIME_TYPES = {"media", "data", "uri", "binary"}  # its MIME type says which medium it is
 
 # Blocks without a type, as in Bedrock and Gemini: a key says what they are.
 CALL_KEYS = {"toolUse", "functionCall", "function_call", "toolCall", "tool_call", "executableCode", "executable_code"}
@@ -157,7 +157,7 @@ def read(message: Any) -> Reading:
     """
     fields = message_fields(message)
     if fields.get("type") == "constructor" and is_record(fields.get("kwargs")):
-        # LangChain's dumpd: the class's name stands last in the id.
+        # LangChain's dumpd: the class's name is the last part of the id.
         name = fields.get("id")
         name = name[-1] if isinstance(name, (list, tuple)) and name else None
         fields = {**({"type": name} if is_class(name) else {}), **fields_of(fields["kwargs"])}
@@ -354,7 +354,7 @@ class Reader:
     def call_block(self, fields: Fields, in_call: bool, makes_image: bool = False) -> None:
         if not in_call:
             if any(isinstance(fields.get(key), str) and fields[key] in self.calls_read for key in CALL_IDS):
-                return  # a block that stands among the message's tool_calls, too
+                return  # a block that is also among the message's tool_calls
             self.extras.calls += 1
         if makes_image:
             self.extras.images += 1
@@ -529,7 +529,7 @@ def fields_of(value: Any) -> Fields:
     if fields:
         return fields
     fields = {key: found for key in PROBED_IN_BLOCKS if (found := getattr(value, key, None)) is not None}
-    # An object that has an attribute of any name has none that says something.
+    # If an object has an attribute of every name, none of them means anything.
     return fields if any(isinstance(found, (str, list, dict)) for found in fields.values()) else {}
 
 
@@ -569,11 +569,13 @@ def public(key: Any) -> bool:
 
 
 def unreadable(message: Any) -> TypeError:
-    keys = ", ".join(repr(key) for key in list(message_fields(message))[:12]) or "none"
-    kind = "keys" if is_mapping(message) else "attributes"
+    fields = list(message_fields(message).items())[:12]
+    keys = ", ".join(repr(key) + (" (None)" if value is None else "") for key, value in fields)
+    kind, name = "keys" if is_mapping(message) else "attributes", type(message).__name__
+    nothing = f"this {name} has no keys" if is_mapping(message) else f"got {name}"
     return TypeError(
         "a message needs a role and a content (or tool_calls, blocks or parts), or the type of an item such as"
-        f" function_call; this {type(message).__name__} has the {kind} {keys}"
+        f" function_call; {f'this {name} has the {kind} {keys}' if fields else nothing}"
     )
 
 

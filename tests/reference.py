@@ -1,4 +1,4 @@
-"""What the tests hold the ring against, written from the design's words and not from the implementation.
+"""What the tests compare the ring with, written from the words of the design, not from the implementation.
 
 `first_fit` is the window rule with LlamaIndex's starts, whatever counts. `joined_total` counts joined texts, as
 LlamaIndex does, and `window_start` goes with it. `summed_total` is the accounting rule, which is what is promised for a
@@ -97,7 +97,7 @@ def words_after_a_beginning(text: str) -> list[str]:
 
 def has_word(text: str) -> bool:
     """Tell whether there is a character other than Unicode's White_Space."""
-    # Python's isspace() has four characters more: these separators are no whitespace for Unicode and for encodings.
+    # Python's isspace() has four characters more. These separators are not whitespace for Unicode and for encodings.
     return any(not character.isspace() or character in "\x1c\x1d\x1e\x1f" for character in text)
 
 
@@ -108,7 +108,7 @@ def may_start(role: str) -> bool:
 def first_fit(
     totals: Sequence[int], starts: Sequence[bool], limit: int, initial: int = 0, *, is_whole: bool = True
 ) -> int:
-    """Return where the window starts, by the window rule: the first legal start that fits, or the last message.
+    """Return where the window starts, by the window rule: the first start that fits, or the last message.
 
     `totals[i]` is T(i): the tokens of the messages from `i` on. `starts[i]` says whether a window may begin there; it
     may with the last message in any case, and with the first unless others have left a bounded ring before it: then the
@@ -124,7 +124,7 @@ def first_fit(
 def window_start(
     totals: Sequence[int], roles: Sequence[str], limit: int, initial: int = 0, *, is_whole: bool = True
 ) -> int:
-    """Return where the window starts, with the legal starts that LlamaIndex has: any role but two."""
+    """Return where the window starts, with LlamaIndex's starts: any role except two."""
     return first_fit(totals, [may_start(role) for role in roles], limit, initial, is_whole=is_whole)
 
 
@@ -167,7 +167,7 @@ def ordinary_count(encoding: tiktoken.Encoding) -> Count:
 
 
 def sums(tokens: Sequence[int]) -> list[int]:
-    """Return T(i) for every i, under a measure whose messages count the same wherever they stand."""
+    """Return T(i) for every i, under a measure where a message counts the same at every position."""
     return list(itertools.accumulate(reversed(tokens)))[::-1]
 
 

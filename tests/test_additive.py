@@ -1,6 +1,6 @@
-"""Windows and totals of measures under which a message costs the same wherever it stands, against the literal rule.
+"""Windows and totals of additive measures, where a message costs the same at every position, against the literal rule.
 
-Messages of every provider and framework stand in one history. Each total is checked, and the window for every limit at
+Messages of every provider and framework are in one history. Each total is checked, and the window for every limit at
 which it may change: T(i) and T(i) - 1.
 """
 
@@ -71,7 +71,7 @@ def check_history(
     if bound:
         messages = without_system(messages)
     ring.put_messages(messages)
-    # What a bounded ring keeps is held against the design in test_window_rule.py.
+    # test_window_rule.py compares what a bounded ring keeps with the design.
     put, messages, whole = messages, ring.get_all(), is_whole(ring)
     if not messages:
         return
@@ -271,7 +271,7 @@ def test_what_a_measure_says_of_a_message_that_stays_is_kept() -> None:
     assert same_objects(ring.get(), messages[-5:])
     measured.clear()
     for history in (messages, messages, messages[3:]):
-        ring.set(history)  # read anew from where its messages are kept
+        ring.set(history)  # read again from where its messages are kept
         assert same_objects(ring.get(), history[-5:])
     assert measured == []
     ring.set(messages[:3])

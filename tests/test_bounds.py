@@ -1,10 +1,11 @@
-"""Bounded rings, and recorded conversations: no window loses its question or its prompt, or begins with a result."""
+"""Bounded rings, and whole conversations: no window loses its question or its prompt, or begins with a result."""
 
 import copy
 import pickle
 import sys
 import threading
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
@@ -114,7 +115,7 @@ def test_what_was_evicted_has_no_slice() -> None:
     for begin in (1, 2):
         with pytest.raises(IndexError, match=f"position {begin} has left"):
             ring.slice(begin, 6)
-    # A longer head is not what stood at those positions, and a shorter one leaves nothing evicted.
+    # A longer head is not what was at those positions, and a shorter one leaves nothing evicted.
     ring.set_head([SYSTEM] * 3)
     with pytest.raises(IndexError, match="position 1 has left"):
         ring.slice(1, 3)
@@ -128,6 +129,68 @@ def test_a_head_that_leaves_has_no_slice() -> None:
     with pytest.raises(IndexError, match="position 0 has left"):
         ring.slice(0, 3)
     assert ring.slice(1, 3) == [{**SYSTEM, "content": "and brief"}, user("1")]
+
+
+def test_a_recount_keeps_what_the_bound_has_kept() -> None:
+    ring: MessageRing[Message] = MessageRing(3000, max_messages=2)
+    ring.put_messages([user("which?"), calls("a", "b"), result("a"), result("b"), SYSTEM, result("c")])
+    kept = ring.get_all()
+    assert kept == [user("which?"), SYSTEM, result("c")]
+    ring.recount()
+    assert ring.get_all() == kept
+    ring = MessageRing(3000, max_messages=2)
+    ring.put_messages([user("which?"), calls("a", "b", "c"), result("a"), result("b")])
+    ring.recount()
+    ring.put(result("c"))
+    assert ring.window() == [user("which?")]
+
+
+@pytest.mark.parametrize("include_system", [True, False])
+@pytest.mark.parametrize("max_messages", range(1, 6))
+def test_a_ring_that_is_recounted_goes_on_as_one_that_is_not(max_messages: int, include_system: bool) -> None:
+    random = Random(max_messages)
+    for _ in range(100):
+        rings: list[MessageRing[Message]] = [
+            MessageRing(40, max_messages=max_messages, include_system=include_system) for _ in range(2)
+        ]
+        for _ in range(random.randrange(1, 30)):
+            part = random.choice(([SYSTEM], [user("which?")], [calls("a", "b")], [result("a")], [reply()]))
+            for ring in rings:
+                ring.put_messages(part)
+            rings[1].recount()
+            assert rings[1].get_all() == rings[0].get_all()
+            windows = [ring.window(token_limit=10_000) for ring in rings]
+            assert windows[1] == windows[0]
+            assert windows[1].tokens == sum(map(rings[1].count, windows[1]))
+            assert windows[1].start == windows[0].start
+
+
+def test_a_new_head_that_counts_leaves_room_for_no_more_than_the_bound() -> None:
+    ring: MessageRing[Message] = MessageRing(3000, max_messages=3, include_system=False)
+    ring.put_messages([user("0"), user("1")])
+    head = [{**SYSTEM, "content": str(number)} for number in range(10)]
+    ring.set_head(head)
+    assert ring.get_all() == [head[-1], user("0"), user("1")]
+    ring.set_head([])
+    assert ring.get_all() == [user("0"), user("1")]
+
+
+def test_a_kept_question_stays_until_messages_leave_again() -> None:
+    ring: MessageRing[Message] = MessageRing(3000, max_messages=2)
+    ring.put_messages([user("0"), calls("a", "b"), result("a"), result("b"), user("1")])
+    assert ring.window() == ring.get_all() == [user("0"), user("1")]
+    ring.put_messages([reply(), user("2")])
+    assert ring.get_all() == [user("1"), reply(), user("2")]
+
+
+def test_no_window_has_a_gap_behind_a_head_that_may_leave() -> None:
+    ring: MessageRing[Message] = MessageRing(3000, max_messages=3, include_system=False)
+    ring.put_messages([user("0"), reply(), user("1"), reply(), user("2")])
+    ring.delete(0)
+    ring.set_head([SYSTEM])
+    assert ring.get_all() == [SYSTEM, reply(), user("2")]
+    assert ring.window() == [reply(), user("2")]
+    assert ring.window(include_system=True) == ring.get_all()
 
 
 COPIES: dict[str, Callable[[Any], Any]] = {
@@ -179,18 +242,17 @@ def test_a_set_counts_what_has_another_shape_or_another_weight() -> None:
         assert weighed.window().tokens == weight
 
 
-# Recorded conversations
+# Whole conversations
 
 
 @pytest.mark.parametrize("limit", [1_500, 2_000, 3_000, 5_000, 8_000])
 @pytest.mark.parametrize("ratio", [1.0, 0.7])
 @pytest.mark.parametrize("max_messages", [None, 10])
-def test_recorded_conversations_keep_their_question_and_prompt(
-    airline: list[Message], limit: int, ratio: float, max_messages: int | None
+def test_conversations_keep_their_question_and_prompt(
+    conversations: list[list[Message]], limit: int, ratio: float, max_messages: int | None
 ) -> None:
-    beginnings = [i for i, message in enumerate(airline) if message["role"] == "system"]
-    conversations = [airline[i:j] for i, j in zip(beginnings, [*beginnings[1:], len(airline)], strict=True)]
-    one_history = [airline[0], *(message for message in airline if message["role"] != "system")]
+    first, *others = conversations
+    one_history = [*first, *(message for conversation in others for message in conversation[1:])]
     for conversation in [*conversations[:40], one_history[:800]]:
         ring: MessageRing[Message] = MessageRing(limit, retention_ratio=ratio, max_messages=max_messages)
         question = None
@@ -205,10 +267,11 @@ def test_recorded_conversations_keep_their_question_and_prompt(
             ring.put(message)
 
 
-def test_a_prompt_that_is_too_long_alone_is_told_with_the_numbers(airline: list[Message]) -> None:
-    for limit, spent in ((1_000, 0), (1_300, 100)):
-        with pytest.raises(ValueError, match=rf"125\d.*{limit}"):
-            trim_messages(airline[:9], limit, initial_token_count=spent)
+def test_a_prompt_that_is_too_long_alone_is_told_with_the_numbers(history: list[Message]) -> None:
+    prompt = MessageRing[Message]().count(history[0])
+    for limit, spent in ((prompt - 250, 0), (prompt + 50, 100)):
+        with pytest.raises(ValueError, match=rf"\b{prompt} tokens.*\b{limit}\b"):
+            trim_messages(history[:9], limit, initial_token_count=spent)
 
 
 def test_threads_that_change_heads_and_messages() -> None:

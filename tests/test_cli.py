@@ -1,4 +1,4 @@
-"""The command, from its output alone, which is held against tiktoken, the measures and the window rule."""
+"""The command: its output is compared with tiktoken, the measures and the window rule."""
 
 import contextlib
 import gzip
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from inspect import signature
 from pathlib import Path
 from typing import IO, Any, ClassVar, TypeAlias
 
@@ -19,12 +20,11 @@ import pytest
 import tiktoken
 from chatring import MessageRing, TokenCounter
 from chatring.cli import chatring
+from chatring.cli.terminal import amount, duration, headline, one_line, role_of
 from chatring.stores import Record as Stored
 from chatring.stores import open_store
 from chatring.stores.sql import SQLStore
-from chatring.terminal import amount, duration, headline, one_line, role_of
 from click.testing import CliRunner, Result
-from conftest import AIRLINE
 from reading import read
 from reference import text_of, tiktoken_count, window_start
 
@@ -49,8 +49,13 @@ TALK: list[Record] = [
 OTHER: list[Record] = [{"role": "user", "content": "Good evening."}, {"role": "assistant", "content": "Good evening!"}]
 
 
+# Before 8.2 click's runner has to be told to keep standard error apart.
+SEPARATE: dict[str, Any] = {"mix_stderr": False} if "mix_stderr" in signature(CliRunner).parameters else {}
+
+
 def run(*arguments: object, stdin: bytes | None = None, **environment: str) -> Result:
-    return CliRunner(env={**ENVIRONMENT, **environment}).invoke(chatring, [str(a) for a in arguments], input=stdin)
+    runner = CliRunner(env={**ENVIRONMENT, **environment}, **SEPARATE)
+    return runner.invoke(chatring, [str(a) for a in arguments], input=stdin)
 
 
 def output(*arguments: object, stdin: bytes | None = None, **environment: str) -> str:
@@ -109,7 +114,7 @@ def expected_window(
     measure: str = "message",
     **rule: Any,
 ) -> Record:
-    """Return what the command must say of a window: LlamaIndex's with the measure text, that of a ring otherwise."""
+    """Return what the command must say of a window: LlamaIndex's with the measure text, otherwise a ring's."""
     if measure == "text":
         totals = [tokens_of(messages[index:], encoding, measure) for index in range(len(messages))]
         head, question, start = 0, None, window_start(totals, [message["role"] for message in messages], limit, initial)
@@ -278,7 +283,7 @@ class TestWindow:
         assert rows[-7] == ["window", "1", str(window), "5"]
         assert rows[-6] == ["left", "out", "5", str(history - window)]
         assert rows[-5] == ["history", "6", str(history)]
-        limit = f"limit: {window + 1} tokens of o200k_base, of which 1 already spent; measure: {measure}"
+        limit = f"limit: {window + 1} tokens of o200k_base, 1 of them already spent; measure: {measure}"
         assert " ".join(rows[-3]) == limit
         time = r"time: (\S+ [µm]?s) to count and find, (\S+ [µm]?s) again; encoding loaded in (\S+ [µm]?s)"
         assert (found := re.fullmatch(time, " ".join(rows[-1])))
@@ -365,7 +370,7 @@ class TestForms:
         events = [{"type": "summary"}, {"type": "summary"}, {"type": "\x1b[2J", "content": "a"}]
         envelopes = [{"type": message["role"], "message": message} for message in TALK]
         result = run(*command, "-", *as_json, stdin=lines([{"title": "Tea"}, *events, *envelopes]))
-        told = "Left out, as they are not messages: header (1), summary (2), \\x1b[2J (1)\n"
+        told = "Left out because they are not messages: header (1), summary (2), \\x1b[2J (1)\n"
         assert (result.exit_code, result.stderr) == (0, told)
         plain = output(*command, "-", *as_json, stdin=lines(TALK))
         assert without_times(result.stdout) == without_times(plain)
@@ -423,15 +428,17 @@ class TestSeveralConversations:
         assert record("window", talk, "--token-limit", 20, "--conversation", 1) == found
         assert record("window", talk, "--token-limit", 20, "--concatenate") == found
 
-    def test_recorded_conversations_concatenated(self, airline: list[Record], o200k: tiktoken.Encoding) -> None:
-        found = record("window", AIRLINE, "--concatenate", "--token-limit", 3000)
-        assert found == expected_window(airline, o200k, 3000)
-        assert found["history"]["messages"] == len(airline) == 2658
+    def test_whole_conversations_concatenated(
+        self, source: str, conversations_file: Path, history: list[Record], o200k: tiktoken.Encoding
+    ) -> None:
+        found = record("window", conversations_file, "--concatenate", "--token-limit", 3000)
+        assert found == expected_window(history, o200k, 3000)
+        assert found["history"]["messages"] == len(history) == {"shipped": 402, "recorded": 2658}[source]
         window = found["window"]
-        assert window["tokens"] <= 3000 < tokens_of(airline[:1] + airline[window["start"] - 10 :], o200k)
+        assert window["tokens"] <= 3000 < tokens_of(history[:1] + history[window["start"] - 10 :], o200k)
 
-        rows = cells(output("window", AIRLINE, "--concatenate", "--token-limit", 3000))
-        assert ["history", "2,658", f"{found['history']['tokens']:,}"] in rows
+        rows = cells(output("window", conversations_file, "--concatenate", "--token-limit", 3000))
+        assert ["history", f"{len(history):,}", f"{found['history']['tokens']:,}"] in rows
         totals = ["window", str(len(found["messages"])), f"{window['tokens']:,}", f"{window['start']:,}"]
         assert totals in rows
 
@@ -487,7 +494,7 @@ class TestReplay:
         assert dear["tokens_cached"] > self.rows("--token-limit", 2000)[1]["tokens_cached"]
 
     def test_several_conversations(self, talks: Path) -> None:
-        # The picture on the last message of the first is no call; two calls and one.
+        # The picture on the last message of the first is not a call; two calls and one.
         assert [found["calls"] for found in records("replay", talks, "--token-limit", 999)] == [3] * 4
         found = records("replay", talks, "--token-limit", 999, "--retention-ratio", 1)[1]
         assert [(request["conversation"], request["answer"]) for request in found["requests"]] == [
@@ -656,7 +663,7 @@ class TestSessionOfAStore:
     def test_only_the_window_is_read(self, stored: str) -> None:
         path = stored.removeprefix("sqlite:///")
         with contextlib.closing(sqlite3.connect(path)) as connection, connection:
-            # Whoever reads one of these rows fails.
+            # Reading one of these rows fails.
             connection.execute("UPDATE chatring_message SET body = 'nothing' WHERE seq BETWEEN 0 AND 4")
         assert record("window", stored, "ada", "--token-limit", 790)["messages"] == [TALK[0], TALK[5]]
         assert refusal("stats", stored, "ada")
@@ -914,7 +921,7 @@ class TestRefusals:
             ),
             (
                 ("--token-limit", 5, "--initial-token-count", -1),
-                "initial token count must be at least 0, got -1",
+                "initial_token_count must be at least 0, got -1",
             ),
             (
                 ("--token-limit", 5, "--encoding", "gpt-4o", "--model", "gpt-4o"),
@@ -1065,6 +1072,13 @@ class TestTerminalText:
                 "user",
             ),
             ({"type": "ai", "content": "", "tool_calls": [{"name": "f", "args": {}, "id": "1"}]}, "f({})", "ai"),
+            ({"type": "human", "data": {"content": "Hi", "type": "human"}}, "Hi", "human"),
+            (
+                {"kind": "response", "parts": [{"part_kind": "tool-call", "tool_name": "f", "args": {}}]},
+                "f({})",
+                "response",
+            ),
+            ({"role": "user", "contents": [{"type": "text", "text": "Hi"}]}, "Hi", "user"),
             ({"role": ["user"], "content": 3}, "", ""),
         ],
     )
@@ -1116,10 +1130,12 @@ class TestProcess:
         assert (done.returncode, done.stdout, done.stderr.replace(b"\r\n", b"\n")) == (2, b"", told)
 
     def test_a_fault_of_another_module_is_not_hidden(self) -> None:
-        program = "import sys; sys.modules['chatring.report'] = None; from chatring.__main__ import main; main()"
+        program = (
+            "import sys; sys.modules['chatring.cli.window_report'] = None; from chatring.__main__ import main; main()"
+        )
         done = python("-c", program)
         assert done.returncode == 1
-        assert b"ModuleNotFoundError: import of chatring.report halted" in done.stderr
+        assert b"ModuleNotFoundError: import of chatring.cli.window_report halted" in done.stderr
 
     def test_importing_the_package_imports_neither(self) -> None:
         done = python("-c", "import sys, chatring; print({'click', 'rich', 'chatring.cli'} & set(sys.modules))")
@@ -1215,7 +1231,7 @@ class TestProgress:
 
     @staticmethod
     def told(path: Path, *, large_file: int) -> tuple[str, bytes]:
-        program = f"import chatring.cli as c; c._LARGE_FILE = {large_file}; c.chatring()"
+        program = f"import chatring.cli.progress as p, chatring.cli as c; p._LARGE_FILE = {large_file}; c.chatring()"
         return run_on_terminal(["-c", program, "stats", str(path), "--json"])
 
     def test_of_a_large_file(self, talks: Path) -> None:
@@ -1230,7 +1246,7 @@ class TestProgress:
         assert told == b""
 
     def test_none_without_a_terminal(self, talks: Path) -> None:
-        program = "import chatring.cli as c; c._LARGE_FILE = 1; c.chatring()"
+        program = "import chatring.cli.progress as p, chatring.cli as c; p._LARGE_FILE = 1; c.chatring()"
         done = python("-c", program, "stats", talks)
         assert (done.returncode, done.stderr) == (0, b"")
 

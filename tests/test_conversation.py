@@ -9,14 +9,18 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from chatring import MessageRing, envelope, json_file
-from chatring.conversation import ConversationError, NewConversation, Reading, concatenate, read_conversations
-from chatring.terminal import headline, role_of
-from conftest import AIRLINE
+from chatring import MessageRing
+from chatring.cli.terminal import headline, role_of
+from chatring.recordings import envelope, json_file
+from chatring.recordings.conversation import (
+    ConversationError,
+    NewConversation,
+    Reading,
+    concatenate,
+    read_conversations,
+)
 from hypothesis import given
 from hypothesis import strategies as st
-
-RECORDED = AIRLINE.with_name("recorded-requests.jsonl")
 
 USER = {"role": "user", "content": "Is there any Assam?"}
 REPLY = {"role": "assistant", "content": "Yes, 1,250 g. 🍵"}
@@ -265,17 +269,13 @@ def test_messages_are_handed_on_as_they_are() -> None:
     assert histories(json.dumps({"messages": [{"anything": 1}]}).encode()) == [[{"anything": 1}]]
 
 
-@pytest.mark.skipif(not RECORDED.exists(), reason="the recorded requests are not beside the repository")
-def test_recorded_requests() -> None:
-    with RECORDED.open("rb") as file:
-        conversations = read(file.read()).conversations
-    records = [json.loads(line) for line in RECORDED.read_bytes().splitlines()]
-    assert len(conversations) == len(records) == 574
-    for conversation, record in zip(conversations, records, strict=True):
+def test_requests_of_every_provider(requests_file: Path, requests: list[dict[str, Any]]) -> None:
+    conversations = read(requests_file.read_bytes()).conversations
+    for conversation, request in zip(conversations, requests, strict=True):
         messages = list(conversation)
-        if record["system"]:
+        if request["system"]:
             assert messages.pop(0)["role"] == "system"
-        assert messages == record["messages"]
+        assert messages == request["messages"]
 
 
 ENCODINGS = {

@@ -6,8 +6,9 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import chatring
 import pytest
-from chatring import MessageRing, TokenCounter
+from chatring import MessageRing, TokenCounter, Window, trim_messages
 from reference import Message, same_objects
 
 Copy = Callable[[Any], Any]
@@ -161,6 +162,37 @@ def test_a_subclass_keeps_what_is_in_its_slots(make_copy: Copy, kind: type[Any])
     assert ring.label == ["kept"]
 
 
+class Picky(MessageRing[Any]):
+    """A subclass that refuses an attribute."""
+
+    __slots__ = ("__dict__", "label", "other")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if value == "refused":
+            raise AttributeError(f"{name} is refused")
+        super().__setattr__(name, value)
+
+
+def test_a_state_that_a_class_refuses_changes_nothing() -> None:
+    ring: Any = Picky(9)
+    ring.label, ring.in_dict = "before", "before"
+    ring.put(Message("user", "one"))
+    *state, in_dict, in_slots = ring.__getstate__()
+    others = [{"label": "after", "unknown": "refused"}, {"other": "after", "label": "refused"}]
+    for refused in others:
+        version, _, _, place = state
+        with pytest.raises(AttributeError):
+            ring.__setstate__((version, messages()[:2], b"\x09\x09", place, {"in_dict": "after", "new": 1}, refused))
+        assert contents(ring) == [("user", "one")]
+        assert (ring.label, hasattr(ring, "other"), vars(ring)) == ("before", False, {"in_dict": "before"})
+    damaged = (5, *state[3][1:])
+    with pytest.raises(ValueError, match="is damaged"):
+        ring.__setstate__((*state[:3], damaged, {"new": 1}, {"other": "after"}))
+    assert (ring.label, hasattr(ring, "other"), vars(ring)) == ("before", False, {"in_dict": "before"})
+    ring.__setstate__((*state, in_dict, {**in_slots, "other": "after"}))
+    assert (ring.label, ring.other, vars(ring)) == ("before", "after", {"in_dict": "before"})
+
+
 class Named(MessageRing[Any]):
     """A subclass that is made from other arguments, and says from which."""
 
@@ -253,8 +285,10 @@ def test_a_state_that_is_none_of_ours_is_refused() -> None:
         (version, tuple(kept), flags, place, None, {}),
         (version, kept, flags, place, attributes, in_slots, None),
         (version, kept, flags, (5, None, 0, True, None, None), attributes, in_slots),
-        (version, kept, flags, (0, 3, 2, True, None, None), attributes, in_slots),
-        (version, kept, flags, (0, None, 2**63, True, None, None), attributes, in_slots),
+        (version, kept, flags, (5, None, 0, True, None, None, None), attributes, in_slots),
+        (version, kept, flags, (2**64 - 1, 0, 1, False, None, None, None), attributes, in_slots),
+        (version, kept, flags, (0, 3, 2, True, None, None, None), attributes, in_slots),
+        (version, kept, flags, (0, None, 2**63, True, None, None, None), attributes, in_slots),
     ]
     for state in states:
         with pytest.raises((TypeError, ValueError)):
@@ -364,3 +398,41 @@ def test_a_counter_is_pickled_by_its_name() -> None:
     assert pickle.loads(pickle.dumps(MessageRing(counter="cl100k_base", measure="text"))).counter == TokenCounter(
         "cl100k_base"
     )
+
+
+class Marked(Window[Any]):
+    """A window with an attribute of its own."""
+
+
+@pytest.mark.parametrize("kind", [Window, Marked])
+def test_a_window_is_copied_whole(make_copy: Copy, kind: type[Any]) -> None:
+    ring: MessageRing[Any] = MessageRing(30)
+    ring.put_messages([{"role": "user", "content": f"message {number}"} for number in range(9)])
+    window = kind(ring.window())
+    window.tokens, window.start, window.question, window.head = 24, 6, None, 0
+    if kind is Marked:
+        window.mark = window
+    other = make_copy(window)
+    assert (type(other), other) == (kind, list(window))
+    assert (other.tokens, other.start, other.question, other.head) == (24, 6, None, 0)
+    if kind is Marked:
+        assert other.mark is (window if make_copy is copy.copy else other)
+    assert not hasattr(make_copy(kind()), "tokens")
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_pickles_name_what_is_public_and_older_ones_load(protocol: int) -> None:
+    ring: MessageRing[Any] = MessageRing(9)
+    ring.put({"role": "user", "content": "one"})
+    things = [MessageRing, TokenCounter, Window, trim_messages, ring, ring.counter, ring.window()]
+    for thing in things:
+        written = pickle.dumps(thing, protocol)
+        assert b"_core" not in written
+        assert b"chatring.window" not in written
+    for module, name in (
+        ("chatring._core", "MessageRing"),
+        ("chatring._core", "TokenCounter"),
+        ("chatring.window", "Window"),
+    ):
+        found = pickle.loads(f"c{module}\n{name}\n.".encode())
+        assert found is getattr(chatring, name)

@@ -131,8 +131,8 @@ def test_long_runs_of_one_character(character: str, length: int) -> None:
 
 
 @pytest.mark.parametrize("name", ENCODINGS)
-def test_real_conversations(name: str, airline: list[dict[str, object]]) -> None:
-    contents = [text_of(message["content"]) for message in airline]
+def test_whole_conversations(name: str, history: list[dict[str, object]]) -> None:
+    contents = [text_of(message["content"]) for message in history]
     contents.append(" ".join(contents))
     assert NATIVE[name].count_batch(contents) == [ORACLE[name](text) for text in contents]
 
@@ -328,7 +328,7 @@ def test_another_tiktoken_encoding_counts_by_its_own_encode(name: str, changes: 
 
 def test_an_encoding_with_the_same_size_and_other_ranks_is_not_native() -> None:
     ranks = dict(tiktoken.get_encoding("cl100k_base")._mergeable_ranks)
-    # " the" is no token of its own now, but a word that nobody writes.
+    # " the" is no longer a token; a word that nobody writes is.
     ranks[b" the" + b"x" * 20] = ranks.pop(b" the")
     encoding = custom("cl100k_base", mergeable_ranks=ranks)
     counter = TokenCounter(encoding)
@@ -502,7 +502,7 @@ def test_copies(source: Any) -> None:
         assert restored.name == counter.name
         assert restored.is_native == counter.is_native
         assert restored.count("one nun three") == counter.count("one nun three")
-        if not isinstance(source, functools.partial):  # which pickle makes anew
+        if not isinstance(source, functools.partial):  # which pickle creates again
             assert restored == counter
 
 
@@ -567,12 +567,14 @@ def test_tokens_are_anything_with_their_length_or_their_number(result: Any) -> N
     assert returned(result).count_batch(["one", "two"]) == [3, 3]
 
 
-MAPPING = "a mapping's length is that of its keys; give the tokenizer's `encode`, or return [\"input_ids\"] of it"
+MAPPING = "a mapping's length is the number of its keys; give the tokenizer's `encode`, or return its [\"input_ids\"]"
 SET = "a set has each token once; return a list"
 NESTED = "return the tokens of one text, such as the first item of a batch of one"
 ARRAY = "return one dimension, such as the first row of a batch of one"
 NOTHING = "return a list of tokens, or an integer"
 ROUND = "round it up to an integer"
+CHARACTERS = "its length is the number of its characters; return a list of tokens"
+BYTES = "its length is the number of its bytes; if that is what you count, return it as an integer"
 
 
 @pytest.mark.parametrize(
@@ -602,6 +604,10 @@ ROUND = "round it up to an integer"
         (numpy.float64(2.5), f"np.float64(2.5) (float64): {ROUND}"),
         (Decimal(2), f"Decimal('2') (Decimal): {ROUND}"),
         (True, f"bool: {NOTHING}"),
+        ("abc", f"str: {CHARACTERS}"),
+        (type("Text", (str,), {})("abc"), f"Text: {CHARACTERS}"),
+        (b"abc", f"bytes: {BYTES}"),
+        (bytearray(b"abc"), f"bytearray: {BYTES}"),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -1029,6 +1035,14 @@ def test_only_a_str_is_counted(source: Any, text: Any) -> None:
     ):
         with pytest.raises(TypeError, match="is not an instance of 'str'"):
             call()
+
+
+@pytest.mark.parametrize("source", ["cl100k_base", str.split])
+def test_one_text_is_not_a_batch(source: Any) -> None:
+    for text in ("", "one two", type("Text", (str,), {})("one")):
+        with pytest.raises(TypeError) as caught:
+            TokenCounter(source).count_batch(text)
+        assert str(caught.value) == "texts must be an iterable of texts, got one str; count it with `count`"
 
 
 def test_a_name_with_a_lone_surrogate_is_unknown() -> None:

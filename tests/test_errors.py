@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy
 import pytest
-from chatring import MessageRing
+from chatring import MessageRing, TokenCounter, trim_messages
 from reference import Message, same_objects
 
 KNOWN = "cl100k_base, o200k_base, o200k_harmony, p50k_base, p50k_edit, r50k_base, gpt2, qwen2, mistral_v3"
@@ -52,6 +52,9 @@ NOT_AN_INTEGER = [
     ("3", "'3' (str)"),
     (3.0, "3.0 (float)"),
     ([3], "[3] (list)"),
+    # Before NumPy 2.3 it is an index, with a warning.
+    *([] if hasattr(numpy.bool_, "__index__") else [(numpy.bool_(True), "np.True_ (bool)")]),
+    (numpy.ones(2, int), "array([1, 1]) (ndarray)"),
 ]
 BELOW_ONE = [0, -1, -(2**63)]
 TOO_LARGE = [2**63, HUGE]
@@ -140,6 +143,65 @@ def test_numbers_of_more_digits_than_python_shows(ring: MessageRing[Any]) -> Non
             call()
 
 
+@pytest.mark.parametrize("make", [numpy.int64, numpy.uint8, numpy.array, type("Int", (int,), {})])
+def test_integers_of_other_libraries_are_accepted(make: Callable[[int], Any]) -> None:
+    ring: MessageRing[Any] = MessageRing(make(50), list, max_messages=make(9))
+    assert (ring.token_limit, ring.max_messages) == (50, 9)
+    ring.put_messages([PLAIN] * 3)
+    window = ring.window(token_limit=make(20), initial_token_count=make(1))
+    assert window == ring.window(token_limit=20, initial_token_count=1)
+    assert ring.slice(make(0), make(2)) == ring.slice(0, 2) == [PLAIN] * 2
+    assert trim_messages([PLAIN] * 3, make(20), counter=list, initial_token_count=make(1)) == window
+
+
+class Shy:
+    """An object that does not show itself."""
+
+    def __repr__(self) -> str:
+        raise OwnError("repr")
+
+
+def test_what_does_not_show_itself_is_refused_in_the_same_words(ring: MessageRing[Any]) -> None:
+    shy: Any = Shy()
+    unshown = "one that cannot be shown"
+    check(lambda: MessageRing(shy), TypeError, f"token_limit must be an integer, got {unshown} (Shy)")
+    check(lambda: ring.get(include_system=shy), TypeError, f"include_system must be a bool, got {unshown} (Shy)")
+    check(lambda: MessageRing(start_on=shy), ValueError, f'start_on must be "user" or None, got {unshown}')
+    check(
+        lambda: TokenCounter("gpt2").count("one", special=shy),
+        ValueError,
+        f'special must be "token" or "text", got {unshown}',
+    )
+    for value in (10**5_000, -(10**5_000)):
+        check(
+            lambda value=value: TokenCounter(lambda text: value).count("one"),  # type: ignore[misc]
+            ValueError,
+            f"a counter must return between 0 and 2**40 tokens for a text, got {unshown}",
+        )
+    keys = f"this dict has the keys {unshown}"
+    check(
+        lambda: ring.count({shy: 1}),
+        TypeError,
+        "a message needs a role and a content, as attributes or keys; this dict has no role",
+    )
+    check(lambda: MessageRing[Any]().put({shy: 1}), TypeError, UNREADABLE + keys)
+
+
+def test_what_is_verified_is_true_or_false(ring: MessageRing[Any], messages: list[Message]) -> None:
+    value: Any
+    for value in (0, 1, None, "no"):
+        message = f"verify must be a bool, got {value!r} ({type(value).__name__})"
+        check(lambda value=value: ring.get(verify=value), TypeError, message)  # type: ignore[misc]
+        check(lambda value=value: ring.window(verify=value), TypeError, message)  # type: ignore[misc]
+    check_unchanged(ring, messages)
+
+
+def test_joined_texts_have_no_head(ring: MessageRing[Any], messages: list[Message]) -> None:
+    message = 'measure="text" is LlamaIndex\'s rule, which has no head; use measure="message"'
+    check(lambda: ring.set_head([]), ValueError, message)
+    check_unchanged(ring, messages)
+
+
 def test_the_largest_numbers_are_accepted(ring: MessageRing[Any], messages: list[Message]) -> None:
     largest = 2**63 - 1
     assert MessageRing(largest, max_messages=largest, counter="cl100k_base", measure="text").max_messages == largest
@@ -165,6 +227,11 @@ def test_the_initial_count_may_not_exceed_the_limit(ring: MessageRing[Any], mess
     ("counter", "error", "message"),
     [
         ("nope", ValueError, f'unknown encoding "nope"; known: {KNOWN}'),
+        (
+            "gpt-4o",
+            ValueError,
+            f'unknown encoding "gpt-4o"; known: {KNOWN}; for a model use TokenCounter.for_model("gpt-4o")',
+        ),
         (5, TypeError, NOT_A_COUNTER + "int"),
         (b"gpt2", TypeError, NOT_A_COUNTER + "bytes"),
     ],
@@ -608,7 +675,7 @@ def test_what_a_measure_or_a_format_raises_reaches_the_caller_unchanged(error: B
 
 UNREADABLE = (
     "a message needs a role and a content (or tool_calls, blocks or parts), or the type of an item such as"
-    " function_call; this "
+    " function_call; "
 )
 
 
@@ -617,13 +684,13 @@ UNREADABLE = (
     [
         (
             None,
-            "a format's read(message) must return a message with a role and a content; that of Returning returned None",
+            "a format's read(message) must return a message with a role and a content; Returning's returned None",
         ),
-        (5, UNREADABLE + "int has the attributes none"),
-        ("user: text", UNREADABLE + "str has the attributes none"),
-        ([PLAIN], UNREADABLE + "list has the attributes none"),
-        ({}, UNREADABLE + "dict has the keys none"),
-        ({"role": "user"}, UNREADABLE + "dict has the keys 'role'"),
+        (5, UNREADABLE + "got int"),
+        ("user: text", UNREADABLE + "got str"),
+        ([PLAIN], UNREADABLE + "got list"),
+        ({}, UNREADABLE + "this dict has no keys"),
+        ({"role": "user"}, UNREADABLE + "this dict has the keys 'role'"),
         ({"role": 3, "content": "x"}, "a message's role must be a string, got int"),
         ({"role": "user", "content": 5}, "a message's content must be a string, None or a list of parts, got int"),
     ],
@@ -653,6 +720,6 @@ def test_counting_one_message() -> None:
     assert as_text.count({"role": "user", "content": None}) == len("None")
     as_gemini: MessageRing[Any] = MessageRing(counter=list, format="gemini")
     assert as_gemini.count(PLAIN) == 1 + len("one")
-    check(lambda: ring.count({"role": "user"}), TypeError, UNREADABLE + "dict has the keys 'role'")
-    check(lambda: ring.count(None), TypeError, UNREADABLE + "NoneType has the attributes none")
+    check(lambda: ring.count({"role": "user"}), TypeError, UNREADABLE + "this dict has the keys 'role'")
+    check(lambda: ring.count(None), TypeError, UNREADABLE + "got NoneType")
     assert len(ring) == 0

@@ -14,6 +14,16 @@ pytestmark = slow
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DURABLE_SERVER = "durable_server.py"
+# Tested in tests/examples_sdk, where the SDKs are installed.
+FOR_SDKS = {
+    "anthropic_messages.py",
+    "chat_http.py",
+    "fake_provider.py",
+    "google_genai.py",
+    "litellm_completion.py",
+    "openai_chat.py",
+    "openai_responses.py",
+}
 
 PRINTED = {
     "llama_index_standalone.py": """\
@@ -43,7 +53,7 @@ user: And is my order late?
 assistant: Order 17 is on its way.
 10 messages are remembered, 4 of them fit the token limit.
 """,
-    "server.py": """\
+    "llama_index_server.py": """\
 ann: 1 of 1 messages sent to the LLM
 bob: 1 of 1 messages sent to the LLM
 ann: 3 of 3 messages sent to the LLM
@@ -61,7 +71,7 @@ in the store: ['cem', 'ann'], archived: ['bob']
 
 
 def test_each_example_is_tested() -> None:
-    assert {path.name for path in EXAMPLES.glob("*.py")} == {*PRINTED, DURABLE_SERVER}
+    assert {path.name for path in EXAMPLES.glob("*.py")} == {*PRINTED, DURABLE_SERVER, *FOR_SDKS}
 
 
 @pytest.mark.parametrize("name", PRINTED)

@@ -1,4 +1,4 @@
-"""Cycles through a ring are collected, and nothing is kept that nobody asks for."""
+"""Cycles through a ring are collected, and nothing is kept without need."""
 
 import copy
 import gc
@@ -296,7 +296,7 @@ def test_the_collector_sees_all_that_a_ring_holds() -> None:
 
 @pytest.mark.parametrize("as_format", [False, True])
 def test_the_collector_is_shown_each_reference_once(as_format: bool) -> None:
-    # One more, and an object that is in use is taken for garbage; one less, and a cycle through it stays for ever.
+    # One more, and an object that is in use is taken for garbage; one less, and a cycle through it stays forever.
     owner, tokenizers = Owner(), [Tokenizer() for _ in range(6)]
     base = sys.getrefcount(owner)
 

@@ -1,13 +1,17 @@
 """What is counted, and how often: a counter that notes every text it is given."""
 
 import gc
+import re
 import weakref
 from collections.abc import Callable
+from random import Random
 from typing import Any
 
 import pytest
-from chatring import MessageRing, TokenCounter
-from profiles import slow
+from chatring import MessageRing, TokenCounter, trim_messages
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from profiles import examples, slow
 from reference import Message
 
 
@@ -32,7 +36,7 @@ class Counting:
         return len(texts), len({text.split()[0] for text in texts})
 
 
-# Four words, of which the first is the message's own number.
+# Four words, the first of them the message's own number.
 def message(number: int, role: str = "user") -> Message:
     return Message(role, f"{number} two three four")
 
@@ -68,7 +72,7 @@ def test_a_million_messages_are_counted_for_their_window_alone() -> None:
     assert counter.asked() == (0, 0)
     assert len(ring.get(token_limit=44_000, initial_token_count=1_000)) == 10_750
     calls, messages = counter.asked()
-    # The oldest message counted before is counted again with what stands before it.
+    # The oldest message counted before is counted again with what comes before it.
     assert messages == 750 - 7 + 1
     assert calls == 2 * messages
 
@@ -206,7 +210,7 @@ def test_ledgers_are_kept_for_the_last_four_counters() -> None:
         ring.get(counter=counter)
         ring.get(counter=TokenCounter(counter))
         assert counter.asked() == (0, 0)
-    # The fifth takes the place of the one that was not used for longest.
+    # The fifth replaces the least recently used one.
     ring.get(counter=counters[0])
     ring.get(counter=counters[4])
     for counter in (counters[0], counters[2], counters[3], counters[4]):
@@ -273,3 +277,54 @@ def test_messages_without_a_text_cost_time_in_proportion(kind: str, measure: Any
         return counted
 
     assert characters(10_000) <= 12 * characters(1_000)
+
+
+class Unreadable:
+    """A message whose role nobody may ask for."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise AssertionError(f"{name} was read")
+
+
+def test_trimming_reads_the_head_and_the_newest_messages_alone() -> None:
+    head = [Message("system", "be brief")]
+    newest = [Message("assistant" if number % 2 else "user", "two words") for number in range(40)]
+    messages: list[Any] = [*head, newest[0], *(Unreadable() for _ in range(100_000)), *newest]
+    window = trim_messages(messages, 60, counter=str.split)
+    assert window == [*head, *newest[-8:]]
+    assert (window.start, window.head, window.question) == (len(messages) - 8, 1, None)
+    without = trim_messages(messages, 60, counter=str.split, include_system=False)
+    assert (without, without.start) == (newest[-10:], len(messages) - 10)
+    # A ratio is about the sum of all.
+    with pytest.raises(AssertionError, match="was read"):
+        trim_messages(messages, 60, counter=str.split, retention_ratio=0.7)
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 400), st.booleans())
+@settings(max_examples=examples(300, long=5_000))
+def test_trimming_a_long_list_finds_the_window_of_a_ring(random: Random, limit: int, include_system: bool) -> None:
+    """Turns and messages are long or short, so the window may be among the newest messages read at first, or not."""
+    messages: list[dict[str, Any]] = [{"role": "system", "content": "be brief"} for _ in range(random.randrange(3))]
+    while len(messages) < 200:
+        messages.append({"role": "user", "content": "word " * random.choice((0, 1, 5, 60))})
+        for number in range(random.choice((0, 1, 2, 30))):
+            call = {"id": str(number), "type": "function", "function": {"name": "f", "arguments": "{}"}}
+            messages.append({"role": "assistant", "tool_calls": [call]})
+            messages.append({"role": "tool", "tool_call_id": str(number), "content": "word " * random.choice((0, 9))})
+        messages.append({"role": "assistant", "content": "done"})
+    del messages[-random.randrange(1, 5) :]
+    if random.random() < 0.2:
+        messages = [each for each in messages if each["role"] != "user"]
+    ring: MessageRing[Any] = MessageRing(limit, str.split, include_system=include_system)
+    ring.put_messages(messages)
+    try:
+        expected = ring.window()
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error))):
+            trim_messages(messages, limit, counter=str.split, include_system=include_system)
+        return
+    window = trim_messages(iter(messages), limit, counter=str.split, include_system=include_system)
+    assert list(map(id, window)) == list(map(id, expected))
+    assert [getattr(window, name) for name in ("tokens", "start", "question", "head")] == [
+        getattr(expected, name) for name in ("tokens", "start", "question", "head")
+    ]

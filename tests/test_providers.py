@@ -40,7 +40,7 @@ def walk(name: str, seed: int) -> int:
     for part in provider.history(random):
         messages += part
         head = next(i for i, message in enumerate(messages) if message.get("role") != "system")
-        validate(messages, head)  # or the history would be none that it accepts
+        validate(messages, head)  # or the provider would not accept the history
         for ring in rings:
             ring.put_messages(part)
         asked: dict[str, Any] = {"retention_ratio": random.choice((1.0, 0.7, 0.1))}

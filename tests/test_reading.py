@@ -1,7 +1,6 @@
 """What is read of a message, by its shape: kinds, texts, calls, results and media."""
 
 import copy
-import json
 import re
 import sqlite3
 from collections import UserDict
@@ -34,17 +33,6 @@ from langchain_core.messages import (
 from llama_index.core.base.llms import types as llama_index
 from reading import Extras, Reading
 
-RECORDED = Path(__file__).parents[2] / "shared" / "data" / "recorded-requests.jsonl"
-
-
-@pytest.fixture(scope="session")
-def recorded() -> list[dict[str, Any]]:
-    """Requests that providers accepted, with their messages in the provider's own format."""
-    if not RECORDED.is_file():
-        pytest.skip(f"the recorded requests are not beside the repository: no {RECORDED}")
-    with RECORDED.open(encoding="utf-8") as lines:
-        return [json.loads(line) for line in lines]
-
 
 def read(message: Any) -> Reading:
     """Read a message in Rust, as the literal reading in Python does."""
@@ -59,9 +47,9 @@ def overhead(message: Any) -> int:
     return _core._read(message)[-1]
 
 
-def test_every_recorded_message_is_read(recorded: list[dict[str, Any]]) -> None:
-    assert len(recorded) == 574
-    for request in recorded:
+def test_every_message_of_requests_is_read(source: str, requests: list[dict[str, Any]]) -> None:
+    assert len(requests) == {"shipped": 26, "recorded": 574}[source]
+    for request in requests:
         for message in request["messages"]:
             assert read(message).kind in ("system", "user", "assistant", "tool")
 
@@ -75,22 +63,22 @@ PROVIDERS = {
 }
 
 
-def test_recorded_messages_are_recognised(recorded: list[dict[str, Any]]) -> None:
-    for request in recorded:
+def test_messages_of_requests_are_recognised(requests: list[dict[str, Any]]) -> None:
+    for request in requests:
         for message in request["messages"]:
             got = read(message)
             assert got.provider in PROVIDERS[request["format"]], message
-            # A plain role and content looks alike wherever it is sent.
+            # A plain role and content looks the same for every provider.
             if got.provider != request["format"]:
                 content = message["content"]
                 assert isinstance(content, str) or all(block["type"] == "text" for block in content)
 
 
-# Written down independently of the reader: which strings of a recorded request are not sent as text.
+# Written down independently of the reader: which strings of a request are not sent as text.
 ARGUMENTS = {"arguments", "args", "input", "response", "json", "tools", "action"}
 NOT_TEXT = {
     *("id", "type", "role", "tool_call_id", "tool_use_id", "call_id", "toolUseId", "file_id", "container_id"),
-    *("signature", "thoughtSignature", "thought_signature", "encrypted_content", "format"),
+    *("signature", "thoughtSignature", "thought_signature", "encrypted_content", "redactedContent", "format"),
     *("status", "is_error", "phase", "execution", "outcome", "ttl", "mode", "detail", "tool_type"),
     *("media_type", "mime_type", "mimeType"),
 }
@@ -126,12 +114,12 @@ def with_more(message: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any]:
     return changed
 
 
-def test_whatever_is_sent_counts(recorded: list[dict[str, Any]], o200k: tiktoken.Encoding) -> None:
+def test_whatever_is_sent_counts(requests: list[dict[str, Any]], o200k: tiktoken.Encoding) -> None:
     def tokens(message: Any) -> int:
         return sum(len(encoded) for encoded in o200k.encode_ordinary_batch(read(message).texts, num_threads=1))
 
     seen = set()
-    for request in recorded:
+    for request in requests:
         for message in request["messages"]:
             before = tokens(message)
             for path in sent(message):
@@ -140,8 +128,8 @@ def test_whatever_is_sent_counts(recorded: list[dict[str, Any]], o200k: tiktoken
     assert {"content", "text", "thinking", "arguments", "name", "output", "stdout", "code", "reasoning"} <= seen
 
 
-def test_ids_marks_and_media_do_not_count(recorded: list[dict[str, Any]]) -> None:
-    for request in recorded:
+def test_ids_marks_and_media_do_not_count(requests: list[dict[str, Any]]) -> None:
+    for request in requests:
         for message in request["messages"]:
             texts = read(message).texts
             for name in ("id", "call_id", "tool_call_id", "tool_use_id", "toolUseId", "signature", "thoughtSignature"):
@@ -168,8 +156,8 @@ def as_object(value: Any) -> Any:
     return [as_object(item) for item in value] if isinstance(value, list) else value
 
 
-def test_objects_read_as_dicts_do(recorded: list[dict[str, Any]]) -> None:
-    for request in recorded:
+def test_objects_read_as_dicts_do(requests: list[dict[str, Any]]) -> None:
+    for request in requests:
         for message in request["messages"]:
             got = read(message)
             assert read(UserDict(message)) == got
@@ -589,13 +577,18 @@ class Broken:
 UNREADABLE: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "no role": (lambda: {"text": "hi", "author": "me"}, TypeError, "this dict has the keys 'text', 'author'"),
     "no content": (lambda: {"role": "user", "text": "hi"}, TypeError, "this dict has the keys 'role', 'text'"),
-    "empty": (dict, TypeError, "this dict has the keys none"),
+    "no one's": (
+        lambda: {"role": None, "content": "hi"},
+        TypeError,
+        r"this dict has the keys 'role' \(None\), 'content'",
+    ),
+    "empty": (dict, TypeError, "this dict has no keys"),
     "number as role": (lambda: {"role": 1, "content": "hi"}, TypeError, "a message's role must be a string, got int"),
     "number as content": (lambda: {"role": "user", "content": 1}, TypeError, "a list of parts, got int"),
     "bytes": (lambda: {"role": "user", "content": b"hi"}, TypeError, "a list of parts, got bytes"),
-    "text": (lambda: "hi", TypeError, "this str has the attributes none"),
-    "None": (lambda: None, TypeError, "this NoneType has the attributes none"),
-    "list": (lambda: [{"role": "user"}], TypeError, "this list has the attributes none"),
+    "text": (lambda: "hi", TypeError, "such as function_call; got str"),
+    "None": (lambda: None, TypeError, "such as function_call; got NoneType"),
+    "list": (lambda: [{"role": "user"}], TypeError, "such as function_call; got list"),
     "envelope": (lambda: {"type": "event", "payload": {}}, TypeError, "has the keys 'type', 'payload'"),
     "mock": (MagicMock, TypeError, "a message's role must be a string, got MagicMock"),
     "any name": (Anything, TypeError, "a message's role must be a string, got Anything"),
@@ -847,3 +840,9 @@ def test_a_format_by_name_is_that_of_plain_messages() -> None:
         ValueError, match="unknown format 'openai': choose one of openai-chat, openai-responses, anthropic"
     ):
         _core._read(plain, "openai")
+
+
+def test_a_batch_has_a_byte_for_each_outline() -> None:
+    batch = _core._StorePolicy("o200k_base", "message", "user", None).read([{"role": "user", "content": "Hi"}] * 2)
+    kinds: bytes = batch.kinds
+    assert (kinds, batch.tokens) == (b"\x09\x09", [])

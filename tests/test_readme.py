@@ -1,5 +1,6 @@
-"""The examples of the README and of the documents run as they stand there."""
+"""The examples of the README run as they stand there; those of the other documents are in test_documents.py."""
 
+import os
 import re
 import signal
 import subprocess
@@ -43,6 +44,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_the_server_of_the_readme_remembers_when_it_was_killed(tmp_path: Path) -> None:
     (block,) = [block for block in BLOCKS if "sqlite:///" in block]
     program = DRIVE.replace("{block}", block)

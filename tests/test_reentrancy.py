@@ -44,9 +44,9 @@ def cl100k(text: str) -> range:
     return range(NATIVE.count(text))
 
 
-COUNTERS: tuple[Callable[[str], Sized], ...] = (cl100k, str.split, lambda text: text)
+COUNTERS: tuple[Callable[[str], Sized], ...] = (cl100k, str.split, list)
 # One more than a ring keeps ledgers for, with those above: using them retires another.
-OTHERS: tuple[Callable[[str], Sized], ...] = (lambda text: text.split(), lambda text: text * 2)
+OTHERS: tuple[Callable[[str], Sized], ...] = (lambda text: text.split(), lambda text: [*text * 2])
 LONG_TEXT = "some words " * 12
 # Long ones, so that a small limit counts a part of a ring, and blank ones beside them.
 TEXTS = (
@@ -553,8 +553,8 @@ def test_random_edits_are_in_the_counts_once_a_window_has_them(alive: Callable[[
 
 
 def test_texts_that_end_in_a_word_are_counted_once() -> None:
-    # What stands before them makes no difference then. Only the first one counted is counted again each time that the
-    # search goes on with older messages, as nobody has checked since what stands before it.
+    # What comes before them makes no difference then. Only the first one counted is counted again each time that the
+    # search goes on with older messages, as nobody has checked since what comes before it.
     counted: list[str] = []
 
     def counter(text: str) -> list[str]:

@@ -1,20 +1,23 @@
 """Rings whose measures, formats, counters and messages' properties change them, from one thread and from several.
 
-As `test_reentrancy.py`, for the measures under which a message costs the same wherever it stands. Nothing may panic or
+As `test_reentrancy.py`, for measures where a message costs the same at every position. Nothing may panic or
 hang, and whatever happened, a ring that rests answers by the rule.
 """
 
 import contextlib
 import faulthandler
+import gc
 import os
 import random
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from chatring import MessageRing
+from chatring._core import _is_plain
 from profiles import LONG
 from reading import Envelope, read
 from reference import Count, Measure, first_fit, is_whole, message_measure, same_objects, sums
@@ -251,7 +254,7 @@ def test_a_measure_that_empties_the_ring() -> None:
 
 
 def test_a_measure_that_changes_the_history_at_each_call() -> None:
-    # The answer is that of one moment, and the ring is as good as before.
+    # The answer is of one moment, and the ring works as before.
     message = {"role": "user", "content": "one"}
     busy = True
 
@@ -267,3 +270,91 @@ def test_a_measure_that_changes_the_history_at_each_call() -> None:
     busy = False
     assert ring.get() == [message] * 5
     assert ring.token_count() == 12_000
+
+
+@pytest.fixture
+def meddle() -> Iterator[Callable[[dict[Any, Any]], None]]:
+    """Let every collection change a dict, and let it run as often as it can."""
+    changed: list[dict[Any, Any]] = []
+
+    def change(phase: str, _: object) -> None:
+        for each in changed if phase == "start" else ():
+            each[f"new {len(each)}"] = 1
+
+    thresholds = gc.get_threshold()
+    gc.callbacks.append(change)
+    gc.set_threshold(1, 1_000, 1_000)
+    yield changed.append
+    changed.clear()
+    gc.set_threshold(*thresholds)
+    gc.callbacks.remove(change)
+
+
+def with_invalid_keys(**fields: Any) -> dict[str, Any]:
+    """Return fields with keys that are not valid Unicode, where asking for their characters makes an exception."""
+    return {**fields, **{f"\ud800{number}": number for number in range(30)}}
+
+
+# Up to Python 3.11 a collection may run whenever an object is made, also within native code.
+@pytest.mark.parametrize("make", [lambda fields: fields, lambda fields: {"role": "user", "content": [fields]}])
+def test_a_collection_that_changes_a_message_while_it_is_read(
+    meddle: Callable[[dict[Any, Any]], None], make: Callable[[dict[str, Any]], Any]
+) -> None:
+    fields = with_invalid_keys(role="user", content="Hi")
+    ring: MessageRing[Any] = MessageRing(1_000)
+    meddle(fields)
+    for _ in range(50):
+        ring.put(make(fields))
+        ring.get()
+    assert len(ring) == 50
+
+
+def test_a_collection_that_changes_a_message_while_it_is_copied(meddle: Callable[[dict[Any, Any]], None]) -> None:
+    types = pytest.importorskip("llama_index.core.llms")
+    pytest.importorskip("chatring.llama_index")
+    message = types.ChatMessage(role="user", content="Hi", additional_kwargs={str(number): {} for number in range(50)})
+    assert _is_plain(message)
+    meddle(message.additional_kwargs)
+    for _ in range(50):
+        assert _is_plain(message)
+
+
+def test_an_attribute_that_changes_the_state_it_comes_from() -> None:
+    class Meddling(MessageRing[Any]):
+        __slots__ = ("one", "two")
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            in_slots[f"{name} {len(in_slots)}"] = value
+
+    ring: Any = Meddling()
+    *state, in_slots = ring.__getstate__()
+    in_slots.update(one=1, two=2)
+    ring.__setstate__((*state, in_slots))
+    assert (ring.one, ring.two) == (1, 2)
+
+
+def test_messages_that_are_replaced_while_they_are_counted_again() -> None:
+    class Replacing:
+        replaces = False
+
+        def read(self, message: dict[str, Any]) -> dict[str, Any]:
+            if self.replaces:
+                self.replaces = False
+                ring.set(others)
+            return message
+
+    many = 100_000
+    reader = Replacing()
+    ring: MessageRing[Any] = MessageRing(format=reader)
+    ring.put_messages([{"role": "user", "content": ""} for _ in range(many)])
+    others = [{"role": "assistant", "content": ""} for _ in range(many)]
+    began = time.thread_time()
+    ring.set(ring.get_all())
+    ring.recount()
+    alone = time.thread_time() - began
+    reader.replaces = True
+    began = time.thread_time()
+    ring.recount()
+    assert time.thread_time() - began < 10 * alone  # it was 60 times as long
+    assert same_objects(ring.get_all(), others)

@@ -1,4 +1,4 @@
-"""`chatring replay`: requests held against fresh rings and sums, the page against parsers and a browser."""
+"""`chatring replay`: requests compared with fresh rings and sums, the page against parsers and a browser."""
 
 import json
 import re
@@ -15,12 +15,13 @@ from typing import Any, TypeAlias
 
 import pytest
 from chatring import MessageRing
-from chatring.chart import STYLE
-from chatring.replay import Policy, Pricing, Recording, Replay, Request, replay
-from chatring.replay_page import CURVE, page
-from chatring.replay_report import ReplayReport
-from chatring.validity import FIRST_MESSAGE, ORPHAN_RESULT, UNANSWERED_CALL, Links, fault, links_of
-from conftest import AIRLINE
+from chatring.cli.chart import STYLE
+from chatring.cli.replay_charts import CURVE
+from chatring.cli.replay_page import page
+from chatring.cli.replay_report import ReplayReport
+from chatring.formats.links import Links, links_of
+from chatring.recordings.replay import Policy, Pricing, Recording, Replay, Request, replay
+from chatring.recordings.validity import FIRST_MESSAGE, ORPHAN_RESULT, UNANSWERED_CALL, fault
 
 Message: TypeAlias = dict[str, Any]
 
@@ -70,12 +71,9 @@ def example() -> list[Message]:
 
 
 @pytest.fixture(scope="module")
-def session() -> list[Message]:
-    """The recorded conversations as one, with one prompt."""
-    if not AIRLINE.is_file():
-        pytest.skip(f"the recorded conversations are not beside the repository: no {AIRLINE}")
-    with AIRLINE.open(encoding="utf-8") as lines:
-        first, *others = [json.loads(line)["messages"] for line in lines]
+def session(conversations: list[list[Message]]) -> list[Message]:
+    """All conversations as one, with one prompt."""
+    first, *others = conversations
     return [*first, *(message for messages in others for message in messages[1:])]
 
 
@@ -318,7 +316,7 @@ class TestReplay:
         sliding, ours = replay(
             *([Recording(ring)], lambda: MessageRing(measure=lambda _: 1)), [Policy(3, None), Policy(3, 1.0)]
         )
-        # Its windows end with: 1 | 2 3 | 4 5 | 6 7, behind the head.
+        # Its windows end with: 1 | 2 3 | 4 5 | 6 7, after the head.
         assert dict(sliding.invalid) == {FIRST_MESSAGE: 3}
         assert sliding.lost_question == 2
         # A question and a step are more than the limit, and go all the same.
@@ -331,20 +329,22 @@ class TestReplay:
         assert headless.lost_prompt == 3
 
     @pytest.mark.parametrize("limit", [1500, 2000, 3000, 5000, 8000])
-    def test_recorded_conversations_are_valid(self, limit: int, session: list[Message]) -> None:
+    def test_whole_conversations_are_valid(self, source: str, limit: int, session: list[Message]) -> None:
         sliding, *ours = replay_one(session, [Policy(limit, ratio) for ratio in (None, 1.0, 0.7, 0.5)])
-        assert sum(sliding.invalid.values()) > 100
+        assert sum(sliding.invalid.values()) > {"shipped": 50, "recorded": 100}[source]
         for of in ours:
-            assert of.number_of_calls == 1229
+            assert of.number_of_calls == {"shipped": 161, "recorded": 1229}[source]
             assert (dict(of.invalid), of.lost_question, of.lost_prompt) == ({}, 0, 0)
 
-    def test_recorded_conversations_cost_at_most_30_percent(self, session: list[Message]) -> None:
+    def test_whole_conversations_cost_at_most_30_percent(self, session: list[Message]) -> None:
         sliding, ours = replay_one(session, [Policy(8000, None), Policy(8000, 0.7)])
         assert ours.cost <= 0.3 * sliding.cost
 
-    def test_a_head_that_is_too_long(self, session: list[Message]) -> None:
-        with pytest.raises(ValueError, match=r"the 1252 tokens of the system messages .* exceed token_limit 1000"):
-            replay_one(session, [Policy(1000, 0.7)])
+    def test_a_head_that_is_too_long(self, source: str, session: list[Message]) -> None:
+        head, limit = {"shipped": (455, 400), "recorded": (1252, 1000)}[source]
+        words = f"the {head} tokens of the system messages .* exceed token_limit {limit}"
+        with pytest.raises(ValueError, match=words):
+            replay_one(session, [Policy(limit, 0.7)])
 
 
 VOID = {"meta", "link", "br", "hr", "img", "input", "path", "rect"}
@@ -536,15 +536,10 @@ def test_starts_of_a_replay_never_move_back(session: list[Message]) -> None:
         assert all(one <= other for one, other in pairwise(starts))
 
 
-def test_recorded_requests_that_providers_accepted_are_valid() -> None:
-    path = AIRLINE.parent / "recorded-requests.jsonl"
-    if not path.is_file():
-        pytest.skip("the recorded requests are not beside the repository")
+def test_requests_that_providers_accept_are_valid(source: str, requests: list[dict[str, Any]]) -> None:
     found = Counter[str | None]()
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            messages = json.loads(line)["messages"]
-            recording = Recording(ring_of(messages))
-            found[recording.fault(Request(0, None, 0, len(messages)))] += 1
-    # Two have results alone, and leave the calls to the server: `previous_response_id`.
-    assert found == {None: 572, ORPHAN_RESULT: 2}
+    for request in requests:
+        messages = request["messages"]
+        found[Recording(ring_of(messages)).fault(Request(0, None, 0, len(messages)))] += 1
+    # One or two have results alone, and leave the calls to the server: `previous_response_id`.
+    assert found == {"shipped": {None: 25, ORPHAN_RESULT: 1}, "recorded": {None: 572, ORPHAN_RESULT: 2}}[source]

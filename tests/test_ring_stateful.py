@@ -85,7 +85,7 @@ def opened(message: Any) -> Any:
 
 
 def some_tokens(message: Any) -> int:
-    """Measure a message in a way of the caller's own, by which many have no tokens."""
+    """Measure a message in the caller's own way: many have no tokens."""
     return sum(map(len, read(message).texts)) // 3
 
 
@@ -99,7 +99,7 @@ class Kind:
     verified: bool = True
 
     def tokens(self, counter: str) -> Measure:
-        """Return what a message costs, if that is the same wherever it stands."""
+        """Return what a message costs, if that is the same at every position."""
         if callable(self.measure):
             return some_tokens
         plain = self.format if isinstance(self.format, str) else "openai-chat"
@@ -133,7 +133,7 @@ class RingMachine(RuleBasedStateMachine):
         limit=limits,
     )
     def start(self, kind: str, max_messages: int | None, counter: str, limit: int) -> None:
-        # What bounded rings keep where tokens add up is held against the design in test_window_rule.py.
+        # test_window_rule.py compares what bounded rings keep, where tokens add up, with the design.
         max_messages = max_messages if KINDS[kind].measure == "text" else None
         self.kind, self.own, self.limit, self.max_messages = KINDS[kind], counter, limit, max_messages
         self.ring: MessageRing[Any] = MessageRing(
@@ -167,7 +167,7 @@ class RingMachine(RuleBasedStateMachine):
                 self.evict()
 
     def evict(self) -> None:
-        """Take out the oldest message, and what is nothing without it."""
+        """Take out the oldest message, and what needs it."""
         gone = self.take_oldest()
         if gone[0] == "system" and self.kind.measure != "text":
             return  # of the head
@@ -175,7 +175,7 @@ class RingMachine(RuleBasedStateMachine):
         self.take_left_over(gone)
 
     def take_left_over(self, gone: tuple[str, bool]) -> None:
-        """Take out the oldest messages that are nothing without the one that is gone."""
+        """Take out the oldest messages that need the one that is gone."""
         while self.model:
             kind, _ = self.outline(self.model[0])
             in_step = kind == "assistant" and gone == ("assistant", True)
@@ -352,7 +352,7 @@ class RingMachine(RuleBasedStateMachine):
             return
         # Every other counter may have a window in which the message is not.
         self.stale = {*COUNTERS} - {counter}
-        # So may this one, where a message stands twice and once outside the window.
+        # So may this one, if a message is there twice and once outside the window.
         if sum(any(message is changed for changed in window) for message in self.model) > len(window):
             self.stale.add(counter)
         self.check_window(counter, limit)

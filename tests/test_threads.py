@@ -6,6 +6,8 @@ import gc
 import os
 import random
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -112,7 +114,7 @@ def test_every_method_at_once(counter: Any) -> None:
 
     run_numbered(work, 8)
 
-    # After whatever happened, the ring answers as one does that never saw more than its messages.
+    # Whatever happened, the ring answers like a new ring with the same messages.
     messages = ring.get_all()
     assert {id(message) for message in messages} <= {id(message) for message in known}
     for source in (counter, "o200k_base", len_in_tens, str.split):
@@ -202,7 +204,7 @@ def test_a_counter_that_calls_back(action: str, times: int, elsewhere: bool) -> 
     expected.put_messages(ring.get_all())
     assert same_objects(ring.get(counter=counter), expected.get())
     assert ring.token_count(counter=counter) == expected.token_count()
-    # No change is lost, and the answer was that of the history at one moment of the call.
+    # No change is lost, and the answer was right at one moment of the call.
     done = times if action in ("put", "put_messages", "pop", "delete") else 0
     if times == 1 and done:
         assert same_objects(window, expected.get())
@@ -231,7 +233,7 @@ def test_a_counter_that_changes_the_history_at_each_call(action: str) -> None:
     window = ring.get(counter=counter)
     assert [message.content for message in window] == ["four words a message"] * 5
     assert counter.times > sys.maxsize - 100_000
-    # It is of no harm to others.
+    # It does not harm others.
     assert len(ring.get(counter=words)) == 5
 
 
@@ -298,7 +300,7 @@ def test_a_message_whose_content_calls_back(counter: Any) -> None:
     for _ in range(12):
         before = ring.get_all()
         window = ring.get()
-        # At most one change in one call: the answer is that of the moment before it or after it.
+        # At most one change in one call: the answer is right for the moment before or after it.
         assert same_objects(window, before) or same_objects(window, ring.get_all())
     assert calls > 11
     assert same_objects(ring.get(), ring.get_all())
@@ -423,3 +425,34 @@ def test_finalisers_that_call_back(counter: Any, leave: str) -> None:
         assert ring.token_count() == TokenCounter(counter).count(joined)
     finally:
         called.clear()
+
+
+@pytest.mark.parametrize("leave", ["reset", "set", "set_head"])
+def test_many_messages_that_leave_let_others_run(leave: str) -> None:
+    role = "system" if leave == "set_head" else "user"
+    ring: MessageRing[Any] = MessageRing()
+    gc.disable()  # making so many objects would take ten times as long
+    ring.put_messages([{"role": role, "content": "", "more": [[], [], []]} for _ in range(200_000)])
+    gc.enable()
+    ran: list[float] = []
+    done = threading.Event()
+
+    def run() -> None:
+        while not done.is_set():
+            time.sleep(0.0005)
+            ran.append(time.perf_counter())
+
+    interval = sys.getswitchinterval()
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        sys.setswitchinterval(0.001)  # soon the other thread waits so urgently that it gets each turn that is offered
+        began = time.perf_counter()
+        ring.reset() if leave == "reset" else getattr(ring, leave)([])
+        seconds = time.perf_counter() - began
+    finally:
+        sys.setswitchinterval(interval)
+        done.set()
+        thread.join()
+    assert len(ring) == 0
+    assert any(began + 0.1 * seconds < at < began + 0.9 * seconds for at in ran)

@@ -1,4 +1,4 @@
-"""Edits in place of OpenAI's dicts, which `get` looks at in a quicker way than it reads them."""
+"""OpenAI's dicts edited in place: `get` checks them faster than it reads them."""
 
 import copy
 import random
@@ -41,7 +41,7 @@ def change_content(message: dict[str, Any], rng: random.Random) -> None:
 
 
 def take_text_out(message: dict[str, Any], _rng: random.Random) -> None:
-    """Leave what counts the same object, and take away what stood around it."""
+    """Keep the content as the same object, and replace what was around it."""
     blocks = message["content"]
     if isinstance(blocks, list) and blocks and "text" in blocks[-1]:
         message["content"] = blocks[-1]["text"]

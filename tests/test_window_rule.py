@@ -81,6 +81,7 @@ def tokens(message: Message, policy: Policy) -> int:
         + constant["call"] * extras.calls
         + constant["parallel"] * (extras.calls > 1)
         + constant["result"] * extras.results
+        + (constant["message"] * max(extras.results - 1, 0) if read.provider.startswith("openai") else 0)
         + constant["image"] * extras.images
         + constant["audio"] * extras.audio
         + constant["file"] * extras.files
@@ -172,7 +173,7 @@ class Twins:
         self.kept = Kept(
             options.get("max_messages"), options.get("start_on", "user"), options.get("include_system", True)
         )
-        # What each policy's cuts that stay know of messages that have left.
+        # What each policy's cuts know of messages that have left.
         self.evicted: dict[str, int] = {}
         # The policies that something was counted under.
         self.counted: set[str] = set()
@@ -208,10 +209,9 @@ class Twins:
             self.ring.put_messages(messages)
         self.same()
 
-    def begin_anew(self, messages: Sequence[Message], last: Item | None = None) -> None:
+    def begin_anew(self, messages: Sequence[Message]) -> None:
         self.evicted.clear()
         self.kept.clear()
-        self.kept.last = last
         for message in messages:
             self.kept.put(Item(*outline_of(message), 0, message))
 
@@ -221,15 +221,12 @@ class Twins:
         self.same()
 
     def recount(self) -> None:
-        is_whole, has_gap, last = self.kept.is_whole, self.kept.has_gap, self.kept.last
-        self.begin_anew([item.message for item in self.kept.items], last)
-        self.kept.is_whole &= is_whole
-        self.kept.has_gap |= has_gap
+        self.evicted.clear()
         self.ring.recount()
         self.same()
 
     def set_head(self, messages: Sequence[Message]) -> None:
-        self.kept.head = [Item(*outline_of(message), 0, message) for message in messages]
+        self.kept.set_head([Item(*outline_of(message), 0, message) for message in messages])
         self.ring.set_head(messages)
         self.same()
 
@@ -323,7 +320,7 @@ class Twins:
         assert found.tokens == answer.tokens, asked
         assert found.head == answer.head
         assert list(map(id, self.ring.get(counter=counter, verify=verify, **asked))) == list(map(id, chosen))
-        # Positions mean what `slice` gives back.
+        # `slice` agrees with the positions.
         behind = found[found.head :]
         if found.question is None:
             assert answer.question is None

@@ -13,7 +13,7 @@ def run_all(*works: Callable[[], object]) -> None:
         barrier.wait()
         try:
             work()
-        except BaseException as failure:  # a panic is no Exception
+        except BaseException as failure:  # a panic is not an Exception
             failures.append(failure)
 
     threads = [threading.Thread(target=run, args=(work,)) for work in works]

@@ -132,7 +132,7 @@ def window(
 
 
 def is_left_over(left: Item, item: Item) -> bool:
-    """Tell whether `item` is nothing without the one before it, which has left."""
+    """Tell whether `item` needs the one before it, which has left."""
     return item.kind == "tool" or (item.kind == "assistant" and left.kind == "assistant" and left.continues)
 
 
@@ -147,8 +147,8 @@ class Kept:
     question: Item | None = None
     others: list[Item] = field(default_factory=list)
     is_whole: bool = True
-    has_gap: bool = False  # behind the head
-    last: Item | None = None  # the last one that has left, if nothing is behind it
+    has_gap: bool = False  # after the head
+    last: Item | None = None  # the last one that has left, if nothing came after it
 
     @property
     def items(self) -> list[Item]:
@@ -167,6 +167,16 @@ class Kept:
                 gone += self.evict_behind()  # a result that comes after its call has left
             else:
                 self.last = None
+        return gone + self.make_room()
+
+    def set_head(self, head: list[Item]) -> None:
+        """Replace the head."""
+        self.head = head
+        self.make_room()
+
+    def make_room(self) -> list[Item]:
+        """Take out what the bound does not allow; return what has left."""
+        gone = []
         while self.max_messages is not None and self.counted() > self.max_messages:
             gone += self.evict()
         return gone
@@ -176,17 +186,17 @@ class Kept:
         return len(self.others) + (0 if self.include_system else len(self.head))
 
     def evict(self) -> list[Item]:
-        """Take out the oldest message, and what is nothing without it; return what has left."""
+        """Take out the oldest message, and what needs it; return what has left."""
         self.is_whole = False
         if self.head and not self.include_system:
             return [self.head.pop(0)]
         return self.evict_behind()
 
     def evict_behind(self) -> list[Item]:
-        """Take out the oldest message behind the head."""
+        """Take out the oldest message after the head."""
         self.is_whole, self.has_gap = False, True
         gone = [self.others.pop(0)]
-        # A result goes with its call, and so does the rest of a step. A system message behind
+        # A result goes with its call, and so does the rest of a step. A system message after
         # others is part of their turn.
         while self.others and (self.others[0].kind == "system" or is_left_over(gone[-1], self.others[0])):
             gone.append(self.others.pop(0))

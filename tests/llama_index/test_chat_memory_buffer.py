@@ -1,4 +1,4 @@
-"""`ChatMemoryBuffer`: what it takes, gives, raises and how it is copied, beside LlamaIndex's own."""
+"""`ChatMemoryBuffer` compared with LlamaIndex's: arguments, results, errors and copies."""
 
 import asyncio
 import copy
@@ -872,7 +872,7 @@ def test_methods_replaced_in_an_instance_are_honoured(name: str, store_class: ty
     theirs = asyncio.run(run(made(LlamaIndexChatMemoryBuffer, SimpleChatStore()), True))
     assert asyncio.run(run(made(ChatMemoryBuffer, store_class()), True)) == theirs
     untouched = asyncio.run(run(made(ChatMemoryBuffer, store_class()), False))
-    # Neither class's `reset` is asked by `areset`.
+    # `areset` calls neither class's `reset`.
     assert (untouched == theirs) == (name == "reset")
 
 
@@ -1125,7 +1125,7 @@ class TestOtherStores:
         assert len(tokenizer.texts) < 250
         tokenizer.texts.clear()
         assert memory.get() == window
-        assert len(tokenizer.texts) <= 1  # one message before the window, of which nothing is known
+        assert len(tokenizer.texts) <= 1  # one message before the window, whose count is not known
         memory.put(ChatMessage("a new message", role="user"))
         memory.get()
         assert 1 <= len(tokenizer.texts) <= 4
@@ -1139,7 +1139,7 @@ class TestOtherStores:
         for i in range(10):
             memory.put(ChatMessage(f"new message {i}", role="user"))
             memory.get()
-        # About 25 messages are in a window: without memory of them it would be over 250 calls.
+        # About 25 messages are in a window: if nothing were kept, there would be over 250 calls.
         assert len(tokenizer.texts) <= 50
 
     def test_memory_is_bounded(self) -> None:

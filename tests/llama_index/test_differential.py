@@ -99,7 +99,7 @@ class Pair:
     stale: list[ChatMessage] = field(default_factory=list)
 
     def apply(self, name: str, *arguments: Any) -> None:
-        # Each gets a list of its own: LlamaIndex keeps the caller's, ours copies it.
+        # Each gets its own list: LlamaIndex keeps the caller's, chatring copies it.
         history = self.theirs.get_all()
         if name in ("put", "put_message", "put_messages", "store_add", "put_again") and len(history) >= LONGEST_HISTORY:
             return
@@ -153,7 +153,7 @@ class Pair:
         if how == "content" and len(message.blocks) <= 1:
             try:
                 message.content = text
-            except ValueError:  # the one block is no text
+            except ValueError:  # the only block is not a text
                 return
         elif how == "text" and message.blocks and isinstance(message.blocks[0], TextBlock):
             message.blocks[0].text = text
@@ -378,7 +378,7 @@ def test_another_chat_store_gives_the_same_windows(steps: list[tuple[tuple[Any, 
     )
     for operation, question in steps:
         pair.apply(*operation)
-        # The history is read and compared anew each time, so a change is seen wherever it is.
+        # The history is read and compared each time, so a change is seen anywhere.
         pair.stale.clear()
         pair.compare(*question)
 

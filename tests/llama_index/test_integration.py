@@ -49,7 +49,7 @@ def on_their_store(token_limit: int) -> LlamaIndexChatMemoryBuffer:
 OURS = pytest.mark.parametrize("ours", [on_rings, on_their_store])
 
 
-# What LlamaIndex itself warns of. An agent is a pydantic model whose every attribute is looked at for steps.
+# LlamaIndex's own warning. An agent is a pydantic model, and each of its attributes is searched for steps.
 AGENT_WARNINGS = (
     "ignore:The `__fields__` attribute is deprecated:pydantic.warnings.PydanticDeprecatedSince20",
     "ignore:The `__fields_set__` attribute is deprecated:pydantic.warnings.PydanticDeprecatedSince20",
@@ -644,7 +644,7 @@ def test_a_token_limit_that_stands_for_no_limit(ours: NewMemory) -> None:
 def test_memories_with_any_tokenizer_are_pickled(
     ours: NewMemory, tokenizer: Callable[[str], list[str]], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One that has no name to be found by is left out, with a warning, and the default takes its place."""
+    """A tokenizer without a name is left out, with a warning, and the default replaces it."""
     restored = []
     for new_memory in (theirs, ours):
         memory = new_memory(5)

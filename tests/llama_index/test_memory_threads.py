@@ -35,7 +35,7 @@ def message(writer: int, number: int) -> ChatMessage:
 
 
 def in_order(messages: list[ChatMessage]) -> dict[int, list[int]]:
-    """Return the numbers of each writer's messages, in the order in which they stand."""
+    """Return the numbers of each writer's messages, in their order."""
     numbers: dict[int, list[int]] = {}
     for found in messages:
         words = str(found.content).split()
@@ -137,7 +137,7 @@ def test_put_messages_stay_together() -> None:
 
 
 def test_one_memory_with_another_store() -> None:
-    """With a store that is not ours too, windows are right while others put."""
+    """Windows are right while others put, also with a store that is not chatring's."""
     memory = ChatMemoryBuffer(token_limit=30, tokenizer_fn=str.split, chat_store=SimpleChatStore())
 
     def write(writer: int) -> Callable[[], None]:

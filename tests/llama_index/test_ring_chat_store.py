@@ -3,21 +3,22 @@
 import asyncio
 import collections
 import copy
+import functools
 import json
 import os
 import pickle
 import random
-import resource
 import stat
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
 import pydantic
 import pytest
+from chatring import MessageRing
 from chatring.llama_index import ChatMemoryBuffer, RingChatStore
 from fsspec.implementations.memory import MemoryFileSystem
 from hypothesis import given, settings
@@ -278,6 +279,7 @@ class TestPersist:
             pass
         assert stat.S_IMODE(os.stat(path).st_mode) == stat.S_IMODE(os.stat(ordinary).st_mode)
 
+    @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
     def test_a_file_keeps_its_permissions(self, store: RingChatStore, path: str) -> None:
         for mode in (0o640, 0o600, 0o664):
             store.persist(path)
@@ -314,6 +316,7 @@ class TestFailuresOfPersist:
         monkeypatch.undo()
 
     def test_the_disk_is_full(self, path: str) -> None:
+        resource = pytest.importorskip("resource", reason="limits of POSIX")
         before = resource.getrlimit(resource.RLIMIT_FSIZE)
         store = RingChatStore(store={"a": numbered(10_000)})
         resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
@@ -531,7 +534,7 @@ class TestBounds:
 
     @pytest.mark.parametrize("bounds", [{"max_messages": 2}, {"max_sessions": 1}])
     def test_a_callback_that_raises(self, bounds: dict[str, Any]) -> None:
-        """Its error reaches the caller after the message was stored: nothing is put twice by who tries again."""
+        """Its error reaches the caller after the message was stored, so the caller must not put it again."""
         error = RuntimeError("the archive is down")
         reported: list[str | None] = []
 
@@ -935,3 +938,21 @@ class TestThreads:
 
         run_threads(work)
         assert os.listdir(tmp_path) == ["chat_store.json"]
+
+
+def test_a_reader_never_finds_a_session_empty_that_moves_to_another_ring() -> None:
+    """A memory with another measure moves it. Others read without the lock meanwhile."""
+    store = RingChatStore()
+    store.add_messages("ada", [ChatMessage("one"), ChatMessage("two")])
+    found: list[int] = []
+
+    class Watched(MessageRing[ChatMessage]):
+        def _put_messages(self, messages: Iterable[ChatMessage], /) -> list[ChatMessage]:
+            found.append(len(store.get_messages("ada")))
+            return super()._put_messages(messages)
+
+    store._sessions.make = functools.partial(Watched, counter="cl100k_base")
+    memory = ChatMemoryBuffer.from_defaults(chat_store=store, chat_store_key="ada", measure="message")
+    assert [message.content for message in memory.get()] == ["one", "two"]
+    assert isinstance(store.ring("ada"), Watched)
+    assert found == [2]

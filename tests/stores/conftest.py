@@ -51,7 +51,7 @@ def valkey_url(valkey_server: ValkeyServer) -> str:
 
 @pytest.fixture
 def sqlite_url(tmp_path: Path) -> str:
-    """The URL of a file that is not there yet."""
+    """The URL of a file that does not exist yet."""
     return f"sqlite:///{tmp_path / 'chat.db'}"
 
 

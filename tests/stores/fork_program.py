@@ -1,4 +1,4 @@
-"""What the tests of forks run: a process that uses a store and forks, `python fork_program.py URL LOG KIND`.
+"""The program of the fork tests: a process that uses a store and forks, `python fork_program.py URL LOG KIND`.
 
 Each process writes to LOG what was acknowledged to it. The exit status is that of the last child that failed, or 0; a
 process that outlives its parent writes why it fails to the standard error.

@@ -1,4 +1,4 @@
-"""Messages for the tests of stores, the policies by which stores count them, and what a store must then answer."""
+"""Messages for the tests of stores, the policies that count them, and what a store must then answer."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def assert_is(
     moved: bool = False,
     trimmed: bool = False,
 ) -> None:
-    """Assert that a session is these messages, and that its windows are those of a ring of them.
+    """Assert that a session is these messages, and that its windows equal a ring's.
 
     Args:
         store: that has the session.

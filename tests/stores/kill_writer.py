@@ -41,7 +41,7 @@ class Operation(NamedTuple):
             case "replace":
                 store.replace(self.key, self.records)
             case "pop":
-                with contextlib.suppress(IndexError):  # there is no such record: nothing is done
+                with contextlib.suppress(IndexError):  # there is no such record, so nothing is done
                     store.pop(self.key, self.place)
 
     def after(self, history: tuple[Record, ...]) -> tuple[Record, ...]:

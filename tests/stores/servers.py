@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
-import pwd
 import select
 import shutil
 import signal
@@ -20,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -31,18 +30,23 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from typing_extensions import Self
 
-# In every URL, so that the tests see whether it shows up where it must not.
+if TYPE_CHECKING:
+    import pwd
+
+# In every URL, so that the tests can look for it where it must not be.
 PASSWORD = "pass-w0rd"
 _START_SECONDS = 60
 _STOP_SECONDS = 30
 
 
 class Server(ABC):
-    """A server process with a port and a folder of its own; in the fast profile, a reason to skip a test."""
+    """A server process with a port and a folder of its own, or a reason to skip a test: fast profile, or Windows."""
 
     def __init__(self) -> None:
         if FAST:
             pytest.skip("starts a server: `make test` has it")
+        if os.name != "posix":
+            pytest.skip("starts a server, with pipes and signals of POSIX")
         self.folder = Path(tempfile.mkdtemp(prefix="chatring-"))
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -219,7 +223,7 @@ class ValkeyServer(Server):
     """Valkey 9, with an append-only file that is synced after every command.
 
     Args:
-        settings: of the server; `_` in a name stands for `-`, as in `maxmemory_policy="noeviction"`.
+        settings: of the server; `_` in a name means `-`, as in `maxmemory_policy="noeviction"`.
     """
 
     def __init__(self, **settings: str) -> None:
@@ -284,4 +288,6 @@ def _is_root() -> bool:
 
 
 def _unprivileged() -> pwd.struct_passwd:
+    import pwd
+
     return pwd.getpwnam("nobody")

@@ -80,10 +80,10 @@ class Reference:
         self.begin([])
 
     def begin(self, messages: list[Message]) -> None:
-        """Begin anew with messages."""
+        """Start again with these messages."""
         self.head: list[Message] = []
         self.rest: list[Message] = []
-        self.first = 0  # the position of the first one behind the head
+        self.first = 0  # the position of the first message after the head
         self.evicted: list[Message] = []
         self.is_cut = False
         self.is_trimmed = False
@@ -433,7 +433,7 @@ def test_several_writers(fast_url: str, measure: str, totals: dict[Any, Total]) 
                 lambda: in_a_thread(0), lambda: in_a_thread(1), lambda: in_a_thread(2), lambda: asyncio.run(tasks())
             )
             reference = Reference(options, total)
-            # Where its messages are counted from is not known, so that it is counted anew.
+            # Where its messages are counted from is not known, so it is counted again.
             stores[0].recount(key)
             reference.begin(stores[0].all(key))
             reference.first = stores[0].window(key, 2**60).start
@@ -447,7 +447,7 @@ def test_several_writers(fast_url: str, measure: str, totals: dict[Any, Total]) 
 
 
 def first_of(store: Any, key: str, reference: Reference) -> int:
-    """Return the position of the first message behind the head: the last one's is known by slices."""
+    """Return the position of the first message after the head, from the last one's, which slices show."""
     low, high = 0, 2**20
     while low < high:  # the position after the last message
         middle = (low + high) // 2

@@ -19,12 +19,12 @@ HELLO, BLANK = user("Hello"), user("")
 SPACES = user(" " * 20_000)
 LENGTHY = user("word " * 4_000 + "end")
 MANY = 20_000 if LONG else 4_000
-# Seconds that the loop may stand still; the machine has others to run as well.
+# Seconds that the loop may be blocked; the machine does other work too.
 PAUSE = 0.05
 
 
 class Pauses:
-    """Watches how long the loop stands still at most."""
+    """Measures the longest time that the loop is blocked."""
 
     def __init__(self) -> None:
         self.longest = 0.0

@@ -5,6 +5,7 @@ server is; then everything that was acknowledged must be there, once, whole and 
 """
 
 import asyncio
+import os
 import signal
 import subprocess
 import sys
@@ -27,7 +28,7 @@ from stores.kill_writer import SHARED, Operation, operations
 from stores.servers import PostgresServer, Server, ValkeyServer, has_valkey
 
 WRITERS = 8
-# For each of three backends; the larger number is that of `make test-kills`.
+# For each of three backends; `make test-kills` has the larger number.
 KILLS = 80 if LONG else 10
 # Every fifth kill is of the server.
 SERVER_KILLS = 5
@@ -147,7 +148,7 @@ class Done(NamedTuple):
 
 def _done(writers: Writers) -> Iterator[Done]:
     for name in (*writers.killed, *writers.stopped):
-        # What a writer was at when it was killed may be done or not.
+        # What a writer was doing when it was killed may be done or not.
         outcomes = writers.outcomes(name) + "?" * (name in writers.killed)
         for number, operation in enumerate(islice(operations(name), len(outcomes))):
             yield Done(name, number, operation, outcomes[number])
@@ -182,7 +183,7 @@ def _check_own(history: list[Record], done: list[Done]) -> None:
 
 
 def _check_sums(url: str, key: str, history: list[Record], count: int) -> None:
-    """Windows and tokens are those of a ring of the same history, also counted anew, by whatever policy."""
+    """Windows and tokens equal a ring's with the same history, also when counted again under another policy."""
     random = Random(len(history))
     for number, policy in enumerate(("message, user", "text", "message, any", "message, user")):
         store = open_store(url, **POLICIES[policy])
@@ -227,6 +228,7 @@ def _server(backend: str) -> Iterator[Server | None]:
 
 
 @slow
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("backend", ["sqlite", "postgresql", "valkey"])
 def test_nothing_is_lost_when_writers_are_killed(backend: str, tmp_path: Path) -> None:
     if backend == "valkey" and not has_valkey():

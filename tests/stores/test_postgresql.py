@@ -1,4 +1,4 @@
-"""What is particular to PostgreSQL: URLs and connections, statements, schemas and migrations, many processes."""
+"""What is special about PostgreSQL: URLs and connections, statements, schemas and migrations, many processes."""
 
 import asyncio
 import gc
@@ -142,8 +142,9 @@ def test_what_libpq_gets_of_a_url(url: str, expected: dict[str, str]) -> None:
         ("postgresql+psycopg_async://h/d", "'postgresql+psycopg_async://h/d' names neither SQLite nor PostgreSQL"),
         ("postgresql://a:s3cret@h:port/d", "'postgresql://a:***@h:port/d' is not a URL of PostgreSQL: its port must"),
         ("postgresql://a:s3cret@h:1,i:x/d", "'postgresql://a:***@h:1,i:x/d' is not a URL of PostgreSQL: its port must"),
+        ("postgresql://a/b?c=d:s3cret@h/d", "'postgresql://a/b?c=d:***@h/d' is not a URL of PostgreSQL: invalid URI"),
         ("postgresql://h/d?sslmode=a&=s3", "'postgresql://h/d?sslmode=a&=s3' is not a URL of PostgreSQL"),
-        ("postgresql://a:s3@cret@h/d", "'postgresql://a:***@h/d' has a password with an @; write %40 in its place"),
+        ("postgresql://a:s3@cret@h/d", "'postgresql://a:***@h/d' has a password with an @; write %40 instead"),
         ("postgresql://a:s3@cret/d@h/d", "'postgresql://a:***@h/d' has a password with an @"),
         ("postgresql://a:s3@cret?x@h/d", "'postgresql://a:***@h/d' has a password with an @"),
         ("postgresql:/a:s3cret@h/d", "'postgresql:/a:***@h/d' is not a store's URL"),
@@ -257,7 +258,7 @@ def test_when_statements_are_prepared(
 
 
 def test_few_statements_are_prepared(postgres_url: str, connected: Connected) -> None:
-    """Whatever numbers and NULLs there are: types of their own for each magnitude would be statements of their own."""
+    """Whatever numbers and NULLs there are: another type for each magnitude would be another statement."""
     store = open_store(postgres_url)
     for size in (1, 1, 1, 200, 200, 40_000, 40_000):
         for messages in ([ONE], [TWO, ONE], [{"role": "user", "content": "a " * size}]):
@@ -618,7 +619,7 @@ def test_tables_of_the_unreleased_version(postgres_url: str) -> None:
 
 
 def connections_of(url: str) -> int:
-    """Return how many there are, but for the one that asks."""
+    """Return how many there are, without the one that asks."""
     query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
     return int(run_on(url, query)[0][0])
 
@@ -761,7 +762,7 @@ def test_a_pool_that_is_handed_in(postgres_url: str, connected: Connected) -> No
         asyncio.run(use())
         assert store.length("ada") == 11
         store.close()
-        with given.connection() as connection:  # as it was, and open
+        with given.connection() as connection:  # unchanged, and open
             assert not connection.autocommit
             rows: list[Any] = connection.execute("SELECT 1 AS one").fetchall()
             assert rows == [{"one": 1}]
@@ -936,8 +937,9 @@ def test_processes_that_fork(postgres_url: str) -> None:
 
 
 NOT_CLOSED = """
-import asyncio, sys
+import asyncio, logging, sys
 from chatring.stores import open_store
+logging.getLogger("asyncio").setLevel(logging.ERROR)  # that a busy machine is slow is a warning
 store = open_store(sys.argv[1])
 store.append("ada", [{"role": "user", "content": "one"}])
 asyncio.run(store.aappend("ada", [{"role": "user", "content": "one"}]))

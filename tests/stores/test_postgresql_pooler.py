@@ -21,7 +21,7 @@ def user(text: str) -> dict[str, str]:
 
 
 PROGRAM = shutil.which("pgbouncer")
-# In each mode, half of them async; the larger number is that of `make test-kills`.
+# In each mode, half of them async; `make test-kills` has the larger number.
 CALLS = 1_000 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 200
 ONE = user("one")
 
@@ -93,7 +93,7 @@ def pooler(request: pytest.FixtureRequest, server: PostgresServer) -> Iterator[P
 
 @pytest.fixture(scope="module")
 def strict_pooler(server: PostgresServer) -> Iterator[PgBouncer]:
-    """One that takes no options, as those of Neon and Amazon."""
+    """A pooler that accepts no options, like Neon's and Amazon's."""
     with PgBouncer(server, pool_mode="transaction") as pooler:
         yield pooler
 

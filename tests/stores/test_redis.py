@@ -1,4 +1,4 @@
-"""What is particular to `RedisStore`: its keys, its scripts, and what they cost."""
+"""What is special about `RedisStore`: its keys, its scripts, and what they cost."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ from threads import run_numbered
 
 from stores.servers import PASSWORD, ValkeyServer
 
-# Each may not break out of the tag, nor have the keys of another.
+# None may break out of the tag, or have another one's keys.
 SESSIONS = ["", "%", "%25", "%7D", "}", "{", "{}", "}{", "a}:session", "*", "a", "{a}", "ä\n", "%257D", "a:messages"]
 
 HELLO, OPEN = Record("user", "Hello"), Record("tool", "\n")
@@ -287,7 +287,7 @@ def test_keys_that_somebody_lets_expire_do_so_together(
     change: tuple[Any, ...],
     seconds: tuple[int | None, ...],
 ) -> None:
-    """The latest time of those there are is that of all."""
+    """The latest expiry of any key becomes the expiry of all."""
     call("replace", "ada", history)
     keys = keys_of("ada")
     for key, expiry in zip(keys, seconds, strict=True):
@@ -442,9 +442,16 @@ def test_a_wrong_url_is_refused_without_its_password(url: str) -> None:
     assert raised.value.__cause__ is None
 
 
+@pytest.mark.parametrize("name", ["prefix", "no_such_parameter"])
+def test_an_unknown_parameter_is_named(name: str) -> None:
+    hint = "; give it to open_store" if name == "prefix" else ""
+    with pytest.raises(ValueError, match=rf": redis-py has no parameter '{name}'{hint}$"):
+        RedisStore(f"redis://localhost/0?{name}=1")
+
+
 @pytest.mark.parametrize("url", ["redis://:p@ss?word@h/0", "redis://:1#word@h/0", "redis://:p@ss/?word@h/0"])
 def test_a_password_that_reaches_into_the_rest_of_the_url_is_refused(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^'redis://:\*\*\*@h/0' has a password with an @; write %40 in its place$"):
+    with pytest.raises(ValueError, match=r"^'redis://:\*\*\*@h/0' has a password with an @; write %40 instead$"):
         RedisStore(url)
 
 
@@ -573,7 +580,7 @@ def test_clients_that_are_handed_in_are_used_as_they_are(valkey_server: ValkeySe
 
 
 def test_a_client_that_sends_again_makes_no_change_twice(valkey_url: str, store: RedisStore[Any]) -> None:
-    """As those of redis-py do unless told otherwise: the answer was lost, not the request."""
+    """As redis-py's do by default: the answer was lost, not the request."""
     connection = store._backend._server._connection  # type: ignore[attr-defined]
     execute = connection.execute
 
@@ -640,6 +647,45 @@ def test_a_loop_that_ends_leaves_no_connection(client: redis.Redis, store: Redis
     assert sum(store.length(f"{number}") for number in range(16)) == 16 * 5 * 3
 
 
+@pytest.mark.parametrize("is_async", [False, True])
+def test_closing_does_not_disturb_calls(client: redis.Redis, valkey_url: str, is_async: bool) -> None:
+    """Those that are under way end as they would, and then their connections are closed."""
+    store: RedisStore[Any] = RedisStore(valkey_url)
+    before = len(client.client_list())
+
+    def append() -> None:
+        store.append("ada", [HELLO])
+
+    async def append_and_close() -> None:
+        tasks = [asyncio.create_task(store.aappend(f"{number}", [HELLO])) for number in range(4)]
+        await asyncio.sleep(0.1)
+        await store.aclose()
+        await store.aappend("ben", [HELLO])
+        await asyncio.gather(*tasks)
+
+    client.client_pause(300, all=False)
+    threads: list[threading.Thread] = []
+    if is_async:
+        asyncio.run(append_and_close())
+    else:
+        threads = [threading.Thread(target=append) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.1)
+        store.close()
+        store.append("ben", [HELLO])
+        for thread in threads:
+            thread.join()
+        store.close()
+    assert store.length("ben") == 1
+    assert sum(store.length(key) for key in store.keys() if key != "ben") == 4  # noqa: SIM118
+    store.close()
+    deadline = time.monotonic() + 5
+    while len(client.client_list()) > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(client.client_list()) == before
+
+
 def test_how_many_connections_and_how_long_to_wait_for_one(client: redis.Redis, valkey_url: str) -> None:
     kinds: tuple[tuple[dict[str, Any], str], ...] = (
         ({"pool_size": 2, "timeout": 0.3}, ""),
@@ -649,13 +695,14 @@ def test_how_many_connections_and_how_long_to_wait_for_one(client: redis.Redis, 
         store: RedisStore[Any] = RedisStore(valkey_url + parameters, **options)
         assert store.timeout == 0.3
         store.replace("ada", [HELLO])
-        held = [store._backend._server.client().connection_pool.get_connection() for _ in range(2)]  # type: ignore[attr-defined]
+        with store._backend._server.client() as own:  # type: ignore[attr-defined]
+            held = [own.connection_pool.get_connection() for _ in range(2)]
         begun = time.monotonic()
-        with pytest.raises(StoreTimeoutError, match="all of its connections are in use"):
+        with pytest.raises(StoreTimeoutError, match="all connections were in use for too long"):
             store.length("ada")
         assert 0.2 < time.monotonic() - begun < 1
         for connection in held:
-            store._backend._server.client().connection_pool.release(connection)  # type: ignore[attr-defined]
+            own.connection_pool.release(connection)
         assert store.length("ada") == 1
         store.close()
     for pool_size in (0, True, "3"):

@@ -29,9 +29,9 @@ class ClusterNode(ValkeyServer):
     """A server that serves a third of the slots."""
 
     def __init__(self) -> None:
-        # A server that gave its last slot away would else be a replica at once.
+        # Without this a server that gives away its last slot becomes a replica at once.
         super().__init__(cluster_enabled="yes", appendonly="no", cluster_allow_replica_migration="no")
-        # The port by which the servers of a cluster talk is otherwise 10,000 higher, which may be no port.
+        # By default the servers of a cluster talk on a port that is 10,000 higher, which may not exist.
         self._settings["cluster-port"] = str(self.bus_port)
 
     @property
@@ -145,7 +145,7 @@ def test_a_cluster_that_is_not_there_and_one_without_a_server(
     finally:
         nodes[-1].start()
     wait_until_it_serves(nodes)
-    call("append", session, [Record("user", "Hello")])  # to the server that was started anew, and kept nothing
+    call("append", session, [Record("user", "Hello")])  # to the server that was restarted, and kept nothing
     assert call("all", session) == [Record("user", "Hello")]
 
 
@@ -211,7 +211,7 @@ def outcome(call: Callable[..., Any], method: str, *arguments: Any) -> Any:
 
 
 REFUSED = (
-    "is moving the slot of this session to another server, and has not all of its keys in one place; nothing was done, "
+    "is moving the slot of this session to another server, so its keys are on two servers; nothing was done, "
     "try again when the slot has moved"
 )
 
@@ -290,7 +290,7 @@ def test_a_call_while_the_slot_moves_is_right_or_changes_nothing(
 def test_a_server_that_joined_and_gets_its_first_slot(
     nodes: list[ClusterNode], url: str, connect: Callable[[str], Any], sessions: Iterator[str]
 ) -> None:
-    """redis-py does not know it: neither what it says of the slot, nor that it has keys."""
+    """redis-py does not know it: it knows neither its slot nor its keys."""
     call, session, other = connect(url), next(sessions), next(sessions)
     for name in (session, other):
         call("append", name, [HELLO])

@@ -1,4 +1,4 @@
-"""What is particular to SQLite: its URLs and connections, its statements, its writers in turn, and many processes."""
+"""What is special about SQLite: its URLs and connections, its statements, its writers in turn, and many processes."""
 
 from __future__ import annotations
 
@@ -74,16 +74,16 @@ def connections(monkeypatch: pytest.MonkeyPatch) -> list[sqlite3.Connection]:
     [
         (
             "sqlite:///chat.db?timeout=3&foo=1&bar=",
-            "'sqlite:///chat.db?timeout=3&foo=1&bar=' has parameters that SQLite has not: bar, foo",
+            "'sqlite:///chat.db?timeout=3&foo=1&bar=' has parameters that SQLite does not take: bar, foo",
         ),
-        ("sqlite:///chat.db?mode=ro", "'sqlite:///chat.db?mode=ro' has parameters that SQLite has not: mode"),
+        ("sqlite:///chat.db?mode=ro", "'sqlite:///chat.db?mode=ro' has parameters that SQLite does not take: mode"),
         (
             "sqlite://chat.db",
-            "'sqlite://chat.db' has a host, which SQLite has not; a file follows three slashes: sqlite:///chat.db",
+            "'sqlite://chat.db' has a host, but SQLite has none; a file follows three slashes: sqlite:///chat.db",
         ),
         (
             "sqlite://:5/chat.db",
-            "'sqlite://:5/chat.db' has a host, which SQLite has not; a file follows three slashes: sqlite:///chat.db",
+            "'sqlite://:5/chat.db' has a host, but SQLite has none; a file follows three slashes: sqlite:///chat.db",
         ),
         (
             "sqlite+aiosqlite:///chat.db",
@@ -322,7 +322,7 @@ def test_a_held_file_is_in_no_readers_way(sqlite_url: str, held: sqlite3.Connect
 
 
 def test_a_held_file_is_in_nobodys_way_in_an_event_loop(sqlite_url: str, held: sqlite3.Connection) -> None:
-    """Also not in that of what else the application does in threads."""
+    """Also not in the turn of the application's other work in threads."""
 
     async def run() -> None:
         store = open_store(sqlite_url, timeout=30)
@@ -819,7 +819,7 @@ def chatring_threads() -> list[str]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc is of Linux")
 def test_a_loop_for_each_request_leaves_nothing_behind(sqlite_url: str) -> None:
-    """As from 16 threads of a server, of which each runs a loop for each request."""
+    """As in a server with 16 threads that run a loop for each request."""
     before = chatring_threads()
     store = open_store(f"{sqlite_url}?synchronous=OFF")
     folder = Path(path_of(sqlite_url)).parent

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import os
 import re
-import resource
 import sqlite3
 import subprocess
 import sys
@@ -94,9 +95,9 @@ def run(sqlite_url: str) -> Callable[[str], None]:
     """Run statements on the file, as another program does."""
 
     def run_script(script: str) -> None:
-        connection = sqlite3.connect(sqlite_url.removeprefix("sqlite:///"), isolation_level=None)
-        connection.executescript(script)
-        connection.close()
+        file = sqlite_url.removeprefix("sqlite:///")
+        with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as connection:
+            connection.executescript(script)
 
     return run_script
 
@@ -108,7 +109,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/later/chat.db")
     with pytest.raises(StoreError) as raised:
         store.append("ada", [ONE])
-    why = f"cannot be opened, there is no folder '{tmp_path}/later', make it first: unable to open database file"
+    why = f"cannot be opened, there is no folder '{tmp_path}/later'; create it first: unable to open database file"
     assert_error(raised.value, StoreError, sqlite3.OperationalError, why)
     (tmp_path / "later").mkdir()
     fill(store)
@@ -121,7 +122,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     [
         ("folder", "'{}/folder' is a folder"),
         ("file/chat.db", "'{}/file' is not a folder"),
-        ("gone.db?mode=ro", "it is not there, and cannot be made in '{}'"),
+        ("gone.db?mode=ro", "it does not exist, and cannot be created in '{}'"),
     ],
 )
 def test_a_path_that_cannot_be_opened(tmp_path: Path, file: str, why: str) -> None:
@@ -152,6 +153,7 @@ for call in (lambda: store.window("ada", 10), lambda: store.append("ada", [ONE])
 """
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
 def test_a_folder_that_nobody_may_write_to() -> None:
     # Not in pytest's folder, which only its user may enter.
     with tempfile.TemporaryDirectory() as name:
@@ -173,6 +175,7 @@ def test_a_folder_that_nobody_may_write_to() -> None:
 
 
 def test_a_file_that_cannot_be_opened_for_now(sqlite_url: str) -> None:
+    resource = pytest.importorskip("resource", reason="limits of POSIX")
     store = open_store(sqlite_url)
     fill(store)
     store.close()
@@ -188,6 +191,17 @@ def test_a_file_that_cannot_be_opened_for_now(sqlite_url: str) -> None:
     words = "cannot be read or written now; check the disk and try again: unable to open database file"
     assert_error(raised.value, StoreUnavailableError, sqlite3.OperationalError, words)
     assert_unchanged(store)
+    store.close()
+
+
+def test_a_file_whose_schema_is_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "chat.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE chatring_schema (version INTEGER NOT NULL)")
+    path.write_bytes(path.read_bytes().replace(b"version INTEGER", b"version\xff\xfe ,,,,,"))
+    store = open_store(f"sqlite:///{path}")
+    with pytest.raises(ForeignDataError, match="malformed"):  # what SQLite says of it is not UTF-8 either
+        store.all("ada")
     store.close()
 
 
@@ -436,7 +450,7 @@ def test_tables_that_are_dropped(store: Store[Any], run: Callable[[str], None]) 
 
 
 def test_a_row_that_is_not_ours(store: Store[Any], run: Callable[[str], None]) -> None:
-    """It stands where the next message of the session belongs."""
+    """It is where the next message of the session belongs."""
     run(
         "INSERT INTO chatring_message (session_id, seq, kind, tokens, before, question, body) "
         "SELECT id, 4, 1, 1, NULL, NULL, '{}' FROM chatring_session WHERE key = 'ada'"
@@ -521,3 +535,23 @@ def test_an_error_shows_no_message(store: Store[Any], run: Callable[[str], None]
     assert "s3cret" not in "".join(traceback.format_exception(raised.value))
     run("DROP TRIGGER refuse")
     assert_unchanged(store)
+
+
+def test_a_permit_that_nobody_gives_back(tmp_path: Path) -> None:
+    """A signal's handler may raise just when a call has taken it. The next call has it."""
+    store = open_store(f"sqlite:///{tmp_path / 'chat.db'}", timeout=1, pool_size=1)
+    store.append("ada", [ONE])
+    backend: Any = store._backend
+    (pool,) = backend._pools.values()
+    for _ in range(3):
+        pool._free.get(timeout=0)  # and lose it
+        store.append("ada", [ONE])
+        cycle: list[Any] = [pool._free.get(timeout=0)]
+        cycle.append(cycle)
+        del cycle
+        gc.collect()
+        store.append("ada", [ONE])
+    assert store.length("ada") == 7
+    assert len(pool._issued) == 1
+    assert pool._free.qsize() == 1
+    store.close()

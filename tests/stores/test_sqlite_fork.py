@@ -13,7 +13,7 @@ from profiles import slow
 
 PROGRAM = Path(__file__).with_name("fork_program.py")
 KINDS = ("used", "closes", "ends", "daemon", "in_mid_append", "through_multiprocessing", "prefork", "in_an_event_loop")
-# Of each kind; the larger number is that of `make test-kills`.
+# Of each kind; `make test-kills` has the larger number.
 RUNS = 50 if IS_LONG else 2
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system doe
 
 def run(kind: str, folder: Path) -> int:
     """Run the program while this process opens and closes the file, and return how many appends were acknowledged."""
-    # Power cuts are not what this is about, and waiting for the disk would be most of its time.
+    # These tests are not about power cuts, and would mostly wait for the disk.
     url, log = f"sqlite:///{folder}/chat.db?synchronous=OFF", folder / "log"
     ended = threading.Event()
 
@@ -34,7 +34,7 @@ def run(kind: str, folder: Path) -> int:
     looker = threading.Thread(target=look)
     looker.start()
     try:
-        command = [sys.executable, str(PROGRAM), url, str(log), kind]
+        command = [sys.executable, "-W", "ignore::DeprecationWarning", str(PROGRAM), url, str(log), kind]
         # Until the last child has closed the pipe.
         result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     finally:

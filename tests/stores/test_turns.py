@@ -261,7 +261,7 @@ def test_a_task_whose_time_is_up_when_its_turn_has_come() -> None:
 
             task = asyncio.create_task(wait())
             await asyncio.sleep(0)
-            time.sleep(0.008 + 0.0002 * number)  # the loop stands still
+            time.sleep(0.008 + 0.0002 * number)  # the loop is blocked
             await holder.__aexit__(None, None, None)
             await asyncio.wait_for(task, 5)
             assert len(outcomes) == 1
@@ -297,6 +297,37 @@ def test_a_loop_that_was_closed_while_its_task_waited() -> None:
     assert order == ["patient"]
     assert_free(turns)
     del task
+
+
+def test_a_loop_that_does_not_run_when_the_turn_of_its_task_comes() -> None:
+    """As one that `run_until_complete` runs piece by piece. The task has its turn as soon as the loop goes on."""
+    turns = Turns()
+    holder = Holder(turns)
+    loop = asyncio.new_event_loop()
+    came: list[float] = []
+
+    async def write() -> None:
+        async with turns.of("ada", soon(5), "sqlite://"):
+            came.append(time.monotonic())
+
+    task = loop.create_task(write())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    assert waiting(turns) == 1
+    holder.let_go()
+    goes_on = time.monotonic()
+    loop.run_until_complete(task)
+    assert came[0] - goes_on < 0.9
+    # And if another writer did not wait for it meanwhile.
+    holder = Holder(turns)
+    task = loop.create_task(write())
+    loop.run_until_complete(asyncio.sleep(0.01))
+    holder.let_go()
+    with turns.of("ada", soon(0), "sqlite://"):
+        pass
+    loop.run_until_complete(task)
+    loop.close()
+    assert len(came) == 2
+    assert_free(turns)
 
 
 def test_a_turn_whose_holder_cannot_go_on_is_not_waited_for() -> None:
@@ -345,6 +376,37 @@ def test_a_sync_call_does_not_wait_for_tasks_of_the_loop_that_it_blocks() -> Non
 
     asyncio.run(run())
     assert order == ["first", "sync", "second"]
+    assert_free(turns)
+
+
+def test_a_call_that_is_gone_without_giving_its_turn_back() -> None:
+    """As when a signal's handler raises at the last moment: those who wait find out, and who comes has the turn."""
+    turns = Turns()
+    lost = turns.of("ada", soon(), "sqlite://")
+    lost.__enter__()
+    came: list[str] = []
+
+    def write() -> None:
+        with turns.of("ada", soon(), "sqlite://"):
+            came.append("thread")
+
+    async def awrite() -> None:
+        async with turns.of("ada", soon(), "sqlite://"):
+            came.append("task")
+
+    threads = [threading.Thread(target=write), threading.Thread(target=asyncio.run, args=(awrite(),))]
+    for number, thread in enumerate(threads):
+        thread.start()
+        wait_until(lambda number=number: waiting(turns) == number + 1)  # type: ignore[misc]
+    del lost
+    for thread in threads:
+        thread.join(10)
+    assert came == ["thread", "task"]
+    lost = turns.of("ada", soon(), "sqlite://")
+    lost.__enter__()
+    del lost
+    with turns.of("ada", 0, "sqlite://"):
+        came.append("at once")
     assert_free(turns)
 
 
@@ -481,5 +543,7 @@ waiter.join()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
 def test_a_child_begins_anew() -> None:
-    result: Any = subprocess.run([sys.executable, "-c", FORKS], capture_output=True, text=True, timeout=60)
+    # From 3.12 on Python warns of a fork beside threads, which is what is tested.
+    command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS]
+    result: Any = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stderr) == (0, "")
