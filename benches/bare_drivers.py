@@ -1,4 +1,4 @@
-"""What stores are held against: bare drivers, told which rows to fetch, and given rows that are counted already.
+"""What stores are compared with: bare drivers that are told which rows to fetch, and given rows with their counts.
 
 Nothing is searched, counted or checked. Each has one connection, sends one command for a call, and works on what the
 store wrote: its tables, or its keys. Messages are decoded by `json.loads`, one by one.
@@ -67,7 +67,7 @@ class BareDriver(ABC):
 
 
 class _BareSQL(BareDriver):
-    """Both databases have the same statements, but for the mark of a value."""
+    """Both databases have the same statements, except for the placeholder of a value."""
 
     mark: str
     columns: str  # of a window
@@ -128,7 +128,7 @@ class BareSQLite(_BareSQL):
 
 
 class BarePsycopg(_BareSQL):
-    """psycopg 3, which prepares statements that come again; values in binary. `COPY` for many rows."""
+    """psycopg 3, which prepares statements that are repeated; values in binary. `COPY` for many rows."""
 
     mark = "%s"
     columns = "seq, body"  # it may answer in another order

@@ -1,4 +1,4 @@
-"""The contenders: what a user would really pick, each behind the same three methods."""
+"""The contenders: what a user might really choose, each with the same three methods."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ class Memory(Protocol):
 class TrimMessages:
     """A list, and LangChain's `trim_messages` over it.
 
-    `start_on` names the types that chatring's legal starts have. The counter is the plain one of tutorials: the sum of
+    `start_on` names the types of chatring's starts. The counter is the plain one of tutorials: the sum of
     every message's own tokens. So windows differ from the others' where the spaces between texts matter.
     """
 

@@ -14,7 +14,7 @@ from llama_index.core.llms import ChatMessage
 
 SHIPPED = Path(__file__).parents[1] / "examples" / "support-conversation.jsonl"
 
-# So many of a history's newest messages are objects of their own, with texts of their own. Longer histories repeat
+# So many of a history's newest messages are separate objects with separate texts. Longer histories repeat
 # those objects before them: no contender looks at a message so far back, and ten million would not fit in memory.
 DISTINCT = 100_000
 
@@ -96,7 +96,7 @@ class Histories:
         return self._newest[-length:]
 
     def turns(self) -> Iterator[list[Line]]:
-        """Yield the conversation's turns for ever, with new texts each time: a user's message and all replies to it."""
+        """Yield the conversation's turns forever, with new texts each time: a user's message and all replies to it."""
         starts = [index for index, line in enumerate(self.lines) if line.role == "user"]
         while True:
             for start, end in zip(starts, [*starts[1:], len(self.lines)], strict=True):
@@ -109,7 +109,7 @@ class Histories:
 
 
 def _fresh(line: Line) -> Line:
-    """Return the message with texts of its own, as texts from a network are."""
+    """Return the message with its own copies of texts, as if they came from a network."""
     calls = tuple((name, arguments[:1] + arguments[1:]) for name, arguments in line.calls)
     return Line(line.role, line.text and line.text[:1] + line.text[1:], calls)
 

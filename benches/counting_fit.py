@@ -1,6 +1,6 @@
 """Fit the constants of `measure="message"` to what providers billed, and plot counted against billed.
 
-    python -m benches.counting_fit ../shared/data/recorded-requests.jsonl docs/counting.svg
+    python -m benches.counting_fit recorded-requests.jsonl docs/counting.svg
 
 Prints the tables of docs/counting.md. The constants themselves are in src/core/measure.rs.
 """
@@ -20,9 +20,9 @@ from matplotlib import pyplot as plt
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "chatring"  # the same file for the same data
 
-# What is not fitted: documented (OpenAI), or what two plain messages cost beside their texts.
+# Not fitted: documented by OpenAI, or what two plain messages cost beside their texts.
 MESSAGE = {"openai-chat": 4, "openai-responses": 4, "anthropic": 4, "bedrock": 4, "gemini": 1}
-# OpenAI's own models; what others make of its format, their own templates decide.
+# OpenAI's own models. Others bill its format by their own templates.
 OWN_MODELS = ("gpt-4", "gpt-5", "o1", "o3", "o4")
 
 
@@ -32,7 +32,7 @@ class Bill:
 
     group: str
     billed: int
-    counted: int  # with the constants that ship
+    counted: int  # with the library's constants
     texts: int
     messages: int
     calls: int

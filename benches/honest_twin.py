@@ -1,14 +1,14 @@
 """What thirty honest lines of Python would do, grown to what the comparison needs: the same windows as chatring.
 
-`MessageTwin` does it for `measure="message"`, the others for `measure="text"`, LlamaIndex's. The accounting rule of
-those is that of `docs/design.md`: a message's *step* is what `" " + text` adds to the texts before it, a start's
+`MessageTwin` does it for `measure="message"`, the others for `measure="text"`, LlamaIndex's. The others'
+accounting rule is in `docs/design.md`: a message's *step* is what `" " + text` adds to the texts before it, a start's
 *opening* the tokens of the window's head, a window's total its opening and the steps after it. As in chatring
 
 - prefix sums of the steps are kept in a list, counted from the newest message backwards and no further than a window
   reaches, so that a long history costs no more than its window;
-- legal starts are a list of their own, beside the running maximum of what each saves, so that `bisect` finds the
-  earliest one that fits even where totals are not monotone;
-- what was counted is kept beside each sum, and every message of a window is checked, by identity, for having it still.
+- starts are in a separate list, beside the running maximum of what each saves, so that `bisect` finds the earliest one
+  that fits even where totals are not monotone;
+- the content is kept beside each sum, and every message of a window is checked, by identity, for still having it.
 
 Left out: bounds, several counters, removal, threads, and all checks of arguments.
 """
@@ -177,7 +177,7 @@ class ChatMessageTwin(HonestTwin[ChatMessage]):
         return message.role not in ("assistant", "tool")
 
     def _unchanged(self, window: Sequence[Any], start: int) -> bool:
-        # The fastest of eight forms tried. None stands for no blocks, and for several: those are compared by value.
+        # The fastest of eight forms tried. None means no block, or several: those are compared by value.
         blocks = map(operator.attrgetter("blocks"), window)
         texts = [block[0].text if len(block) == 1 else None for block in blocks]
         contents = self._contents[start - self._first :]
@@ -192,7 +192,7 @@ _MESSAGE, _NAME, _CALL, _PARALLEL, _RESULT = 4, 1, 4, 19, 4
 
 
 class MessageTwin(HonestTwin[dict[str, Any]]):
-    """The same for `measure="message"` and OpenAI's dicts: all that is sent, each message by itself.
+    """The same for `measure="message"` and OpenAI's dicts: everything that is sent, each message by itself.
 
     Counts add up, so there is less to do: a window costs the sum of its messages, and starts need no companion.
     """
@@ -244,7 +244,7 @@ class MessageTwin(HonestTwin[dict[str, Any]]):
 
 
 def message_tokens(message: dict[str, Any], encode: Callable[[str], list[int]]) -> int:
-    """Return the tokens of all that is sent of a message."""
+    """Return the tokens of everything that is sent of a message."""
     content, parts = message["content"], _parts(message)
     tokens = _MESSAGE + sum(len(encode(text)) for text in parts)
     if content:

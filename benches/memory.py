@@ -1,4 +1,4 @@
-"""Memory and start-up: what cannot be timed in a running process. Each figure is from processes of its own.
+"""Memory and start-up: what cannot be timed in a running process. Each figure is from separate processes.
 
 `python -m benches.memory FILE` writes them as JSON. Memory is resident memory of the process, since Python's own
 accounting does not see what Rust allocates: a process that holds the thing, less one that holds what it is compared
@@ -10,7 +10,6 @@ import functools
 import gc
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -29,7 +28,7 @@ LEGAL_EVERY = 4  # one message in four is the user's, about as in the shipped co
 
 
 def messages(count: int) -> Iterator[dict[str, str]]:
-    """Yield messages as a client has them: objects and texts of their own."""
+    """Yield messages as a client has them: separate objects and texts."""
     for index in range(count):
         yield {"role": "assistant" if index % LEGAL_EVERY else "user", "content": f"message number {index}"}
 
@@ -142,6 +141,8 @@ def resident() -> int:
         if hasattr(libc, "malloc_trim"):
             libc.malloc_trim(0)
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    import resource  # which Windows lacks
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

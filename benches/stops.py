@@ -38,7 +38,7 @@ class Ticker(threading.Thread):
         self.join()
 
     def during(self, call: Callable[[], object]) -> tuple[float, float]:
-        """Return the seconds of the longest stop while `call` ran, and those of the call."""
+        """Return the seconds of the longest stop while `call` ran, and of the call."""
         time.sleep(0.01)
         self.longest = 0.0
         begin = time.process_time()
@@ -95,7 +95,7 @@ def _call(index: int) -> dict[str, Any]:
 
 
 def stops(messages: int = MESSAGES) -> dict[str, tuple[float, float]]:
-    """Return for each call the seconds that others are stopped for at most, and those that it takes."""
+    """Return for each call the longest stop of other threads and its own time, in seconds."""
     TokenCounter("cl100k_base").count("loaded")
     # The collector's runs stop everything too, and are not the ring's.
     gc.disable()

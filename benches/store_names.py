@@ -12,7 +12,7 @@ OUR_STORES = {
     POSTGRESQL: "chatring SQLStore",
     VALKEY: "chatring RedisStore",
 }
-# The same window of a session of about 1,000 messages, in turns with that of the long one.
+# The same window of a session of about 1,000 messages, in turns with the long session's.
 OUR_SHORT = {name: f"{store}, a short session" for name, store in OUR_STORES.items()}
 OUR_ADAPTERS = {POSTGRESQL: "chatring SQLChatStore", VALKEY: "chatring RedisChatStore"}
 THEIR_STORES = {POSTGRESQL: "llama-index PostgresChatStore", VALKEY: "llama-index RedisChatStore"}

@@ -15,7 +15,7 @@ KEEP_COUNTS = (TWIN, TWIN_LI, RING, RING_LI, BUFFER)
 CASES = [
     *(
         (name, 100, False) for name in (LLAMA_INDEX, LANGCHAIN)
-    ),  # every call of theirs is a first one: see the steady get
+    ),  # each of their calls is a first one: see the steady get
     *(
         pytest.param(name, size, warm, marks=pytest.mark.full if size > 1_000_000 else ())
         for warm, name, size in itertools.product((False, True), KEEP_COUNTS, SIZES)

@@ -29,7 +29,7 @@ WORKLOAD = "steady get"
 SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000)
 FAST = (TWIN, TWIN_LI, TWIN_MESSAGE, RING, RING_UNVERIFIED, RING_MESSAGE, RING_LI, RING_LI_UNVERIFIED, BUFFER)
 
-# The longest history of which one call takes seconds at most.
+# The longest history where one call takes at most seconds.
 LONGEST_QUICK = {LLAMA_INDEX: 1_000, LANGCHAIN: 1_000}
 LONGEST_FULL = {LLAMA_INDEX: 1_000, LANGCHAIN: 10_000}
 

@@ -1,4 +1,4 @@
-"""Many callers of one store at once, against the same statements on a bare pool; and a session that somebody holds.
+"""Many callers of one store at once, against the same statements on a bare pool; and a session that is locked.
 
 The statements are the backend's own, with values that were computed before: counting, and whatever else a store does
 beside its statements, is what the bare pool does not do. Each caller appends to a session of its own, one message after

@@ -127,7 +127,7 @@ def cases(long: int, history: Callable[[int], list[Message]]) -> dict[tuple[str,
         return [ring.window(initial_token_count=TOOLS_TOKENS, retention_ratio=ratio) for ratio in RATIOS]
 
     def case(key: str, length: int, window: Window[Message]) -> Case:
-        # Positions of a ring's window are those of the store.
+        # A ring's window has the same positions as the store's.
         return Case(key, length, window, Place(window.question, window.start))
 
     length, wanted = long, windows(long)

@@ -1,7 +1,7 @@
 """Four tiny messages: the fixed cost of a call, plain and awaited."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,14 +17,6 @@ LIMIT = 3_000
 CALLS = 100
 
 LINES = [Line("user", "Hi!"), Line("assistant", "Hello."), Line("user", "Is it late?"), Line("assistant", "Yes.")]
-
-
-@pytest.fixture(scope="module")
-def loop() -> Iterator[asyncio.AbstractEventLoop]:
-    loop = asyncio.new_event_loop()
-    yield loop
-    loop.run_until_complete(loop.shutdown_default_executor())
-    loop.close()
 
 
 @pytest.mark.parametrize("name", [LLAMA_INDEX, LANGCHAIN, TWIN, TWIN_LI, RING, RING_LI, BUFFER])

@@ -1,4 +1,4 @@
-"""One user message followed by 100,000 tool messages: no legal start for a long way."""
+"""One user message followed by 100,000 tool messages: no start for a long way."""
 
 import functools
 from collections.abc import Callable

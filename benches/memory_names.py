@@ -1,0 +1,16 @@
+"""The contenders of the benchmarks of `Memory`, as the tables call them, and their workloads."""
+
+LLAMA_INDEX = "llama-index Memory"
+LLAMA_INDEX_FILE = "llama-index Memory, a SQLite file"
+TWIN = "honest twin of Memory"
+RING = "chatring Memory"
+SQLITE = "chatring Memory, a SQLite file"
+SQLITE_SYNC = "chatring Memory, a SQLite file, `put` and `get`"
+POSTGRESQL = "chatring Memory, PostgreSQL"
+VALKEY = "chatring Memory, Valkey"
+
+PUT = "Memory: put, nothing leaves"
+STEADY_PUT = "Memory: put at the limit, what leaves included"
+GET = "Memory: get"
+SET = "Memory: set and one put that flushes most"
+TURN = "Memory: an agent's turn with one tool call"
