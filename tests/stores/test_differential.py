@@ -111,6 +111,19 @@ class Reference:
             self.is_cut |= bool(self.evicted)
         return popped
 
+    def update(self, start: int, kept: int, messages: list[Message]) -> None:
+        """Keep so many of the messages from the number `start` on, and put others in place of the rest."""
+        everything, cut = self.all, start + kept
+        if cut == len(everything):
+            self.append(messages)
+        elif cut < len(self.head):
+            self.begin([*everything[:cut], *messages])
+        else:
+            is_empty = cut == len(self.head)
+            self.begin_behind(self.rest[: cut - len(self.head)] if not is_empty else [])
+            self.is_cut |= is_empty and bool(self.evicted)
+            self.append(messages)
+
     def begin_behind(self, messages: list[Message]) -> None:
         """Have messages follow the head; some may lead now."""
         self.rest = []
@@ -210,7 +223,7 @@ class History:
         store = source.choice(self._stores)
         length = len(reference.all)
         kind = source.choice(
-            ("append", "append", "append", "append", "pop", "pop", "trim", "replace", "set_head", "recount", "delete")
+            ("append",) * 4 + ("pop", "pop", "update", "update", "trim", "replace", "set_head", "recount", "delete")
         )
         if kind == "set_head" and reference.total is not None:
             kind = "append"
@@ -240,6 +253,24 @@ class History:
                 index = source.randrange(-length, length)
                 self.done.append((kind, index))
                 assert store.pop(key, index) == reference.pop(index)
+            case "update":
+                number = source.randrange(length + 1)
+                kept = source.randrange(length - number + 1)
+                messages = [message_of(source) for _ in range(count - 1 if length else count)]
+                position = reference.first + number - len(reference.head)
+                is_negative = number < length and (number < len(reference.head) or source.random() < 0.5)
+                start = number - length if is_negative else position
+                self.done.append((kind, start, kept, messages))
+                ending = reference.all[number:]
+                after = [*ending[:kept], *messages]
+
+                def changed(given: list[Message]) -> list[Message]:
+                    assert given == ending
+                    return [*given[:kept], *messages]
+
+                assert store.update(key, start, changed) == after
+                if after != ending or kept < len(ending):
+                    reference.update(number, kept, messages)
             case "trim":
                 before = source.randrange(reference.first + len(reference.rest) + 2)
                 self.done.append((kind, before))
@@ -399,10 +430,14 @@ def test_several_writers(fast_url: str, measure: str, totals: dict[Any, Total]) 
             stores[0].append(key, [user("begin")])
 
             def change(store: Any, source: random.Random, key: str = key, measure: str = measure) -> Any:
-                kind = source.choice(("append", "append", "append", "append", "pop", "pop", "set_head", "recount"))
+                kind = source.choice(
+                    ("append", "append", "append", "append", "pop", "pop", "update", "set_head", "recount")
+                )
                 match kind:
                     case "pop":
                         return store.pop(key, source.choice((-1, 0)))
+                    case "update":
+                        return store.update(key, -3, lambda last: [*last[:2], message_of(source), *last[2:]])
                     case "set_head" if measure != "text":
                         return store.set_head(key, [system(source.choice(TEXTS))] * source.randrange(3))
                     case "recount":

@@ -417,6 +417,7 @@ METHODS: dict[str, Callable[[Any, Any], Any]] = {
     "slice": lambda store, key: store.slice(key, 0, 1),
     "replace": lambda store, key: store.replace(key, [user("hello")]),
     "set_head": lambda store, key: store.set_head(key, [system("hello")]),
+    "update": lambda store, key: store.update(key, -1, lambda last: [*last, user("hello")]),
     "trim": lambda store, key: store.trim(key, 1),
     "delete": lambda store, key: store.delete(key),
     "pop": lambda store, key: store.pop(key),
@@ -505,6 +506,111 @@ def test_pop_empties_a_session(store: Any) -> None:
     assert store.keys() == ["ada"]
     store.append("ada", messages)
     assert_is(store, "ada", messages, moved=True)
+
+
+@pytest.mark.parametrize("policy", ["message, user", "message, any", "text"])
+def test_update_replaces_the_end(store_url: str, opened: Callable[..., Any], policy: str) -> None:
+    options = POLICIES[policy]
+    store = opened(store_url, **options)
+    messages = conversation(20, seed=1)
+    for start, kept, more in (
+        (0, 0, 2),
+        (19, 1, 3),
+        (20, 0, 1),
+        (7, 0, 0),
+        (-1, 1, 2),
+        (-5, 2, 3),
+        (-99, 1, 0),
+        (3, 17, 0),
+    ):
+        key = f"ada {start}"
+        store.append(key, messages)
+        seen: list[Any] = []
+        new = conversation(more, seed=2)
+
+        def change(given: list[Any], seen: list[Any] = seen, kept: int = kept, new: list[Any] = new) -> list[Any]:
+            seen[:] = given
+            return [*given[:kept], *new]
+
+        begin = start if start >= 0 else max(20 + start, 0)
+        assert store.update(key, start, change) == messages[begin : begin + kept] + new
+        assert seen == messages[begin:]
+        expected = messages[: begin + kept] + new
+        assert_is(store, key, expected, options, moved=True)
+        store.append(key, messages[:3])
+        assert_is(store, key, expected + messages[:3], options, moved=True)
+
+
+def test_update_begins_a_session(store: Any) -> None:
+    assert store.update("ada", 0, list) == []
+    assert store.exists("ada") is False
+    assert store.update("ada", -3, lambda none: [*none, system("Be brief."), user("hello")]) == [
+        system("Be brief."),
+        user("hello"),
+    ]
+    assert_is(store, "ada", [system("Be brief."), user("hello")])
+
+
+def test_update_of_the_head(store: Any) -> None:
+    messages = [system("one"), system("two"), user("first"), assistant("fine")]
+    for start, kept, new in (
+        (0, 1, [system("three"), user("second")]),
+        (1, 0, [user("second")]),
+        (-3, 0, []),
+        (-4, 4, [system("not of the head")]),
+        (0, 2, [system("three")]),
+    ):
+        store.replace("ada", messages)
+        begin = start if start >= 0 else 4 + start
+        store.update("ada", start, lambda given: [*given[:kept], *new])  # noqa: B023
+        expected = messages[: begin + kept] + new
+        assert_is(store, "ada", expected, moved=True)
+        store.append("ada", [user("more")])
+        assert_is(store, "ada", [*expected, user("more")], moved=True)
+
+
+def test_update_without_a_change(store: Any) -> None:
+    store.append("ada", conversation(5))
+    before = store.updated_at("ada")
+    time.sleep(0.01)
+    assert store.update("ada", -2, lambda last: last) == conversation(5)[3:]
+    assert store.update("ada", 9, list) == []
+    assert store.updated_at("ada") == before
+    assert_is(store, "ada", conversation(5))
+
+
+def test_update_of_what_was_trimmed(store: Any) -> None:
+    store.append("ada", [system("Be brief."), *(user(str(number)) for number in range(9))])
+    store.trim("ada", 5)
+    refused = error_of(lambda: store.update("ada", 3, lambda given: [*given, user("more")]), IndexError)
+    assert refused == "the message at position 3 was trimmed; the oldest left is at 5"
+    # A negative number counts what is left.
+    assert store.update("ada", -99, lambda given: [*given, user("more")])[:2] == [system("Be brief."), user("4")]
+    assert store.update("ada", 9, lambda given: given[:1]) == [user("8")]
+    assert store.all("ada")[-1] == user("8")
+    assert store.window("ada", 1_000).start == 5
+
+
+def test_update_refuses_what_is_no_change(store: Any) -> None:
+    store.append("ada", conversation(3))
+    refused: list[tuple[Any, type[Exception], str]] = [
+        (
+            [user("hello")],
+            TypeError,
+            "change must be a function of a list of messages, got [{'role': 'user', 'content': 'hello'}]",
+        ),
+        (lambda _: None, TypeError, "change must return an iterable of messages, got NoneType"),
+        (lambda _: user("hello"), TypeError, "change must return an iterable of messages, got one dict"),
+        (lambda _: 1 / 0, ZeroDivisionError, "division by zero"),
+        (lambda last: last[7], IndexError, "list index out of range"),
+        (lambda last: last.remove(0), ValueError, "list.remove(x): x not in list"),
+        (lambda _: [user("hello"), {"role": "user", "content": {1, 2}}], TypeError, ""),
+    ]
+    for change, kind, message in refused:
+        assert message in error_of(lambda: store.update("ada", -2, change), kind)  # noqa: B023
+    with pytest.raises(TypeError, match="cannot be interpreted as an integer"):
+        store.update("ada", 1.5, list)
+    assert_is(store, "ada", conversation(3))
 
 
 def test_pop_refuses_an_index_that_is_not_there(store: Any) -> None:
@@ -826,7 +932,7 @@ REFUSED: list[tuple[Any, type[Exception], str]] = [
     (b"hello", TypeError, "messages must be an iterable of messages, got one bytes"),
     (user("hello"), TypeError, "messages must be an iterable of messages, got one dict"),
     (Record("user", "hello"), TypeError, "messages must be an iterable of messages, got one Record"),
-    (5, TypeError, "'int' object is not iterable"),
+    (5, TypeError, "messages must be an iterable of messages, got int"),
     *(
         (
             [user("fine"), odd, user("fine")],
@@ -1615,6 +1721,38 @@ def test_threads_that_change_all_there_is_to_change(store_url: str) -> None:
     assert len(popped) == 64
     assert store.length("ada") >= 30 + 32
     assert_is(store, "ada", store.all("ada"), moved=True)
+    store.close()
+
+
+def test_updates_of_many_writers_lose_nothing(store_url: str) -> None:
+    store = open_store(store_url, timeout=60)
+    same = [user("asked"), assistant("once")]
+
+    def counted(last: list[Any]) -> list[Any]:
+        return [*last[:-1], user(str(int(last[-1]["content"]) + 1))]
+
+    def added(all_of_it: list[Any]) -> list[Any]:
+        return all_of_it if same[0] in all_of_it else [*all_of_it, *same]
+
+    async def tasks() -> None:
+        await asyncio.gather(*(store.aupdate("count", -1, counted) for _ in range(10)))
+        await asyncio.gather(*(store.aupdate("once", 0, added) for _ in range(5)))
+        await store.aclose()
+
+    def work(number: int) -> None:
+        if number == 0:
+            asyncio.run(tasks())
+        for index in range(10):
+            store.update("count", -1, counted)
+            store.append("once", [user(f"{number} {index}")])
+            store.update("once", 0, added)
+
+    store.append("count", [user("0")])
+    run_numbered(work, 4)
+    assert store.all("count") == [user("50")]
+    assert [message for message in store.all("once") if message in same] == same
+    assert store.length("once") == 42
+    assert_is(store, "once", store.all("once"), moved=True)
     store.close()
 
 

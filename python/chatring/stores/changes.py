@@ -72,16 +72,16 @@ class Changes:
                 # Perhaps the session was changed by others, and some rows are gone.
                 if session is None or (yield from self._backend.read(key)) == session:
                     raise
-                continue
-            if change is None:
-                if is_remembered and not attempt:
-                    continue
-                if is_locked:
-                    yield from self._backend.unlock()
-                return result
-            if (yield from self._backend.write(key, session, change, is_locked=is_locked)):
-                self.remember(key, change.session)
-                return result
+            else:
+                if change is None:
+                    if is_remembered and not attempt:
+                        continue
+                    if is_locked:
+                        yield from self._backend.unlock()
+                    return result
+                if (yield from self._backend.write(key, session, change, is_locked=is_locked)):
+                    self.remember(key, change.session)
+                    return result
             if attempt:
                 if time.monotonic() > begun + self._timeout:
                     raise StoreTimeoutError(
@@ -136,11 +136,20 @@ class Changes:
         new = self.session(ending, numbers.epoch)
         return Change(new, numbers.first if session is None else session.end, stored, head, settled, forgets)
 
-    def cutting(self, key: str, session: Session, position: int) -> Steps[tuple[Change, str]]:
-        """Return the change that removes the message at `position`, and its body.
+    def cutting(
+        self, key: str, session: Session, position: int, removed: list[Row], measured: Measured
+    ) -> Steps[Change]:
+        """Return the change that removes the messages from `position` on, and appends others.
 
-        What follows it is appended again to what is left before it. That must end with a message that may be the last,
-        so the messages between that one and `position` are appended again too.
+        What is left before it must end with a message that may be the last. So the messages between that one and
+        `position` are appended again too.
+
+        Args:
+            key: the session.
+            session: its state before.
+            position: a position behind the head.
+            removed: the rows from there to the end.
+            measured: the messages to append.
         """
         kept = None
         last: list[Row] = []
@@ -158,23 +167,21 @@ class Changes:
                     break
             between = [row for _, row in rows] + between
             stop, step = start, step * 2
-        (_, popped), *behind = yield from self._backend.rows(key, session, position, session.end)
-        rest = [*between, *(row for _, row in behind)]
-        removed = sum(row.tokens for row in rest) + popped.tokens
-        numbers = self.session(self._core.cut(session, kept, removed), new_epoch())
-        bodies = [row.body for row in rest]
+        tokens = sum(row.tokens for row in between) + sum(row.tokens for row in removed)
+        numbers = self.session(self._core.cut(session, kept, tokens), new_epoch())
+        bodies = [*(row.body for row in between), *measured.bodies]
         if self._core.is_joined:
-            measured = yield from self.measured_again(bodies)
+            again = yield from self.measured_again(bodies)
         else:
-            measured = Measured(bodies, self._core.known([row[:2] for row in rest]))
-        known = [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
-        change = yield from self.appending(key, numbers, measured, (known, last))
+            batch = measured.batch
+            items = [*(row[:2] for row in between), *zip(batch.kinds, batch.tokens, strict=True)]
+            again = Measured(bodies, self._core.known(items))
+        head = [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
+        change = yield from self.appending(key, numbers, again, (head, last))
         if kept is not None and not self._core.is_joined:
             # The messages between them are unchanged.
-            change = change._replace(keep=position, rows=change.rows[len(between) :])
-        else:
-            change = change._replace(keep=numbers.end)
-        return change, popped.body
+            return change._replace(keep=position, rows=change.rows[len(between) :])
+        return change._replace(keep=numbers.end)
 
     def measured_again(self, bodies: list[str]) -> Steps[Measured]:
         """Read and count messages that are stored."""

@@ -87,6 +87,10 @@ class Measuring:
         self.core.count(batch)
         return Measured(bodies, batch)
 
+    def stored(self, rows: list[Row]) -> Measured:
+        """Return messages with what is stored of them."""
+        return Measured([row.body for row in rows], self.core.known([row[:2] for row in rows]))
+
     def _dumped(self, messages: list[Any], readable: list[Any]) -> list[str]:
         dumped = readable if self._dumps_readings else messages
         bodies = [self.format.dump(message) for message in dumped]
@@ -174,6 +178,21 @@ def _name_of(what: str, known: str | None, given: str | None) -> str:
     if given in (*TokenCounter.encodings(), "message", "text"):
         raise ValueError(f"{what}_name {given!r} is the name of another {what}, which counts differently")
     return given
+
+
+def listed(messages: Any, what: str = "messages must be") -> list[Any]:
+    """Return messages as a list.
+
+    Raises:
+        TypeError: if they are no iterable of messages. It says `what` should be one.
+    """
+    if isinstance(messages, (str, bytes, dict)) or hasattr(messages, "_fields"):
+        raise TypeError(f"{what} an iterable of messages, got one {type(messages).__name__}")
+    try:
+        iterator = iter(messages)
+    except TypeError:
+        raise TypeError(f"{what} an iterable of messages, got {type(messages).__name__}") from None
+    return list(iterator)
 
 
 def is_little(messages: list[Any]) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, Literal, NamedTuple
 from chatring.stores.backend import Backend
 from chatring.stores.changes import Changes, Plan, new_epoch
 from chatring.stores.errors import CounterMismatchError, kind_mismatch
-from chatring.stores.measuring import Measured, Measuring
+from chatring.stores.measuring import Measuring
 from chatring.stores.names import check_key
 from chatring.stores.operation import Steps
 from chatring.stores.policy_name import is_queue
@@ -172,7 +172,7 @@ class Queues:
             archived = session.lead - session.first
             removed = rows[archived : archived + count]
             kept = rows[:archived] + rows[archived + count :]
-            known = Measured([row.body for row in kept], self._core.known([row[:2] for row in kept]))
+            known = self._measuring.stored(kept)
             change = yield from self._changes.appending(key, None, known)
             numbers = self._with_cut(change.session, archived, sum(row.tokens for row in kept[:archived]))
             return change._replace(session=numbers), [row.body for row in removed]

@@ -38,6 +38,12 @@ class Session(NamedTuple):
         """The number of messages."""
         return self.head + self.end - self.first
 
+    def number(self, position: int) -> int:
+        """Return how many messages there are before a position."""
+        if position < self.behind:
+            return max(position - self.behind + self.head, 0)
+        return self.head + max(position - self.first, 0)
+
 
 class Row(NamedTuple):
     """What is stored of one message."""

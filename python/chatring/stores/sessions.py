@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
 
@@ -13,7 +13,7 @@ from chatring._core import MessageRing
 from chatring.stores.backend import Backend
 from chatring.stores.changes import LOOK_BACK, Changes, joined, new_epoch
 from chatring.stores.errors import ForeignDataError
-from chatring.stores.measuring import Measuring
+from chatring.stores.measuring import Measuring, listed
 from chatring.stores.names import check_key
 from chatring.stores.operation import Steps, Work
 from chatring.stores.session import Change, Found, Info, Limits, Pruned, Row, Session
@@ -100,11 +100,53 @@ class Sessions:
                 tokens = session.head_tokens - popped.tokens
                 numbers = session._replace(head=len(head), head_tokens=tokens, epoch=new_epoch())
                 return Change(numbers, session.end, [], self._measuring.head(head)), popped.body
-            return (yield from self._changes.cutting(key, session, session.first + number - session.head))
+            position = session.first + number - session.head
+            removed = [row for _, row in (yield from self._backend.rows(key, session, position, session.end))]
+            popped, *behind = removed
+            again = self._measuring.stored(behind)
+            return (yield from self._changes.cutting(key, session, position, removed, again)), popped.body
 
         body = yield from self._changes.make(key, plan)
         (popped,) = yield from self._measuring.messages([body])
         return popped
+
+    def update(self, key: str, start: int, change: Callable[[list[Any]], Any]) -> Steps[list[Any]]:
+        """See `Store.update`."""
+        start = max(operator.index(start), -_MOST)
+        if not callable(change):
+            raise TypeError(f"change must be a function of a list of messages, got {change!r}")
+
+        def plan(session: Session | None) -> Steps[tuple[Change | None, list[Any]]]:
+            rows: list[tuple[int, Row]] = []
+            if session is not None:
+                if start >= 0:
+                    _check_left(session, start, session.end)
+                begin = session.number(start) if start >= 0 else max(session.length + start, 0)
+                rows = yield from self._rows(key, session, begin, session.length)
+            before = yield from self._measuring.messages([row.body for _, row in rows])
+            if session is not None and (yield from self._backend.read(key)) != session:
+                raise IndexError("the session has changed since")  # it is read again: see `make`
+            after: list[Any] = yield Work(lambda: listed(change(list(before)), "change must return"), False)
+            same = sum(
+                1 for _ in itertools.takewhile(lambda pair: pair[0] is pair[1], zip(before, after, strict=False))
+            )
+            if same == len(before) == len(after):
+                return None, after
+            measured = yield from self._measuring.measured(after[same:])
+            if session is None or same == len(before):
+                return (yield from self._changes.appending(key, session, measured)), after
+            position, _ = rows[same]
+            if position >= session.first:
+                removed = [row for _, row in rows[same:]]
+                return (yield from self._changes.cutting(key, session, position, removed, measured)), after
+            # The head ends before: all that is left is new.
+            head = yield from self._backend.rows(key, session, -session.head, position)
+            again = yield from self._changes.measured_again([*(row.body for _, row in head), *measured.bodies])
+            replaced = yield from self._changes.appending(key, None, again)
+            return replaced._replace(head=replaced.head or []), after
+
+        updated: list[Any] = yield from self._changes.make(key, plan)
+        return updated
 
     def trim(self, key: str, before: int) -> Steps[int]:
         """See `Store.trim`."""
@@ -223,21 +265,22 @@ class Sessions:
         tries = 0
         while start < stop and (session := (yield from self._backend.read(key))) is not None:
             end = min(stop, session.end)
-            if start < session.first and end > session.behind and session.first > session.behind:
-                raise IndexError(
-                    f"the message at position {max(start, session.behind)} was trimmed; the oldest left is at "
-                    f"{session.first}"
-                )
-            rows: list[tuple[int, Row]] = []
-            if start < session.behind:
-                numbers = max(start - session.behind, -session.head), min(end - session.behind, 0)
-                rows += yield from self._backend.rows(key, session, *numbers)
-            if end > session.first:
-                rows += yield from self._backend.rows(key, session, max(start, session.first), end)
+            _check_left(session, start, end)
+            rows = yield from self._rows(key, session, session.number(start), session.number(end))
             if (yield from self._changes.is_still(key, session)):
                 return (yield from self._measuring.messages([row.body for _, row in rows]))
             tries = self._changes.outrun(key, tries)
         return []
+
+    def _rows(self, key: str, session: Session, start: int, stop: int) -> Steps[list[tuple[int, Row]]]:
+        """Read the messages from the number `start` to the one before `stop`, with the positions of `Backend.rows`."""
+        rows: list[tuple[int, Row]] = []
+        begin, end = start - session.head, stop - session.head
+        if begin < min(end, 0):
+            rows += yield from self._backend.rows(key, session, begin, min(end, 0))
+        if end > max(begin, 0):
+            rows += yield from self._backend.rows(key, session, session.first + max(begin, 0), session.first + end)
+        return rows
 
     def info(self, key: str) -> Steps[Info | None]:
         """See `Store.info`."""
@@ -321,6 +364,13 @@ class Sessions:
             room = max_tokens + (0 if self._core.is_joined else session.head_tokens)
             before = max(before, (yield from self.window(key, room, 0, None, 1.0)).start)
         return (yield from self.trim(key, before)) if before > session.first else 0
+
+
+def _check_left(session: Session, start: int, stop: int) -> None:
+    if start < session.first and stop > session.behind and session.first > session.behind:
+        raise IndexError(
+            f"the message at position {max(start, session.behind)} was trimmed; the oldest left is at {session.first}"
+        )
 
 
 def _window_of(messages: list[Any], tokens: int, start: int, question: int | None, head: int) -> Window[Any]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, Literal, TypeVar
 
 from chatring.formats.format import Format
 from chatring.stores.backend import Backend
 from chatring.stores.errors import ForeignDataError
-from chatring.stores.measuring import Measuring
+from chatring.stores.measuring import Measuring, listed
 from chatring.stores.names import check_key
 from chatring.stores.operation import Steps
 from chatring.stores.session import Info, Pruned
@@ -107,11 +107,11 @@ class Store(Generic[_M]):
             CounterMismatchError: if the session was counted by another policy.
             Exception: whatever a callable counter, measure or format raises, unchanged.
         """
-        self._run(self._sessions.append(check_key(key), _listed(messages)), key)
+        self._run(self._sessions.append(check_key(key), listed(messages)), key)
 
     async def aappend(self, key: str, messages: Iterable[_M]) -> None:
         """Async version of `append`."""
-        await self._arun(self._sessions.append(check_key(key), _listed(messages)), key)
+        await self._arun(self._sessions.append(check_key(key), listed(messages)), key)
 
     def window(
         self,
@@ -193,11 +193,49 @@ class Store(Generic[_M]):
 
     def replace(self, key: str, messages: Iterable[_M]) -> None:
         """Replace all messages of a session, and count them by this store's policy: all of it happens, or nothing."""
-        self._run(self._sessions.replace(check_key(key), _listed(messages)), key)
+        self._run(self._sessions.replace(check_key(key), listed(messages)), key)
 
     async def areplace(self, key: str, messages: Iterable[_M]) -> None:
         """Async version of `replace`."""
-        await self._arun(self._sessions.replace(check_key(key), _listed(messages)), key)
+        await self._arun(self._sessions.replace(check_key(key), listed(messages)), key)
+
+    def update(self, key: str, start: int, change: Callable[[list[_M]], Iterable[_M]]) -> list[_M]:
+        """Replace the end of a session by what a function makes of it, in one change.
+
+        Between the reading and the change no other writer can change the session. So this is how to append something
+        unless it is there already, or to edit the newest messages:
+
+            store.update(key, -20, lambda last: last if answer in last else [*last, answer])
+
+        Messages that the function returns as it got them, the same objects from the first one on, stay as they are; the
+        others are removed, and what it returns in their place is counted and appended. If that is nothing, nothing is
+        changed.
+
+        Args:
+            key: the session.
+            start: which messages to hand to the function: those from this position on, see `slice`. A negative number:
+                so many of the last messages, or all if there are fewer.
+            change: is called with a list of these messages, oldest first, and returns those to have in their place. It
+                may be called again if another writer was faster, so all that it may do is compute: it must not
+                change the messages themselves, nor use the store. The last call counts.
+
+        Returns:
+            What the function returned.
+
+        Raises:
+            IndexError: if a message from the position on was trimmed.
+            TypeError, ValueError: for a message that cannot be read or stored. Then nothing is changed.
+            CounterMismatchError: if the session was counted by another policy.
+            StoreTimeoutError: if other writers were faster all the time.
+            Exception: whatever the function raises, unchanged. Then nothing is changed.
+        """
+        updated: list[_M] = self._run(self._sessions.update(check_key(key), start, change), key)
+        return updated
+
+    async def aupdate(self, key: str, start: int, change: Callable[[list[_M]], Iterable[_M]]) -> list[_M]:
+        """Async version of `update`. The function is not awaited; it may be called in another thread."""
+        updated: list[_M] = await self._arun(self._sessions.update(check_key(key), start, change), key)
+        return updated
 
     def set_head(self, key: str, messages: Iterable[_M]) -> None:
         """Replace the leading system messages of a session, in one change, and leave the others alone.
@@ -206,11 +244,11 @@ class Store(Generic[_M]):
             ValueError: if one is not a system or developer message, or with `measure="text"`; nothing is changed then.
             TypeError, CounterMismatchError: see `append`.
         """
-        self._run(self._sessions.set_head(check_key(key), _listed(messages)), key)
+        self._run(self._sessions.set_head(check_key(key), listed(messages)), key)
 
     async def aset_head(self, key: str, messages: Iterable[_M]) -> None:
         """Async version of `set_head`."""
-        await self._arun(self._sessions.set_head(check_key(key), _listed(messages)), key)
+        await self._arun(self._sessions.set_head(check_key(key), listed(messages)), key)
 
     def pop(self, key: str, index: int = -1) -> _M:
         """Remove a message and return it. If you remove a call, remove its results too.
@@ -421,9 +459,3 @@ def check_timeout(timeout: Any) -> float:
     if timeout > _LONGEST:
         raise ValueError(f"timeout must be at most {_LONGEST:,} seconds, got {timeout!r}")
     return float(timeout)
-
-
-def _listed(messages: Any) -> list[Any]:
-    if isinstance(messages, (str, bytes, dict)) or hasattr(messages, "_fields"):
-        raise TypeError(f"messages must be an iterable of messages, got one {type(messages).__name__}")
-    return list(messages)
