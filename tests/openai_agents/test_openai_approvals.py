@@ -155,7 +155,7 @@ async def test_a_resumed_run_whose_write_failed_finds_the_session_unchanged(
     state = await shop.saved(await shop.run("Refund it."))
     state.approve(state.get_interruptions()[0])
     with monkeypatch.context() as patched:
-        patched.setattr(Store, "aappend", lambda *_: 1 / 0)
+        patched.setattr(Store, "aupdate", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
             await shop.run(state)
     result = await shop.run(state)

@@ -328,23 +328,21 @@ async def test_many_writers_lose_nothing(store: Store[Item]) -> None:
     assert await ChatringSession("ada", store).get_items(1_000) == kept
 
 
-@pytest.mark.parametrize("when", ["alength", "alast", "apop"])
 async def test_nothing_that_another_run_adds_meanwhile_is_popped(
-    store: Store[Item], monkeypatch: pytest.MonkeyPatch, when: str
+    store: Store[Item], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     session, other = ChatringSession("ada", store), ChatringSession("ada", store)
     await session.add_items([user(), reasoning(), call("a"), output("a")])
-    method, number = getattr(store, when), 0
+    update, number = store.aupdate, 0
 
     async def add_meanwhile(*args: Any) -> Any:
         nonlocal number
         number += 1
-        result = await method(*args)
-        if number < 3 and args[0] == "ada":
+        if number < 3:
             await other.add_items([user(f"Other {number}.")])
-        return result
+        return await update(*args)
 
-    monkeypatch.setattr(store, when, add_meanwhile)
+    monkeypatch.setattr(store, "aupdate", add_meanwhile)
     assert await session.pop_item() == output("a")
     monkeypatch.undo()
     others = [user("Other 1."), user("Other 2.")]
@@ -406,6 +404,6 @@ async def test_what_has_been_decided_does_not_pile_up(store: Store[Item]) -> Non
         await session.add_items([call(str(number))])
         await session.add_items([output(str(number))])
     assert store.length("ada") == 100
-    assert store.length("ada/unanswered") < 25
+    assert store.length("ada/unanswered") == 0
     await session.clear_session()
     assert store.keys() == []

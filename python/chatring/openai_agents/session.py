@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
@@ -13,10 +13,11 @@ from agents.memory import SessionSettings
 from chatring.formats import JsonFormat
 from chatring.formats.steps import Step
 from chatring.limits import check_limits
+from chatring.openai_agents.addition import Addition
 from chatring.openai_agents.step import Item, step_of, steps_of, waits_from
-from chatring.openai_agents.stored_items import StoredItems, Tail
+from chatring.openai_agents.stored_items import StoredItems, Tail, has_items
 from chatring.openai_agents.waiting_steps import SUFFIX, WaitingStep, WaitingSteps
-from chatring.stores import Store
+from chatring.stores import Store, StoreTimeoutError
 from chatring.stores.check_store import check_store
 from chatring.stores.names import check_key
 from chatring.stores.to_its_end import to_its_end
@@ -26,6 +27,8 @@ _json = JsonFormat()
 
 # Items that are read first to pop one. Most steps have fewer.
 _TAIL = 8
+# How often to try to pop one beside others, before giving up.
+_MOST_TRIES = 100
 
 
 class ChatringSession:
@@ -122,8 +125,8 @@ class ChatringSession:
     async def add_items(self, items: list[TResponseInputItem]) -> None:
         """Add items in one append: all of them or none.
 
-        What waits for a result is kept aside until the result comes: that is a separate change, made first. The items
-        of one response are added together; results may come later, in any order.
+        What waits for a result is kept aside until the result comes: that is a change of its own. The items of one
+        response are added together; results may come later, in any order.
 
         A result whose call is not in the session is left out, and logged as a warning: no provider takes it.
 
@@ -144,9 +147,7 @@ class ChatringSession:
     async def pop_item(self) -> TResponseInputItem | None:
         """Remove the newest item, the last of `get_items(n)`, and return it; None if there is none.
 
-        A call whose result is removed waits for one again. That takes several changes: a process that is killed between
-        them leaves the call in the session, without its result, until the next `pop_item`. The SDK pops items only to
-        rewind a failed run.
+        A call whose result is removed waits for one again. The SDK pops items only to rewind a failed run.
         """
         return cast("TResponseInputItem | None", await to_its_end(self._pop()))
 
@@ -170,102 +171,119 @@ class ChatringSession:
             items[index:index] = each.items
         return items[-limit:]
 
-    async def _add_with_waiting(self, added: list[Item]) -> None:
-        # Reasoning leads only what the same object adds next. That of others may be of a response that was cut off.
-        waiting = sorted(await self._waiting.all(), key=lambda each: each.name == self._led)
-        before = [step_of(each.items, is_open=each.name == self._led) for each in waiting]
-        steps, left = steps_of(added, before)
-        if left:
-            calls = ", ".join(repr(item.get("call_id", item.get("approval_request_id"))) for item in left)
+    async def _add_with_waiting(self, items: list[Item]) -> None:
+        end = await self._stored.end()
+        addition: Addition
+
+        def plan(waiting: list[WaitingStep]) -> list[WaitingStep]:
+            nonlocal addition
+            addition = Addition.of(items, waiting, self._led, end)
+            return addition.waiting
+
+        await self._waiting.change(plan)
+        if addition.left:
+            calls = ", ".join(repr(item.get("call_id", item.get("approval_request_id"))) for item in addition.left)
             _logger.warning(
                 "results of calls that are not in session %r, or have a result, were left out: %s",
                 self.session_id,
                 calls,
             )
-        indexes = {id(item): index for index, item in enumerate(added)}
-        # The steps that got something, with the index of the first of it.
-        changed = {
-            step: min(own)
-            for step in steps
-            if (own := [indexes[id(item)] for item in step.messages if id(item) in indexes])
-        }
-        await self._put(
-            sorted(changed, key=changed.__getitem__),
-            {step: each for step, each in zip(before, waiting, strict=True) if step in changed},
-        )
+        await self._append(addition.whole, addition.moved, end, addition.new)
+        self._led = addition.led
 
-    async def _put(self, steps: list[Step[Item]], waited: dict[Step[Item], WaitingStep]) -> None:
-        """Store the steps that are whole, and keep aside those that wait. They replace what some of them were before.
+    async def _append(
+        self,
+        whole: list[Step[Item]],
+        moved: dict[Step[Item], WaitingStep],
+        end: int,
+        new: Sequence[WaitingStep] = (),
+    ) -> None:
+        """Append steps, but of those that have `moved` only what nobody else has appended. Let `new` ones wait."""
 
-        A step that becomes whole is marked before it is stored. So it is known where to look for it, if a process is
-        killed before it has removed the mark.
-        """
-        whole = [step for step in steps if step.is_whole]
-        moving = [waited[step] for step in whole if step in waited]
-        if moving:
-            end = await self._stored.end()
-            await self._waiting.change([replace(each, moving=end) for each in moving])
-        if whole:
+        def add(since: list[Item]) -> list[Item]:
+            steps = [step for step in whole if step not in moved or not has_items(since, moved[step].items)]
+            return [*since, *_items(steps)]
+
+        if moved:
+            await self._stored.update(end, add)
+        elif whole:
             await self.store.aappend(self.session_id, _items(whole))
-        self._led = None
-        kept: list[WaitingStep] = []
-        if waited or len(whole) < len(steps):
-            position = await self._stored.end() - len(_items(whole))
-            for step in steps:
-                if step.is_whole:
-                    position += len(step.messages)
-                else:
-                    kept.append(WaitingStep(step.messages, position))
-            await self._waiting.change(kept, waited.values())
-        if kept and steps[-1].leads:
-            self._led = kept[-1].name
+        if moved or new:
+            names = {each.name for each in moved.values()}
+            await self._waiting.change(lambda waiting: [*(each for each in waiting if each.name not in names), *new])
 
     async def _pop(self) -> Item | None:
-        waiting = await self._waiting.all()
         count = _TAIL
-        while True:
+        for _ in range(_MOST_TRIES):
+            waiting = await self._waiting.all()
             tail = await self._stored.tail(count)
+            if await self._waiting.all() != waiting:
+                continue
             if waiting and waiting[-1].position >= tail.end:
-                return await self._pop_waiting(waiting[-1])
+                newest = waiting[-1]
+                if await self._pop_waiting(newest, tail.end):
+                    return newest.items[-1]
+                continue
             if not tail.items:
                 return None
             *rest, popped = tail.items
             index = waits_from(rest, popped)
-            if index is None and len(tail.items) < tail.length:
+            if index is None and len(tail.items) == count:  # it is further back
                 count *= 4
-                continue
-            try:
-                return await self._pop_stored(tail, len(rest) if index is None else index)
-            except IndexError:  # somebody else has popped it
-                continue
+            elif await self._pop_stored(tail, len(rest) if index is None else index):
+                return popped
+        raise StoreTimeoutError(f"others kept changing the end of session {self.session_id!r}; try again")
 
-    async def _pop_waiting(self, newest: WaitingStep) -> Item:
-        *rest, popped = newest.items
-        if rest:
-            step = step_of(rest)
-            await self._put([step], {step: replace(newest, items=rest)})
-        else:
-            await self._waiting.change(removed=[newest])
-            self._led = None
-        return popped
+    async def _pop_waiting(self, newest: WaitingStep, end: int) -> bool:
+        """Pop the last item of the newest step, if that is still so. What is in front of it may be whole now."""
+        rest = newest.items[:-1]
+        step = step_of(rest)
+        left = replace(newest, items=rest, moving=end if step.is_whole else newest.moving)
+        is_there = False
 
-    async def _pop_stored(self, tail: Tail, index: int) -> Item:
-        """Pop the last item of a tail. What is in front of it, from an index on, waits again."""
-        kept = tail.items[index:-1]
+        def plan(waiting: list[WaitingStep]) -> list[WaitingStep]:
+            nonlocal is_there
+            is_there = newest in waiting
+            if not is_there:
+                return waiting
+            others = [each for each in waiting if each != newest]
+            return [*others, left] if rest else others
+
+        await self._waiting.change(plan)
+        if is_there:
+            if rest and step.is_whole:
+                await self._append([step], {step: left}, end)
+            self._led = newest.name if step.leads else None
+        return is_there
+
+    async def _pop_stored(self, tail: Tail, index: int) -> bool:
+        """Pop the last item of a tail, if it is still there. What is before it, from an index on, waits again."""
+        ending = tail.items[index:]
+        kept = ending[:-1]
         position = tail.begin + index
-        # Others may have appended something: all are popped by their indexes in the session.
-        last = tail.length - 1
+        is_there = False
+
+        def cut(since: list[Item]) -> list[Item]:
+            nonlocal is_there
+            is_there = since[: len(ending)] == ending
+            return since[len(ending) :] if is_there else since  # others may have appended something
+
         if not kept:
-            popped: Item = await self.store.apop(self.session_id, last)
-            return popped
-        waiting = WaitingStep(kept, position, moving=position)
-        await self._waiting.change([waiting])
-        popped = await self.store.apop(self.session_id, last)
-        for each in range(last - 1, last - 1 - len(kept), -1):
-            await self.store.apop(self.session_id, each)
-        await self._waiting.change([replace(waiting, moving=None)])
-        self._led = waiting.name if step_of(kept).leads else None
-        return popped
+            await self._stored.update(position, cut, len(ending))
+            return is_there
+        step = WaitingStep(kept, position, moving=position)
+        await self._waiting.change(lambda waiting: [*waiting, step])
+        await self._stored.update(position, cut, len(ending))
+
+        def arrived(waiting: list[WaitingStep]) -> list[WaitingStep]:
+            # If it is not there, somebody has cleared the session.
+            own = [replace(each, moving=None) for each in waiting if each.name == step.name and is_there]
+            return [*(each for each in waiting if each.name != step.name), *own]
+
+        await self._waiting.change(arrived)
+        if is_there:
+            self._led = step.name if step_of(kept).leads else None
+        return is_there
 
 
 def _check_session_id(session_id: str) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from chatring.openai_agents.step import Item
@@ -13,11 +13,6 @@ from chatring.openai_agents.stored_items import StoredItems
 from chatring.stores import Store
 
 SUFFIX = "/unanswered"
-
-# How many entries are written before the older ones are removed.
-_MANY = 20
-# More than any session has.
-_ALL_TOKENS = 2**53
 
 
 @dataclass
@@ -33,17 +28,12 @@ class WaitingStep:
 
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
 
-    def record(self) -> dict[str, Any]:
-        """Return what is stored of it."""
-        return {"name": self.name, "position": self.position, "moving": self.moving, "items": self.items}
-
 
 class WaitingSteps:
     """Steps that wait for a result, such as a call that a human must approve. They outlive the process.
 
-    They are in a session of their own in the store, which is a log. An entry has all steps that wait after a change, so
-    the newest one is enough, and older ones may be trimmed or pruned. It also has the change itself, and the position
-    up to which its writer had read the log. If another writer came in between, readers add that one's change.
+    They are one message in a session of their own, and that is changed as a whole. A step that moves between it and the
+    conversation is marked meanwhile. So it is known where else to look for it, if a process was killed on the way.
 
     Args:
         store: of both sessions.
@@ -56,61 +46,40 @@ class WaitingSteps:
         self._stored = StoredItems(store, session_id)
 
     async def all(self) -> list[WaitingStep]:
-        """Return the steps, in the order of their positions. Forget those that a killed process had moved."""
-        _, steps = await self._read()
-        waiting = await self._not_moved(steps.values())
-        if len(waiting) < len(steps):
-            await self.change()
+        """Return the steps that the conversation does not have, in the order of their positions."""
+        steps = _steps(await self._store.alast(self._key, 1))
+        waiting = [each for each in steps if not await self._has_moved(each)]
         return sorted(waiting, key=lambda each: each.position)
 
-    async def change(self, put: Iterable[WaitingStep] = (), removed: Iterable[WaitingStep] = ()) -> None:
-        """Put steps, which replace those of the same name, and remove others: all of it or nothing."""
-        position, steps = await self._read()
-        new = {each.name: each for each in put}
-        done = {each.name for each in removed}
-        others = await self._not_moved(each for each in steps.values() if each.name not in done | new.keys())
-        entry = {
-            "position": position,
-            "waiting": [each.record() for each in [*others, *new.values()]],
-            "put": sorted(new),
-            "removed": sorted(done),
-        }
-        await self._store.aappend(self._key, [{"role": "user", "content": json.dumps(entry, ensure_ascii=False)}])
-        if position % _MANY == _MANY - 1:
-            # The entry has them all. Those of other writers may be behind it.
-            await self._store.atrim(self._key, position)
+    async def change(self, plan: Callable[[list[WaitingStep]], Iterable[WaitingStep]]) -> None:
+        """Replace the steps in one change. What the conversation has is forgotten.
+
+        Args:
+            plan: is called with the steps, in the order of their positions, and returns those to have in their place.
+                It may be called again if another writer was faster. The last call counts.
+        """
+        moved = {each.name for each in _steps(await self._store.alast(self._key, 1)) if await self._has_moved(each)}
+
+        def changed(last: list[Any]) -> list[Any]:
+            before = _steps(last)
+            waiting = [each for each in before if each.name not in moved]
+            after = list(plan(sorted(waiting, key=lambda each: each.position)))
+            return last if after == before else [_message(after)] if after else []
+
+        await self._store.aupdate(self._key, -1, changed)
 
     async def clear(self) -> None:
         """Remove all steps."""
         await self._store.adelete(self._key)
 
-    async def _read(self) -> tuple[int, dict[str, WaitingStep]]:
-        """Return the position of the next entry, and the steps by name."""
-        window = await self._store.awindow(self._key, 1)  # the newest entry
-        entries = _entries(window)
-        if not entries:
-            return window.start, {}
-        if entries[0]["position"] != window.start:
-            window = await self._store.awindow(self._key, _ALL_TOKENS)
-            entries = _entries(window)
-        # The one whose writer had read most, and the changes that it had not read.
-        last = max(entries, key=lambda entry: int(entry["position"]))
-        steps = _steps(last)
-        for entry in entries[max(last["position"] - window.start, 0) :]:
-            for name in (*entry["removed"], *entry["put"]):
-                steps.pop(name, None)
-            put = _steps(entry)
-            steps.update((name, put[name]) for name in entry["put"])
-        return window.start + len(window), steps
-
-    async def _not_moved(self, steps: Iterable[WaitingStep]) -> list[WaitingStep]:
-        """Leave out those that the conversation has."""
-        return [each for each in steps if each.moving is None or not await self._stored.has(each.items, each.moving)]
+    async def _has_moved(self, step: WaitingStep) -> bool:
+        return step.moving is not None and await self._stored.has(step.items, step.moving)
 
 
-def _entries(messages: Iterable[Any]) -> list[dict[str, Any]]:
-    return [json.loads(message["content"]) for message in messages]
+def _message(steps: list[WaitingStep]) -> dict[str, Any]:
+    content = json.dumps([asdict(each) for each in steps], ensure_ascii=False)
+    return {"role": "user", "content": content}
 
 
-def _steps(entry: dict[str, Any]) -> dict[str, WaitingStep]:
-    return {record["name"]: WaitingStep(**record) for record in entry["waiting"]}
+def _steps(messages: list[Any]) -> list[WaitingStep]:
+    return [WaitingStep(**each) for message in messages for each in json.loads(message["content"])]
