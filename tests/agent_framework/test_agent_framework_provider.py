@@ -175,10 +175,10 @@ def test_calls_that_the_provider_runs_wait_for_nothing(session: Session) -> None
 def test_a_save_that_is_cancelled_and_repeated_stores_nothing_twice(
     session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    append = session.store.aappend
+    append = session.store.aupdate
 
-    async def append_slowly(key: str, messages: Any) -> None:
-        await append(key, messages)
+    async def append_slowly(*change: Any) -> None:
+        await append(*change)
         made.set()
         await asyncio.sleep(0)
 
@@ -191,7 +191,7 @@ def test_a_save_that_is_cancelled_and_repeated_stores_nothing_twice(
 
     session.save(user("q"), called("find"))
     rest, made = [returned("find"), said("answer")], asyncio.Event()
-    monkeypatch.setattr(session.store, "aappend", append_slowly)
+    monkeypatch.setattr(session.store, "aupdate", append_slowly)
     asyncio.run(cancelled())
     assert session.texts == ["q", "assistant", "tool", "answer"]
     assert not session.state
@@ -219,6 +219,28 @@ def test_a_result_that_is_brought_again_with_an_older_state_is_stored_once(
     check_session(session.store.all("ada"))
 
 
+@pytest.mark.parametrize("when", ["alast", "aupdate"])
+def test_a_result_that_two_processes_bring_at_once_is_stored_once(
+    session: Session, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    session.save(user("q"), called("a"))
+    other = copy.deepcopy(session.state)
+    method, is_first = getattr(session.store, when), True
+
+    async def meanwhile(*arguments: Any) -> Any:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            await session.provider.save_messages("ada", [returned("a"), said("done")], state=other)
+        return await method(*arguments)
+
+    monkeypatch.setattr(session.store, when, meanwhile)
+    session.save(returned("a"), said("done again"))
+    assert session.texts == ["q", "assistant", "tool", "done", "done again"]
+    assert session.state == {}
+    check_session(session.store.all("ada"))
+
+
 def test_a_call_with_the_id_of_one_that_has_its_result_is_another_one(session: Session) -> None:
     for _ in range(2):
         session.save(user("q"), called("find"))
@@ -238,11 +260,11 @@ def test_calls_of_cancelled_runs_are_forgotten_in_the_end(session: Session) -> N
 def test_what_waits_is_still_there_when_the_store_failed(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
     session.save(user("q"), called("a"))
 
-    async def aappend(*args: Any) -> None:
+    async def aupdate(*args: Any) -> None:
         raise StoreError("no space")
 
     with monkeypatch.context() as patch:
-        patch.setattr(session.store, "aappend", aappend)
+        patch.setattr(session.store, "aupdate", aupdate)
         with pytest.raises(StoreError):
             session.save(returned("a"), said("done"))
     session.save(returned("a"), said("done"))

@@ -59,16 +59,16 @@ def test_a_run_whose_end_the_checkpointer_did_not_see_is_stored_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = opened(tmp_path)
-    append = store.append
+    append = store.update
 
-    def append_and_die(key: str, messages: Any) -> None:
-        append(key, messages)
+    def append_and_die(*change: Any) -> None:
+        append(*change)
         raise RuntimeError("killed")
 
     model = ScriptedModel(steps=40)  # more than the window has
     agent = agent_of(model, store, checkpointer=InMemorySaver())
     with monkeypatch.context() as patched:
-        patched.setattr(store, "append", append_and_die)
+        patched.setattr(store, "update", append_and_die)
         with pytest.raises(RuntimeError, match="killed"):
             ask(agent, "One?")
     run = store.all("ada")
@@ -85,22 +85,22 @@ def test_a_run_whose_end_the_checkpointer_did_not_see_is_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_async: bool, others: int
 ) -> None:
     store = opened(tmp_path)
-    append = store.append
+    append = store.update
 
-    def append_and_die(key: str, messages: Any) -> None:
-        append(key, messages)
+    def append_and_die(*change: Any) -> None:
+        append(*change)
         for number in range(others):  # agents that share the session
-            append(key, [HumanMessage(f"Other {number}?", id=f"other {number}")])
+            store.append("ada", [HumanMessage(f"Other {number}?", id=f"other {number}")])
         raise StoreUnavailableError("the answer was lost")
 
-    async def aappend_and_die(key: str, messages: Any) -> None:
-        append_and_die(key, messages)
+    async def aappend_and_die(*change: Any) -> None:
+        append_and_die(*change)
 
     model = ScriptedModel(steps=2)
     agent = agent_of(model, store, checkpointer=InMemorySaver())
     with monkeypatch.context() as patched:
-        patched.setattr(store, "append", append_and_die)
-        patched.setattr(store, "aappend", aappend_and_die)
+        patched.setattr(store, "update", append_and_die)
+        patched.setattr(store, "aupdate", aappend_and_die)
         with pytest.raises(StoreUnavailableError):
             ask(agent, "One?", is_async=is_async)
     run = store.all("ada")

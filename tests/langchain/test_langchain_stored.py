@@ -186,19 +186,19 @@ def test_a_run_that_is_cancelled_while_it_is_stored_is_stored_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = opened(tmp_path)
-    append = store.aappend
+    append = store.aupdate
     agent = agent_of(ScriptedModel(steps=1), store)
 
     async def run() -> None:
         began, ended = asyncio.Event(), asyncio.Event()
 
-        async def append_slowly(key: str, messages: Any) -> None:
+        async def append_slowly(*change: Any) -> None:
             began.set()
             await asyncio.sleep(0.01)
-            await append(key, messages)
+            await append(*change)
             ended.set()
 
-        monkeypatch.setattr(store, "aappend", append_slowly)
+        monkeypatch.setattr(store, "aupdate", append_slowly)
         task = asyncio.ensure_future(agent.ainvoke({"messages": [HumanMessage("One?")]}, on("ada")))
         await began.wait()
         task.cancel()

@@ -527,16 +527,37 @@ def test_deferred_calls_are_stored_once_if_the_store_s_answer_was_lost(
 ) -> None:
     agent, _ = resumable([[call("late", 1)], "done", "done again"], StoredHistory(store, 10_000))
     first = asyncio.run(agent.run("Question", conversation_id="ada")).all_messages()
-    append = store.aappend
+    append = store.aupdate
 
-    async def append_and_lose(key: str, messages: Any) -> None:
-        await append(key, messages)
+    async def append_and_lose(*change: Any) -> None:
+        await append(*change)
         raise StoreUnavailableError("the answer was lost")
 
     with monkeypatch.context() as patched:
-        patched.setattr(store, "aappend", append_and_lose)
+        patched.setattr(store, "aupdate", append_and_lose)
         with pytest.raises(StoreUnavailableError):
             resume(agent, first, 1, conversation_id="ada")
+    resume(agent, first, 1, conversation_id="ada")
+    check_session(store.all("ada"))
+    assert len(parts_of(store.all("ada"), ToolCallPart)) == 1
+
+
+@pytest.mark.parametrize("when", ["alast", "aupdate"])
+def test_deferred_calls_that_two_resume_at_once_are_stored_once(
+    store: Store[ModelMessage], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    agent, _ = resumable([[call("late", 1)], "done", "done again"], StoredHistory(store, 10_000))
+    first = asyncio.run(agent.run("Question", conversation_id="ada")).all_messages()
+    method, is_first = getattr(store, when), True
+
+    async def meanwhile(*arguments: Any) -> Any:
+        nonlocal is_first
+        if is_first:
+            is_first = False
+            await asyncio.to_thread(resume, agent, first, 1, conversation_id="ada")
+        return await method(*arguments)
+
+    monkeypatch.setattr(store, when, meanwhile)
     resume(agent, first, 1, conversation_id="ada")
     check_session(store.all("ada"))
     assert len(parts_of(store.all("ada"), ToolCallPart)) == 1

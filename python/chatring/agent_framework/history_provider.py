@@ -169,7 +169,14 @@ class ChatringHistoryProvider(HistoryProvider):
         state: dict[str, Any] | None,
     ) -> None:
         try:
-            if sent := [bare for message in whole if (bare := settled(message)).contents or not message.contents]:
+            if _marks(whole):
+
+                def append(last: list[Message]) -> list[Message]:
+                    # Another process may have brought the same results since.
+                    return [*last, *_sent(_still_waiting(whole, last)[0])]
+
+                await self.store.aupdate(key, -lookback(len(whole)), append)
+            elif sent := _sent(whole):
                 await self.store.aappend(key, sent)
         except BaseException:
             if state is not None:  # its results may be handed over again
@@ -216,6 +223,11 @@ def _marked(message: Message) -> Message:
     marked = copy.copy(message)
     marked.additional_properties = {**message.additional_properties, _MARK: uuid.uuid4().hex}
     return marked
+
+
+def _sent(messages: Sequence[Message]) -> list[Message]:
+    """Return what of messages is stored: requests for approval and responses are no longer sent."""
+    return [bare for message in messages if (bare := settled(message)).contents or not message.contents]
 
 
 def _marks(messages: Sequence[Message]) -> set[str]:

@@ -103,10 +103,8 @@ class StoredHistory(AgentMiddleware[Any, Any]):
         self, state: StoredHistoryState, runtime: Runtime[Any], config: RunnableConfig = _NO_CONFIG
     ) -> dict[str, Any]:
         if new := _new(state):
-            key = self._key(config)
             # A run that is resumed here was broken off while it was stored, or afterwards.
-            if unstored := _without(new, self._store.last(key, lookback(len(new)))):
-                self._store.append(key, unstored)
+            self._store.update(self._key(config), -lookback(len(new)), lambda last: [*last, *_without(new, last)])
         return {"stored_ids": _ids(state["messages"])}
 
     @override
@@ -114,10 +112,11 @@ class StoredHistory(AgentMiddleware[Any, Any]):
         self, state: StoredHistoryState, runtime: Runtime[Any], config: RunnableConfig = _NO_CONFIG
     ) -> dict[str, Any]:
         if new := _new(state):
-            key = self._key(config)
-            if unstored := _without(new, await self._store.alast(key, lookback(len(new)))):
-                # To its end, as nobody knows of an append that is broken off whether it was made.
-                await to_its_end(self._store.aappend(key, unstored))
+            changing = self._store.aupdate(
+                self._key(config), -lookback(len(new)), lambda last: [*last, *_without(new, last)]
+            )
+            # To its end, as nobody knows of a change that is broken off whether it was made.
+            await to_its_end(changing)
         return {"stored_ids": _ids(state["messages"])}
 
     def _key(self, config: RunnableConfig) -> str:

@@ -68,23 +68,25 @@ class StoredHistory(AbstractCapability[AgentDepsT]):
             ctx.messages[:0] = await self._window(ctx)
         prompt, conversation = ctx.prompt, ctx.conversation_id
         result = await handler()
-        before = await self._unstored(conversation, given)
-        if stored := to_store([*before, *result.new_messages()], Authors(prompt, ctx.run_id)):
-            # To its end, as nobody knows of an append that is broken off whether it was made.
-            await to_its_end(self.store.aappend(conversation, stored))
+        # To its end, as nobody knows of an append that is broken off whether it was made.
+        await to_its_end(self._append(conversation, given, result.new_messages(), Authors(prompt, ctx.run_id)))
         return result
 
-    async def _unstored(self, conversation: str, given: Sequence[ModelMessage]) -> Sequence[ModelMessage]:
-        """Return what at the end of messages is not stored: of a run that failed, or calls that wait for results."""
-        unanswered = _unanswered(given)
-        run = given[-1].run_id if unanswered or (given and isinstance(given[-1], ModelRequest)) else None
-        if run is None and not unanswered:
-            return ()
-        stored = await self.store.alast(conversation, lookback(len(given)))
-        ended = run is None or any(message.run_id == run for message in stored)
-        unstored = unanswered if ended else _run(given, run)
-        # The calls may have been given their results before. Without them, those of now are left out.
-        return unstored[1:] if unstored and _response_in(stored, unstored[0]) else unstored
+    async def _append(
+        self, conversation: str, given: Sequence[ModelMessage], new: Sequence[ModelMessage], authors: Authors
+    ) -> None:
+        """Append what a run has added, and what at the end of the messages it was given is not stored."""
+        waiting = _unanswered(given)
+        run = given[-1].run_id if waiting or (given and isinstance(given[-1], ModelRequest)) else None
+        if run is None and not waiting:
+            if stored := to_store(new, authors):
+                await self.store.aappend(conversation, stored)
+            return
+
+        def append(last: list[ModelMessage]) -> list[ModelMessage]:
+            return [*last, *to_store([*_unstored(given, waiting, run, last), *new], authors)]
+
+        await self.store.aupdate(conversation, -lookback(len(given)), append)
 
     async def _window(self, ctx: RunContext[AgentDepsT]) -> list[ModelMessage]:
         window = await self.store.awindow(
@@ -112,6 +114,16 @@ def _run(given: Sequence[ModelMessage], run: str | None) -> Sequence[ModelMessag
     if any(results_of(given[begin])):
         begin = next((place for place in range(begin - 1, -1, -1) if isinstance(given[place], ModelResponse)), begin)
     return given[begin:]
+
+
+def _unstored(
+    given: Sequence[ModelMessage], waiting: Sequence[ModelMessage], run: str | None, stored: Sequence[ModelMessage]
+) -> Sequence[ModelMessage]:
+    """Return what at the end of messages is not stored: of a run that failed, or calls that wait for results."""
+    ended = run is None or any(message.run_id == run for message in stored)
+    unstored = waiting if ended else _run(given, run)
+    # The calls may have been given their results before. Without them, those of now are left out.
+    return unstored[1:] if unstored and _response_in(stored, unstored[0]) else unstored
 
 
 def _unanswered(given: Sequence[ModelMessage]) -> Sequence[ModelMessage]:
