@@ -62,8 +62,8 @@ def answer(session: str, text: str) -> str:
                     return "".join(block.text for block in message.content if block.type == "text")
             raise RuntimeError("no answer after ten model calls")
         except Exception:
-            if store.last(session, 1) == [question]:
-                store.pop(session)  # a provider that refuses it would refuse what follows
+            # A provider that refuses it would refuse what follows.
+            store.update(session, -1, lambda last: [] if last == [question] else last)
             raise
 
 
