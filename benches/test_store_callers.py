@@ -94,10 +94,10 @@ class BarePool(ABC):
             total, end = session.total + row.tokens, session.end + 1
             row = row._replace(before=session.total)
             after = session._replace(total=total, end=end, question=session.end, word=end)
-            steps = self._backend.write(key, session, Change(after, session.end, [row]))
-            statements.append(self._of(next(steps)))
+            writing = self._backend.write(key, session, Change(after, session.end, [row]))
+            statements.append(self._of(next(writing)))
             with pytest.raises(StopIteration, match="True"):  # it was the only one
-                steps.send(1)
+                writing.send(1)
             session = after
         self._sessions[key] = session, row
         return statements
@@ -131,8 +131,8 @@ class BarePool(ABC):
     def _of(self, statement: Any) -> Any:
         """Return what the driver takes of a backend's statement."""
 
-    def _run(self, steps: Any) -> Any:
-        return self._backend.run(steps, time.monotonic() + 10)
+    def _run(self, operation: Any) -> Any:
+        return self._backend.run(operation, time.monotonic() + 10)
 
 
 class PsycopgPool(BarePool):
