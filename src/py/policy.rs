@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
 use super::callable::{MOST_TOKENS, as_integer};
-use super::counter::{BoundCounter, DETACH_BYTES, TokenCounter, detach};
+use super::counter::{BoundCounter, DETACH_BYTES, TokenCounter, detach, detach_if_much};
 use super::format::{self, Format, Reading};
 use super::strings::{shown, to_text, type_name};
 use crate::core::count::encoding::Special;
@@ -334,9 +334,7 @@ impl Policy {
         let content = self.content_alone(message)?;
         match self.bound_counter(py) {
             BoundCounter::Native(native) => {
-                let tokens = || content.tokens(&native);
-                let is_little = content.bytes() < DETACH_BYTES;
-                let Ok(tokens) = if is_little { tokens() } else { detach(py, native.encoding, tokens) };
+                let Ok(tokens) = detach_if_much(py, native.encoding, content.bytes(), || content.tokens(&native));
                 Ok(tokens)
             }
             BoundCounter::Callable(callable) => content.tokens(&callable),
