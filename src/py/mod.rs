@@ -10,6 +10,7 @@ macro_rules! stub {
 }
 
 mod arguments;
+mod attributes;
 mod callable;
 pub mod counter;
 mod error;

@@ -8,10 +8,9 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::arguments;
+use super::arguments::{self, Asked};
 use super::counter::{BoundCounter, TokenCounter, detach, detach_if_much};
 use super::format::Format;
-use super::message_ring::Asked;
 use super::policy::{Measure, Policy};
 use super::turns::Turns;
 use crate::core::count::batch::Workers;
