@@ -34,13 +34,13 @@ impl<Q> Left<Q> {
 impl<M, K: PartialEq, P> History<M, K, P> {
     /// Removes the oldest messages until no more are left than the bound allows.
     pub(super) fn make_room(&mut self, evicted: &mut Vec<M>, forgotten: &mut Vec<P>) {
-        while self.bounds.max_messages.is_some_and(|most| self.kept() > most.get()) {
+        while self.bounds.max_messages.is_some_and(|most| self.bounded_len() > most.get()) {
             self.evict(evicted, forgotten);
         }
     }
 
     /// The number of messages that the bound counts.
-    fn kept(&self) -> usize {
+    fn bounded_len(&self) -> usize {
         self.messages.len() + if self.bounds.keep_head { 0 } else { self.head.len() }
     }
 
