@@ -1,5 +1,6 @@
 """Databases with stores on them, started for a benchmark: real servers, on this machine."""
 
+import functools
 import gc
 import sqlite3
 import time
@@ -43,6 +44,28 @@ class Backend:
         with self.server.client() as client:
             info: Any = client.info("stats")
         return int(info["total_connections_received"])
+
+
+Backends = Callable[[str], Backend]
+
+
+@contextmanager
+def all_backends(folder: Path) -> Iterator[Backends]:
+    """Return the backend of a name, started when it is first asked for. All are closed at the end."""
+    running: list[Backend] = []
+
+    @functools.cache
+    def backend(name: str) -> Backend:
+        own = folder / str(len(running))
+        own.mkdir()
+        running.append(started(name, own))
+        return running[-1]
+
+    try:
+        yield backend
+    finally:
+        for each in running:
+            each.close()
 
 
 def started(name: str, folder: Path) -> Backend:

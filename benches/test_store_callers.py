@@ -6,12 +6,11 @@ the other. PostgreSQL and Valkey as in `test_stores.py`.
 """
 
 import asyncio
-import functools
 import sqlite3
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -32,7 +31,7 @@ from psycopg.types.numeric import Int8BinaryDumper
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from benches.conftest import Label
-from benches.store_backends import Backend, in_turns, started
+from benches.store_backends import Backend, Backends, all_backends, in_turns
 from benches.store_names import BARE_POOLS, OUR_STORES, POSTGRESQL, SQLITE, VALKEY
 
 # As many connections as a store's pool has by default.
@@ -44,25 +43,13 @@ APPENDS, ROUNDS = {1: 120, 8: 320, 15: 480, 40: 960, 64: 960}, 7
 WRITERS, WINDOWS = 40, 20
 MESSAGE = {"role": "user", "content": "The receipts are attached. Is the shop's VAT number on all three of them?"}
 
-Backends = Callable[[str], Backend]
 Prepared = list[list[Any]]  # by caller: statements
 
 
 @pytest.fixture(scope="module")
 def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
-    """Return the backend of a name, started when it is first asked for."""
-    running: list[Backend] = []
-
-    @functools.cache
-    def backend(name: str) -> Backend:
-        running.append(started(name, tmp_path_factory.mktemp("store")))
-        return running[-1]
-
-    try:
-        yield backend
-    finally:
-        for each in running:
-            each.close()
+    with all_backends(tmp_path_factory.mktemp("stores")) as backends:
+        yield backends
 
 
 class BarePool(ABC):
@@ -94,10 +81,10 @@ class BarePool(ABC):
             total, end = session.total + row.tokens, session.end + 1
             row = row._replace(before=session.total)
             after = session._replace(total=total, end=end, question=session.end, word=end)
-            steps = self._backend.write(key, session, Change(after, session.end, [row]))
-            statements.append(self._of(next(steps)))
+            writing = self._backend.write(key, session, Change(after, session.end, [row]))
+            statements.append(self._of(next(writing)))
             with pytest.raises(StopIteration, match="True"):  # it was the only one
-                steps.send(1)
+                writing.send(1)
             session = after
         self._sessions[key] = session, row
         return statements
@@ -131,8 +118,8 @@ class BarePool(ABC):
     def _of(self, statement: Any) -> Any:
         """Return what the driver takes of a backend's statement."""
 
-    def _run(self, steps: Any) -> Any:
-        return self._backend.run(steps, time.monotonic() + 10)
+    def _run(self, operation: Any) -> Any:
+        return self._backend.run(operation, time.monotonic() + 10)
 
 
 class PsycopgPool(BarePool):

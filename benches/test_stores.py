@@ -33,7 +33,7 @@ from benches.conftest import Label
 from benches.contenders import ENCODE
 from benches.conversation import Histories, as_chat_message, as_openai
 from benches.plain_store import PlainStore
-from benches.store_backends import Backend, in_turns, started, waits
+from benches.store_backends import Backend, Backends, all_backends, in_turns, waits
 from benches.store_names import (
     BACKENDS,
     BARE_DRIVERS,
@@ -61,7 +61,6 @@ ROUNDS, APPENDS = 300, 500
 MESSAGES, LIMIT = 2_000, 3_000
 
 Message = dict[str, Any]
-Backends = Callable[[str], Backend]
 BARE: dict[str, type[BareDriver]] = {
     SQLITE: BareSQLite,
     SQLITE_NORMAL: BareSQLite,
@@ -149,19 +148,8 @@ def cases(long: int, history: Callable[[int], list[Message]]) -> dict[tuple[str,
 
 @pytest.fixture(scope="module")
 def backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backends]:
-    """Return the backend of a name, started when it is first asked for."""
-    running: list[Backend] = []
-
-    @functools.cache
-    def backend(name: str) -> Backend:
-        running.append(started(name, tmp_path_factory.mktemp("store")))
-        return running[-1]
-
-    try:
-        yield backend
-    finally:
-        for each in running:
-            each.close()
+    with all_backends(tmp_path_factory.mktemp("stores")) as backends:
+        yield backends
 
 
 @pytest.fixture(scope="module")

@@ -86,3 +86,12 @@ def test_a_command_on_an_example_runs(page: str, command: str, tmp_path: Path, m
     if page == "docs/replay.md":  # it shows what the command prints
         (shown,) = re.findall(r"^```\n(limit .*?)^```$", text, re.DOTALL | re.MULTILINE)
         assert set(shown.splitlines()) <= {line.strip() for line in done.output.splitlines()}
+
+
+def test_the_picture_of_the_design_names_every_file() -> None:
+    page = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    picture = page.partition("## The picture")[2].partition("```\n")[2].partition("```\n")[0]
+    files = [path for folder in ("src", "python") for path in (ROOT / folder).rglob("*.*")]
+    names = {path.stem for path in files if path.suffix in {".rs", ".py", ".pyi", ".sql", ".lua"}}
+    assert len(names) > 100
+    assert names - {"mod", "tests", "__init__", "__main__"} - set(re.findall(r"\w+", picture)) == set()

@@ -177,7 +177,7 @@ class _Batch:
 class _StorePolicy:
     """What is fixed with the sessions of a store. Reads and counts messages, and tells what they add to a session.
 
-    A session's numbers are those of `Ending` in `src/core/ending.rs`. Methods ignore whatever follows them.
+    A session's numbers are those of `Ending` in `src/core/ending`. Methods ignore whatever follows them.
 
     Args:
         counter: see `MessageRing`.

@@ -136,6 +136,15 @@ pub(crate) fn grow<T>(items: &mut VecDeque<T>, more: usize) {
     }
 }
 
+/// Drops items from the front while `condition` holds. Returns whether it dropped any.
+pub fn drop_while<T>(items: &mut VecDeque<T>, condition: impl Fn(&T) -> bool) -> bool {
+    let kept = items.len();
+    while items.front().is_some_and(&condition) {
+        items.pop_front();
+    }
+    items.len() < kept
+}
+
 #[cfg(test)]
 mod tests {
     use super::{Deque, Renumbered};

@@ -1,13 +1,13 @@
-//! Arguments of Python calls: numbers, indexes and limits.
+//! Arguments of Python calls: numbers, indexes, limits and lists of messages.
 
 use pyo3::exceptions::{PyIndexError, PyOverflowError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBool, PyFloat, PyInt, PyString};
+use pyo3::types::{PyBool, PyDict, PyFloat, PyInt, PyString};
 
 use super::callable::as_integer;
 use super::strings::{shown, type_name};
 use crate::core::error::Error;
-use crate::core::policy::StartOn;
+use crate::core::policy::{Accounting, Limits, StartOn};
 
 /// A token limit.
 pub fn limit(value: &Bound<'_, PyAny>) -> PyResult<i64> {
@@ -84,4 +84,41 @@ pub fn ratio(value: &Bound<'_, PyAny>) -> PyResult<f64> {
     }
     let ratio = value.extract().ok().filter(|ratio| (0.0..=1.0).contains(ratio));
     ratio.ok_or_else(|| Error::RetentionRatio { ratio: shown(value) }.into())
+}
+
+/// The options of one call; they override the ring's.
+#[derive(Default)]
+pub struct Asked<'a, 'py> {
+    pub initial_token_count: Option<&'a Bound<'py, PyAny>>,
+    pub token_limit: Option<&'a Bound<'py, PyAny>>,
+    pub counter: Option<&'a Bound<'py, PyAny>>,
+    pub include_system: Option<&'a Bound<'py, PyAny>>,
+    pub retention_ratio: Option<&'a Bound<'py, PyAny>>,
+}
+
+impl Asked<'_, '_> {
+    /// The limits of the call. What is not asked for is as in `own`.
+    pub fn limits(&self, own: &Limits, accounting: Accounting) -> PyResult<Limits> {
+        let limits = Limits {
+            token_limit: self.token_limit.map_or(Ok(own.token_limit), limit)?,
+            initial_token_count: self
+                .initial_token_count
+                .map_or(Ok(0), |count| integer(count, "initial_token_count"))?,
+            include_system: self
+                .include_system
+                .map_or(Ok(own.include_system), |value| boolean(value, "include_system"))?,
+            retention_ratio: self.retention_ratio.map_or(Ok(own.retention_ratio), ratio)?,
+            all: false,
+        };
+        Ok(limits.checked(accounting)?)
+    }
+}
+
+/// One message is not a list of messages.
+pub fn check_is_many(messages: &Bound<'_, PyAny>) -> PyResult<()> {
+    if messages.is_instance_of::<PyDict>() || messages.is_instance_of::<PyString>() {
+        let given = type_name(messages);
+        return Err(PyTypeError::new_err(format!("messages must be an iterable of messages, got one {given}")));
+    }
+    Ok(())
 }

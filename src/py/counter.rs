@@ -25,6 +25,16 @@ pub fn detach<T: Send>(py: Python<'_>, encoding: &Encoding, work: impl FnOnce() 
     py.detach(work)
 }
 
+/// Does `work`, which counts `bytes` of text with `encoding`: without the GIL if that is much.
+pub fn detach_if_much<T: Send>(
+    py: Python<'_>,
+    encoding: &Encoding,
+    bytes: usize,
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    if bytes < DETACH_BYTES { work() } else { detach(py, encoding, work) }
+}
+
 #[doc = stub!("TokenCounter")]
 #[pyclass(frozen, module = "chatring", weakref)]
 pub struct TokenCounter {
@@ -114,8 +124,9 @@ impl TokenCounter {
         let text = to_text(text)?;
         match self.bind(py, special) {
             BoundCounter::Callable(callable) => callable.count(&text),
-            BoundCounter::Native(native) if text.len() < DETACH_BYTES => Ok(native.tokens(&text)),
-            BoundCounter::Native(native) => Ok(detach(py, native.encoding, || native.tokens(&text))),
+            BoundCounter::Native(native) => {
+                Ok(detach_if_much(py, native.encoding, text.len(), || native.tokens(&text)))
+            }
         }
     }
 }

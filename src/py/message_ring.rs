@@ -3,18 +3,18 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyIndexError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyIndexError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PySlice, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PySlice, PyTuple, PyType};
 use pyo3::{IntoPyObjectExt, intern};
 
-use super::arguments::{self, boolean, integer, limit, out_of_range, position, ratio};
+use super::arguments::{self, Asked, check_is_many, integer, limit, out_of_range, position};
+use super::attributes::{add_attributes, dict_of, slots_of, take_back_attributes};
 use super::counter::TokenCounter;
 use super::format::Format;
 use super::policy::{Measure, Policy};
 use super::shared_history::{Outlined, SharedHistory, Window};
-use super::strings::type_name;
 use super::turns::Turns;
 use crate::core::error::Error;
 use crate::core::history::{Bounds, Left, Standing};
@@ -46,34 +46,6 @@ type Reduced<'py> = (Bound<'py, PyAny>, (Bound<'py, PyType>, Bound<'py, PyAny>, 
 
 /// Grows when [`State`] changes, so that a state of another release is refused with an explanation.
 const STATE_VERSION: u32 = 2;
-
-/// The options of one call; they override the ring's.
-#[derive(Default)]
-pub struct Asked<'a, 'py> {
-    pub initial_token_count: Option<&'a Bound<'py, PyAny>>,
-    pub token_limit: Option<&'a Bound<'py, PyAny>>,
-    pub counter: Option<&'a Bound<'py, PyAny>>,
-    pub include_system: Option<&'a Bound<'py, PyAny>>,
-    pub retention_ratio: Option<&'a Bound<'py, PyAny>>,
-}
-
-impl Asked<'_, '_> {
-    /// The limits of the call. What is not asked for is as in `own`.
-    pub fn limits(&self, own: &Limits, accounting: Accounting) -> PyResult<Limits> {
-        let limits = Limits {
-            token_limit: self.token_limit.map_or(Ok(own.token_limit), limit)?,
-            initial_token_count: self
-                .initial_token_count
-                .map_or(Ok(0), |count| integer(count, "initial_token_count"))?,
-            include_system: self
-                .include_system
-                .map_or(Ok(own.include_system), |value| boolean(value, "include_system"))?,
-            retention_ratio: self.retention_ratio.map_or(Ok(own.retention_ratio), ratio)?,
-            all: false,
-        };
-        Ok(limits.checked(accounting)?)
-    }
-}
 
 impl MessageRing {
     fn find<'py>(&self, py: Python<'py>, asked: &Asked<'_, 'py>, verify: bool) -> PyResult<Window> {
@@ -140,15 +112,6 @@ impl MessageRing {
         }
         Ok(all)
     }
-}
-
-/// One message is not a list of messages.
-pub fn check_is_many(messages: &Bound<'_, PyAny>) -> PyResult<()> {
-    if messages.is_instance_of::<PyDict>() || messages.is_instance_of::<PyString>() {
-        let given = type_name(messages);
-        return Err(PyTypeError::new_err(format!("messages must be an iterable of messages, got one {given}")));
-    }
-    Ok(())
 }
 
 #[pymethods]
@@ -583,61 +546,4 @@ fn making<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Making<'py>> {
     let (arguments, keywords) = ring.call_method0(intern!(py, "__getnewargs_ex__"))?.extract()?;
     let make = py.import("copyreg")?.getattr("__newobj_ex__")?;
     Ok((make, (ring.get_type(), arguments, keywords)))
-}
-
-/// The attributes that a subclass keeps in its dict, if it has one.
-fn dict_of<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Option<Bound<'py, PyDict>>> {
-    Ok(ring.getattr_opt(intern!(ring.py(), "__dict__"))?.map(Bound::cast_into).transpose()?)
-}
-
-/// The attributes that a subclass keeps in its `__slots__`, found as the interpreter's own `object.__reduce_ex__` finds
-/// them.
-fn slots_of<'py>(ring: &Bound<'py, MessageRing>) -> PyResult<Bound<'py, PyDict>> {
-    let py = ring.py();
-    let attributes = PyDict::new(py);
-    for name in py.import("copyreg")?.call_method1("_slotnames", (ring.get_type(),))?.try_iter()? {
-        let name = name?.cast_into::<PyString>()?;
-        if let Some(value) = ring.getattr_opt(&name)? {
-            attributes.set_item(name, value)?;
-        }
-    }
-    Ok(attributes)
-}
-
-fn add_attributes(
-    ring: &Bound<'_, MessageRing>,
-    attributes: Option<&Bound<'_, PyDict>>,
-    in_slots: &Bound<'_, PyDict>,
-) -> PyResult<()> {
-    if let Some(attributes) = attributes {
-        ring.getattr(intern!(ring.py(), "__dict__"))?.cast::<PyDict>()?.update(attributes.as_mapping())?;
-    }
-    // Copied: setting one may run any code.
-    in_slots
-        .iter()
-        .collect::<Vec<_>>()
-        .into_iter()
-        .try_for_each(|(name, value)| ring.setattr(name.cast::<PyString>()?, value))
-}
-
-/// Undoes [`add_attributes`] of those `in_slots`, some of which the class may have refused.
-fn take_back_attributes(
-    ring: &Bound<'_, MessageRing>,
-    attributes: Option<Bound<'_, PyDict>>,
-    before: &Bound<'_, PyDict>,
-    in_slots: &Bound<'_, PyDict>,
-) -> PyResult<()> {
-    if let (Some(own), Some(before)) = (dict_of(ring)?, attributes) {
-        own.clear();
-        own.update(before.as_mapping())?;
-    }
-    for (name, _) in in_slots.iter().collect::<Vec<_>>() {
-        let name = name.cast_into::<PyString>()?;
-        match before.get_item(&name)? {
-            Some(value) => ring.setattr(name, value)?,
-            None if ring.getattr_opt(&name)?.is_some() => ring.delattr(name)?,
-            None => {}
-        }
-    }
-    Ok(())
 }

@@ -10,14 +10,17 @@ macro_rules! stub {
 }
 
 mod arguments;
+mod attributes;
 mod callable;
 pub mod counter;
 mod error;
 pub mod format;
 pub mod message_queue;
 pub mod message_ring;
+mod pins;
 pub mod policy;
 mod shared_history;
+mod snapshot;
 pub mod store_policy;
 mod strings;
 pub mod trim;

@@ -1,5 +1,7 @@
 //! What is fixed with a history: the counter, the measure, and how messages are read.
 
+use std::sync::Arc;
+
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -7,7 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyString, PyTuple};
 
 use super::callable::{MOST_TOKENS, as_integer};
-use super::counter::{BoundCounter, DETACH_BYTES, TokenCounter, detach};
+use super::counter::{BoundCounter, DETACH_BYTES, TokenCounter, detach, detach_if_much};
 use super::format::{self, Format, Reading};
 use super::strings::{shown, to_text, type_name};
 use crate::core::count::encoding::Special;
@@ -15,7 +17,6 @@ use crate::core::error::Error;
 use crate::core::item::Outline;
 use crate::core::policy::Accounting;
 use crate::core::query::{Content, Query};
-use std::sync::Arc;
 
 /// What is kept beside a counted message, by identity, to tell later whether it has changed.
 pub type Pin = Py<PyAny>;
@@ -102,6 +103,21 @@ impl Countable<'_> {
             Self::Tokens(_) => 0,
         };
         characters.saturating_add(MESSAGE_COST)
+    }
+
+    /// What the core counts.
+    fn content(&self) -> PyResult<Content> {
+        Ok(match self {
+            Self::Text(pin) => Content::Joined(format::text::text(pin)?),
+            Self::Message(reading) => {
+                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<_>>()?;
+                Content::Item { texts, constant: reading.overhead() }
+            }
+            Self::Texts(texts) => {
+                Content::Item { texts: texts.iter().map(to_text).collect::<PyResult<_>>()?, constant: 0 }
+            }
+            Self::Tokens(tokens) => Content::Measured(*tokens),
+        })
     }
 }
 
@@ -234,29 +250,18 @@ impl Policy {
     /// For the core: the content that was read, and the pin, which tells later whether the message is still what was
     /// counted. If a callable or a format in Python looks at the message, the pin is the message itself.
     pub fn content<'py>(&self, counted: Countable<'py>, message: &Bound<'py, PyAny>) -> PyResult<(Content, Pin)> {
-        match counted {
-            Countable::Text(pin) => Ok((Content::Joined(format::text::text(&pin)?), pin.unbind())),
-            Countable::Message(reading) => {
-                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<Vec<_>>>()?;
-                let pin = self.format.pin(&reading, &texts, message)?;
-                Ok((Content::Item { texts, constant: reading.overhead() }, pin))
-            }
-            Countable::Texts(texts) => Ok((item_of(&texts)?, message.clone().unbind())),
-            Countable::Tokens(tokens) => Ok((Content::Measured(tokens), message.clone().unbind())),
-        }
+        let content = counted.content()?;
+        let pin = match (counted, &content) {
+            (Countable::Text(pin), _) => pin.unbind(),
+            (Countable::Message(reading), Content::Item { texts, .. }) => self.format.pin(&reading, texts, message)?,
+            _ => message.clone().unbind(),
+        };
+        Ok((content, pin))
     }
 
     /// For the core: what counts of `message` now, without a pin.
     pub fn content_alone(&self, message: &Bound<'_, PyAny>) -> PyResult<Content> {
-        match self.read(message)? {
-            Countable::Text(pin) => Ok(Content::Joined(format::text::text(&pin)?)),
-            Countable::Message(reading) => {
-                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<Vec<_>>>()?;
-                Ok(Content::Item { texts, constant: reading.overhead() })
-            }
-            Countable::Texts(texts) => item_of(&texts),
-            Countable::Tokens(tokens) => Ok(Content::Measured(tokens)),
-        }
+        self.read(message)?.content()
     }
 
     /// Whether counting calls Python, which may take any time.
@@ -326,12 +331,10 @@ impl Policy {
     /// Tokens of one message alone.
     pub fn count(&self, message: &Bound<'_, PyAny>) -> PyResult<i64> {
         let py = message.py();
-        let (content, _pin) = self.content(self.read(message)?, message)?;
+        let content = self.content_alone(message)?;
         match self.bound_counter(py) {
             BoundCounter::Native(native) => {
-                let tokens = || content.tokens(&native);
-                let is_little = content.bytes() < DETACH_BYTES;
-                let Ok(tokens) = if is_little { tokens() } else { detach(py, native.encoding, tokens) };
+                let Ok(tokens) = detach_if_much(py, native.encoding, content.bytes(), || content.tokens(&native));
                 Ok(tokens)
             }
             BoundCounter::Callable(callable) => content.tokens(&callable),
@@ -347,11 +350,6 @@ impl Policy {
         }
         self.format.traverse(visit)
     }
-}
-
-/// Texts that are counted one by one.
-fn item_of(texts: &[Bound<'_, PyString>]) -> PyResult<Content> {
-    Ok(Content::Item { texts: texts.iter().map(to_text).collect::<PyResult<_>>()?, constant: 0 })
 }
 
 /// What a callable returns as the tokens of `message`.

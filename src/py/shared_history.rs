@@ -8,14 +8,16 @@
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
-use pyo3::exceptions::{PyException, PyRuntimeError};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::{MutexExt, PyOnceLock};
-use pyo3::types::{PyList, PyTuple, PyType};
+use pyo3::types::{PyList, PyType};
 
+use super::pins::{Changed, Pins, is_same};
 use super::policy::{Pin, Policy};
+use super::snapshot::{Snapshot, all_come_back, missing_before, place_of};
 use super::turns::Turns;
 use crate::core::error::Error;
 use crate::core::history::{Bounds, History, Standing};
@@ -24,7 +26,8 @@ use crate::core::ledger::Ledger;
 use crate::core::policy::{Accounting, Limits};
 use crate::core::query::{Found, Next, Query};
 
-type Inner = History<Py<PyAny>, Arc<Policy>, Pin>;
+/// The history of a ring: Python objects, under policies.
+pub type RingHistory = History<Py<PyAny>, Arc<Policy>, Pin>;
 
 /// A message and its outline when it was put.
 pub type Outlined = (Py<PyAny>, Outline);
@@ -70,7 +73,7 @@ enum Answer {
 pub struct SharedHistory {
     // A Mutex rather than PyO3's borrow checking: two threads in one ring must both succeed. Neither may raise now and
     // then.
-    inner: Mutex<Inner>,
+    inner: Mutex<RingHistory>,
 }
 
 impl SharedHistory {
@@ -80,7 +83,7 @@ impl SharedHistory {
     }
 
     // Without the GIL another thread may have it: whoever waits for it detaches, or would hold up a collection.
-    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, Inner> {
+    fn lock(&self, py: Python<'_>) -> MutexGuard<'_, RingHistory> {
         // Nothing under the lock panics halfway through a change, so a poisoned lock guards a sound history.
         self.inner.lock_py_attached(py).unwrap_or_else(PoisonError::into_inner)
     }
@@ -389,7 +392,7 @@ impl SharedHistory {
         drop(replaced);
     }
 
-    fn copied(&self, py: Python<'_>) -> Inner {
+    fn copied(&self, py: Python<'_>) -> RingHistory {
         self.lock(py).copied(
             |message| message.clone_ref(py),
             |policy| Arc::new(policy.clone_ref(py)),
@@ -442,238 +445,4 @@ fn drop_left(
         turns.drop_all(forgotten.drain(..));
     }
     turns.drop_all(forgotten);
-}
-
-/// Whether two pins are of the same text: one object, or tuples of the same objects.
-fn is_same(py: Python<'_>, one: &Pin, other: &Pin) -> bool {
-    if one.is(other) {
-        return true;
-    }
-    match (one.bind(py).cast_exact::<PyTuple>(), other.bind(py).cast_exact::<PyTuple>()) {
-        (Ok(one), Ok(other)) if one.len() == other.len() => {
-            one.iter_borrowed().zip(other.iter_borrowed()).all(|(one, other)| one.is(other))
-        }
-        _ => false,
-    }
-}
-
-/// What the messages of a window were counted as.
-#[derive(Default)]
-struct Pins {
-    head: Vec<Pin>,
-    question: Option<Pin>,
-    messages: Vec<Pin>,
-}
-
-/// Which messages of a window are no longer what was counted.
-enum Changed {
-    /// Some of the head.
-    Head,
-    /// The question that it carries.
-    Question,
-    /// Some of the messages from the first position to the second.
-    Messages(u64, u64),
-}
-
-impl Pins {
-    fn of(py: Python<'_>, history: &Inner, policy: &Arc<Policy>, found: &Found) -> Self {
-        let Some(ledger) = history.ledger(policy) else { return Self::default() };
-        let head = ledger.head().get(found.head.clone()).unwrap_or_default();
-        let is_counted = !ledger.is_empty() && ledger.first() <= found.start;
-        Self {
-            head: head.iter().map(|(_, pin)| pin.clone_ref(py)).collect(),
-            question: found.question.and_then(|position| ledger.pin_of_question(position)).map(|pin| pin.clone_ref(py)),
-            messages: if is_counted {
-                ledger.pins_since(found.start).map(|pin| pin.clone_ref(py)).collect()
-            } else {
-                Vec::new()
-            },
-        }
-    }
-
-    /// What has changed in the window `found`, whose messages are given.
-    fn changed(
-        &self,
-        py: Python<'_>,
-        policy: &Policy,
-        found: &Found,
-        messages: &[Py<PyAny>],
-    ) -> PyResult<Option<Changed>> {
-        let mut turns = Turns::new(py);
-        let (head, behind) = messages.split_at(found.head.len().min(messages.len()));
-        let still_has = |message: &Py<PyAny>, pin: &Pin| -> PyResult<bool> {
-            let (message, pin) = (message.bind(py), pin.bind(py));
-            Ok(policy.surely_has(message, pin.as_ptr() as usize)? || policy.still_has(message, pin)?)
-        };
-        for (message, pin) in head.iter().zip(&self.head) {
-            if !still_has(message, pin)? {
-                return Ok(Some(Changed::Head));
-            }
-        }
-        let (question, behind) = behind.split_at(usize::from(found.question.is_some()).min(behind.len()));
-        for (message, pin) in question.iter().zip(&self.question) {
-            if !still_has(message, pin)? {
-                return Ok(Some(Changed::Question));
-            }
-        }
-        let mut changed: Option<(u64, u64)> = None;
-        for ((position, message), pin) in (found.start..).zip(behind).zip(&self.messages) {
-            if !still_has(message, pin)? {
-                changed = Some((changed.map_or(position, |(first, _)| first), position));
-            }
-            turns.item_done();
-        }
-        Ok(changed.map(|(first, last)| Changed::Messages(first, last)))
-    }
-}
-
-/// The counted messages of a ledger at one moment.
-struct Snapshot {
-    policy: Arc<Policy>,
-    first: u64,
-    messages: Vec<Known>,
-    /// The outlines of the messages before them.
-    older: Vec<Outline>,
-    /// The counted question before them.
-    carried: Option<(u64, Known)>,
-}
-
-/// One of them: its pin, and its outline.
-struct Known {
-    message: Py<PyAny>,
-    pin: Pin,
-    outline: Outline,
-}
-
-impl Snapshot {
-    fn of(py: Python<'_>, history: &Inner, policy: &Arc<Policy>, ledger: &Ledger<Pin>) -> Self {
-        let first = ledger.first().max(history.messages().first());
-        let pins = ledger.pins_since(first).map(|pin| pin.clone_ref(py));
-        let messages = history.messages().since(first).zip(history.outlines().since(first));
-        let messages = messages.zip(pins).map(|((message, outline), pin)| Known {
-            message: message.clone_ref(py),
-            pin,
-            outline: *outline,
-        });
-        let older = history.outlines().iter().take((first - history.messages().first()) as usize).copied();
-        let carried = ledger.carried().and_then(|(position, _)| {
-            let (message, outline) = history.messages().get(position).zip(history.outlines().get(position))?;
-            let pin = ledger.pin_of_question(position)?.clone_ref(py);
-            Some((position, Known { message: message.clone_ref(py), pin, outline: *outline }))
-        });
-        Self { policy: Arc::clone(policy), first, messages: messages.collect(), older: older.collect(), carried }
-    }
-
-    /// Whether the messages before the counted ones, with `missing` of the oldest gone, give them the same starts in
-    /// `outlined`.
-    fn follows_the_same(&self, py: Python<'_>, first: u64, missing: u64, outlined: &[Outlined]) -> PyResult<bool> {
-        let older = self.older.get(missing as usize..).unwrap_or_default();
-        if outlined.len() < older.len() || older.iter().zip(outlined).any(|(known, (_, outline))| known != outline) {
-            return Ok(false);
-        }
-        let Some((position, known)) = &self.carried else { return Ok(true) };
-        match position.checked_sub(first + missing).and_then(|index| outlined.get(index as usize)) {
-            Some((message, outline)) => Ok(*outline == known.outline && self.has(message.bind(py), known)?),
-            None => Ok(true),
-        }
-    }
-
-    /// How far the `new` messages, the first of which takes the position `start`, are like the counted ones. Unless what
-    /// they follow is the same (`follows`), nothing counts the same.
-    fn likeness(
-        &self,
-        py: Python<'_>,
-        start: u64,
-        new: &[Outlined],
-        follows: bool,
-        turns: &mut Turns<'_>,
-    ) -> PyResult<Likeness> {
-        let counted = self.messages.get((start - self.first) as usize..).unwrap_or_default();
-        let mut same = 0;
-        for ((message, outline), known) in new.iter().zip(counted).take_while(|_| follows) {
-            if *outline != known.outline || !self.has(message.bind(py), known)? {
-                break;
-            }
-            same += 1;
-            turns.item_done();
-        }
-        let mut alike = same;
-        if self.policy.is_read_by_python() {
-            // What Python code reads of another object is never known to be the same, but the object may be equal.
-            for ((message, outline), known) in new.iter().zip(counted).skip(same) {
-                let is_alike = message.is(&known.message)
-                    || *outline == known.outline && is_equal(message.bind(py), known.message.bind(py))?;
-                if !is_alike {
-                    break;
-                }
-                alike += 1;
-                turns.item_done();
-            }
-        }
-        let counted = self.first..self.first + self.messages.len() as u64;
-        Ok(Likeness { counted, counts_to: start + same as u64, alike_to: start + alike as u64 })
-    }
-
-    /// Whether `message` counts the same as the `known` one.
-    fn has(&self, message: &Bound<'_, PyAny>, known: &Known) -> PyResult<bool> {
-        let py = message.py();
-        if message.is(&known.message) || !self.policy.is_read_by_python() {
-            return Ok(self.policy.still_has(message, known.pin.bind(py))?
-                && (message.is(&known.message) || self.policy.has_shape_of(message, known.message.bind(py))));
-        }
-        Ok(false) // Python code may say anything about another object
-    }
-}
-
-/// How many of the oldest messages are missing in `outlined`, if the first counted message is found there again.
-fn missing_before(py: Python<'_>, snapshots: &[Snapshot], first: u64, outlined: &[Outlined]) -> PyResult<u64> {
-    let Some(snapshot) = snapshots.last() else { return Ok(0) };
-    let Some(known) = snapshot.messages.first() else { return Ok(0) };
-    let place = (snapshot.first - first) as usize;
-    for missing in 0..=place {
-        if let Some((message, _)) = outlined.get(place - missing)
-            && snapshot.has(message.bind(py), known)?
-        {
-            return Ok(missing as u64);
-        }
-    }
-    Ok(0)
-}
-
-/// How far other messages are like the counted ones of a ledger: as positions.
-struct Likeness {
-    counted: Range<u64>,
-    /// Up to here they count the same.
-    counts_to: u64,
-    /// Up to here they are the same messages.
-    alike_to: u64,
-}
-
-/// The place of a message among those of a history; 0 if it is not one of them.
-fn place_of(history: &Inner, message: Option<&Outlined>) -> u64 {
-    let found = message.and_then(|(message, _)| history.messages().iter().position(|before| before.is(message)));
-    found.unwrap_or(0) as u64
-}
-
-/// Whether the messages of a history from the position `first` on all come back in `behind`. One that was not counted is
-/// known by its outline.
-fn all_come_back(history: &Inner, first: u64, behind: &[Outlined], likenesses: &[Likeness]) -> bool {
-    let is_alike = |position: u64| {
-        let mut counted = likenesses.iter().filter(|likeness| likeness.counted.contains(&position)).peekable();
-        counted.peek().is_none() || counted.any(|likeness| position < likeness.alike_to)
-    };
-    let old = history.messages().since(first).zip(history.outlines().since(first));
-    history.kept_question().is_none()
-        && behind.len() >= old.len()
-        && (first..).zip(old.zip(behind)).all(|(position, ((before, known), (message, outline)))| {
-            message.is(before) || outline == known && is_alike(position)
-        })
-}
-
-/// Whether Python says that two messages are equal. An exception is not an answer.
-fn is_equal(message: &Bound<'_, PyAny>, other: &Bound<'_, PyAny>) -> PyResult<bool> {
-    match message.eq(other) {
-        Err(error) if error.is_instance_of::<PyException>(message.py()) => Ok(false),
-        answer => answer,
-    }
 }

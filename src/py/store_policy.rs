@@ -8,10 +8,9 @@ use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyTuple};
 
-use super::arguments;
-use super::counter::{BoundCounter, DETACH_BYTES, TokenCounter, detach};
+use super::arguments::{self, Asked};
+use super::counter::{BoundCounter, TokenCounter, detach, detach_if_much};
 use super::format::Format;
-use super::message_ring::Asked;
 use super::policy::{Measure, Policy};
 use super::turns::Turns;
 use crate::core::count::batch::Workers;
@@ -165,7 +164,7 @@ impl StorePolicy {
                 let bytes = batch.bytes();
                 let workers = Workers::for_bytes(bytes);
                 let count = || count_all(workers, &batch.contents, |text| native.tokens(text));
-                if bytes < DETACH_BYTES { count() } else { detach(py, native.encoding, count) }
+                detach_if_much(py, native.encoding, bytes, count)
             }
             BoundCounter::Callable(callable) => {
                 batch.contents.iter().map(|content| content.tokens(&callable)).collect::<PyResult<_>>()?
@@ -199,7 +198,7 @@ impl StorePolicy {
             match self.policy.bound_counter(py) {
                 BoundCounter::Native(native) => {
                     let work = || never_fails(append_joined(&native, ending, earlier, texts));
-                    if bytes < DETACH_BYTES { work() } else { detach(py, native.encoding, work) }
+                    detach_if_much(py, native.encoding, bytes, work)
                 }
                 BoundCounter::Callable(callable) => append_joined(&callable, ending, earlier, texts)?,
             }

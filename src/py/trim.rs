@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use pyo3::prelude::*;
 
-use super::arguments;
-use super::message_ring::{Asked, MessageRing, check_is_many};
+use super::arguments::{self, Asked, check_is_many};
+use super::message_ring::MessageRing;
 use super::shared_history::{Outlined, SharedHistory};
 use super::turns::Turns;
 use crate::core::item::Kind;

@@ -974,20 +974,6 @@ def test_writers_of_many_processes(postgres_url: str) -> None:
 # Event loops.
 
 
-def test_a_store_is_used_in_one_loop_after_the_other(postgres_url: str) -> None:
-    store = open_store(postgres_url)
-
-    async def use() -> None:
-        await asyncio.gather(*(store.aappend("ada", [ONE]) for _ in range(3)))
-        await store.aclose()
-
-    for _ in range(3):
-        asyncio.run(use())
-    run_numbered(lambda _: asyncio.run(use()), 3)
-    assert store.length("ada") == 18
-    store.close()
-
-
 def test_a_loop_for_each_call_leaves_nothing_behind(postgres_url: str) -> None:
     """`asyncio.run` ends with what closes the loop's connections."""
     store: SQLStore[Any] = SQLStore(postgres_url)

@@ -1702,6 +1702,20 @@ def test_many_tasks(store_url: str, measure: str) -> None:
     store.close()
 
 
+def test_a_store_is_used_in_one_loop_after_the_other(store_url: str) -> None:
+    store = open_store(store_url)
+
+    async def use() -> None:
+        await asyncio.gather(*(store.aappend("ada", [user("hello")]) for _ in range(3)))
+        await store.aclose()
+
+    for _ in range(3):
+        asyncio.run(use())
+    run_numbered(lambda _: asyncio.run(use()), 3)
+    assert store.length("ada") == 18
+    store.close()
+
+
 def test_threads_that_change_all_there_is_to_change(store_url: str) -> None:
     store = open_store(store_url)
     store.append("ada", [system("Be brief."), *conversation(30, seed=4)])

@@ -853,20 +853,6 @@ def test_a_loop_for_each_request_leaves_nothing_behind(sqlite_url: str) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["chat.db"]
 
 
-def test_a_store_is_used_in_one_loop_after_the_other(sqlite_url: str) -> None:
-    store = open_store(sqlite_url)
-
-    async def use() -> None:
-        await asyncio.gather(*(store.aappend("ada", [ONE]) for _ in range(3)))
-        await store.aclose()
-
-    for _ in range(3):
-        asyncio.run(use())
-    run_numbered(lambda _: asyncio.run(use()), 3)
-    assert store.length("ada") == 18
-    store.close()
-
-
 def test_a_store_that_is_closed_while_others_use_it(sqlite_url: str) -> None:
     """Calls under way end as they would; the next ones open it again."""
     store = open_store(f"{sqlite_url}?synchronous=OFF")

@@ -15,7 +15,7 @@ from chatring.llama_index.store_chat_store import StoreChatStore
 from chatring.overriding import override
 from chatring.stores.errors import CounterMismatchError
 from chatring.stores.measuring import Measuring
-from chatring.stores.operation import Steps
+from chatring.stores.operation import Operation
 from chatring.stores.queues import Queues
 
 _T = TypeVar("_T")
@@ -69,12 +69,12 @@ class DatabaseMemoryStore(MemoryStore):
         return queues
 
     @override
-    def run(self, steps: Steps[_T], changes: str | None = None) -> _T:
-        return self.chat_store.store._run(steps, changes)
+    def run(self, operation: Operation[_T], changes: str | None = None) -> _T:
+        return self.chat_store.store._run(operation, changes)
 
     @override
-    async def arun(self, steps: Steps[_T], changes: str | None = None) -> _T:
-        return await self.chat_store.store._arun(steps, changes)
+    async def arun(self, operation: Operation[_T], changes: str | None = None) -> _T:
+        return await self.chat_store.store._arun(operation, changes)
 
     @override
     def default_policy(self) -> MemoryPolicy:

@@ -20,7 +20,7 @@ from chatring.llama_index.background_loop import BLOCKS, STORES, shielded
 from chatring.llama_index.memory_policy import MemoryFormat, MemoryPolicy
 from chatring.llama_index.memory_store import AnyQueues, AnyStore, deep_copy
 from chatring.overriding import override
-from chatring.stores.operation import Steps
+from chatring.stores.operation import Operation
 from chatring.stores.queues import Flush, Part
 from chatring.stores.turns import Turn, Turns
 
@@ -75,14 +75,14 @@ class ForeignStore(AnyStore):
         return ForeignQueues(self.store, policy)
 
     @override
-    def run(self, steps: Steps[_T], changes: str | None = None) -> _T:
+    def run(self, operation: Operation[_T], changes: str | None = None) -> _T:
         with contextlib.ExitStack() as held:
             for turn in self._turns_of(changes, held):
                 held.enter_context(turn)
             answer: Any = None
             while True:
                 try:
-                    step = steps.send(answer)
+                    step = operation.send(answer)
                 except StopIteration as end:
                     self._one_at_a_time = self._stays_so
                     result: _T = end.value
@@ -90,18 +90,18 @@ class ForeignStore(AnyStore):
                 answer = STORES.run(step)
 
     @override
-    async def arun(self, steps: Steps[_T], changes: str | None = None) -> _T:
-        # It goes to its end when its caller is cancelled: none of the steps is left out.
-        return await shielded(self._arun(steps, changes))
+    async def arun(self, operation: Operation[_T], changes: str | None = None) -> _T:
+        # It goes to its end when its caller is cancelled: nothing is left out.
+        return await shielded(self._arun(operation, changes))
 
-    async def _arun(self, steps: Steps[_T], changes: str | None) -> _T:
+    async def _arun(self, operation: Operation[_T], changes: str | None) -> _T:
         async with contextlib.AsyncExitStack() as held:
             for turn in self._turns_of(changes, held):
                 await held.enter_async_context(turn)
             answer: Any = None
             while True:
                 try:
-                    step = steps.send(answer)
+                    step = operation.send(answer)
                 except StopIteration as end:
                     self._one_at_a_time = self._stays_so
                     result: _T = end.value
@@ -121,7 +121,7 @@ class ForeignStore(AnyStore):
 
 
 class ForeignQueues(AnyQueues):
-    """`Queues` on somebody else's store. The steps are the store's coroutines.
+    """`Queues` on somebody else's store. The operations yield the store's coroutines.
 
     Args:
         store: has the sessions.
@@ -136,7 +136,7 @@ class ForeignQueues(AnyQueues):
     @override
     def append(
         self, key: str, messages: list[ChatMessage], flush: Flush | None, *, wants: bool = True
-    ) -> Steps[list[list[ChatMessage]]]:
+    ) -> Operation[list[list[ChatMessage]]]:
         self._counted(_copied(messages, _FORMAT.read))  # raises before anything is stored
         if len(messages) == 1:
             yield self._store.add_message(key, messages[0], status=MessageStatus.ACTIVE)
@@ -161,17 +161,17 @@ class ForeignQueues(AnyQueues):
         return [messages for messages in rounds if messages]
 
     @override
-    def replace(self, key: str, messages: list[ChatMessage], archived: int = 0) -> Steps[None]:
+    def replace(self, key: str, messages: list[ChatMessage], archived: int = 0) -> Operation[None]:
         self._counted(_copied(messages, _FORMAT.read))
         yield self._store.set_messages(key, messages, status=MessageStatus.ACTIVE)
 
     @override
-    def all(self, key: str, part: Part | None) -> Steps[list[ChatMessage]]:
+    def all(self, key: str, part: Part | None) -> Operation[list[ChatMessage]]:
         messages: list[ChatMessage] = yield self._store.get_messages(key, status=_STATUS[part])
         return _copied(messages, deep_copy)
 
     @override
-    def remove(self, key: str, part: Part | None) -> Steps[None]:
+    def remove(self, key: str, part: Part | None) -> Operation[None]:
         yield self._store.delete_messages(key, status=_STATUS[part])
 
     def _counted(self, messages: list[ChatMessage]) -> _Batch:

@@ -46,7 +46,7 @@ from chatring.llama_index.store_chat_store import StoreChatStore
 from chatring.llama_index.tokenizer import is_pickled_by_name
 from chatring.llama_index.window_store import replaces
 from chatring.overriding import override
-from chatring.stores.operation import Steps
+from chatring.stores.operation import Operation
 from chatring.stores.queues import Flush
 
 # More tokens than any queue has.
@@ -335,7 +335,7 @@ class Memory(LlamaIndexMemory):
         else:
             await adding
 
-    def _appending(self, messages: list[ChatMessage]) -> Steps[list[list[ChatMessage]]]:
+    def _appending(self, messages: list[ChatMessage]) -> Operation[list[list[ChatMessage]]]:
         return self._queues().append(self.session_id, messages, self._flush(), wants=bool(self.memory_blocks))
 
     async def _deliver_of(self, adding: Coroutine[Any, Any, list[list[ChatMessage]]]) -> None:

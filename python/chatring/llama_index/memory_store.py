@@ -9,7 +9,7 @@ from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 
 from chatring.llama_index.memory_policy import MemoryPolicy
-from chatring.stores.operation import Steps
+from chatring.stores.operation import Operation
 from chatring.stores.queues import Flush, Part
 
 _T = TypeVar("_T")
@@ -20,32 +20,32 @@ class AnyQueues(Protocol):
 
     def append(
         self, key: str, messages: list[ChatMessage], flush: Flush | None, *, wants: bool = True
-    ) -> Steps[list[list[ChatMessage]]]:
+    ) -> Operation[list[list[ChatMessage]]]:
         """See `Queues`."""
 
-    def replace(self, key: str, messages: list[ChatMessage], archived: int = 0) -> Steps[None]:
+    def replace(self, key: str, messages: list[ChatMessage], archived: int = 0) -> Operation[None]:
         """See `Queues`."""
 
-    def all(self, key: str, part: Part | None) -> Steps[list[ChatMessage]]:
+    def all(self, key: str, part: Part | None) -> Operation[list[ChatMessage]]:
         """See `Queues`."""
 
-    def remove(self, key: str, part: Part | None) -> Steps[None]:
+    def remove(self, key: str, part: Part | None) -> Operation[None]:
         """See `Queues`."""
 
 
 class AllQueues(AnyQueues, Protocol):
     """What our own stores can do in addition. See `Queues` for the methods."""
 
-    def count(self, key: str, part: Part | None) -> Steps[int]:
+    def count(self, key: str, part: Part | None) -> Operation[int]:
         """See `Queues`."""
 
-    def append_archived(self, key: str, messages: list[ChatMessage]) -> Steps[None]:
+    def append_archived(self, key: str, messages: list[ChatMessage]) -> Operation[None]:
         """See `Queues`."""
 
-    def archive(self, key: str, count: int) -> Steps[list[ChatMessage]]:
+    def archive(self, key: str, count: int) -> Operation[list[ChatMessage]]:
         """See `Queues`."""
 
-    def remove_oldest(self, key: str, count: int) -> Steps[list[ChatMessage]]:
+    def remove_oldest(self, key: str, count: int) -> Operation[list[ChatMessage]]:
         """See `Queues`."""
 
 
@@ -55,10 +55,10 @@ class AnyStore(Protocol):
     def queues(self, policy: MemoryPolicy) -> AnyQueues:
         """See `MemoryStore`."""
 
-    def run(self, steps: Steps[_T], changes: str | None = None) -> _T:
+    def run(self, operation: Operation[_T], changes: str | None = None) -> _T:
         """See `MemoryStore`."""
 
-    async def arun(self, steps: Steps[_T], changes: str | None = None) -> _T:
+    async def arun(self, operation: Operation[_T], changes: str | None = None) -> _T:
         """See `MemoryStore`."""
 
 
@@ -73,11 +73,11 @@ class MemoryStore(AsyncDBChatStore):
         """Return the sessions, counted by a policy."""
 
     @abstractmethod
-    def run(self, steps: Steps[_T], changes: str | None = None) -> _T:
-        """Take all steps of an operation, and return what they return. `changes` is the session that it changes."""
+    def run(self, operation: Operation[_T], changes: str | None = None) -> _T:
+        """Run an operation, and return what it returns. `changes` is the session that it changes."""
 
     @abstractmethod
-    async def arun(self, steps: Steps[_T], changes: str | None = None) -> _T:
+    async def arun(self, operation: Operation[_T], changes: str | None = None) -> _T:
         """Like `run`, without blocking the event loop."""
 
     @abstractmethod

@@ -17,10 +17,9 @@ from chatring.llama_index.memory_store import AllQueues, MemoryStore, deep_copy
 from chatring.llama_index.sessions import EvictionCallback, Sessions
 from chatring.llama_index.tokenizer import counter_of
 from chatring.overriding import override
-from chatring.stores import operation
 from chatring.stores.measuring import is_little
 from chatring.stores.names import check_key
-from chatring.stores.operation import Steps, Work
+from chatring.stores.operation import Operation, Work, arun, run
 from chatring.stores.queues import Flush, Part, refuse_active
 
 _T = TypeVar("_T")
@@ -97,13 +96,13 @@ class RingMemoryStore(MemoryStore):
         return RingQueues(self.__dict__["_sessions"], policy)
 
     @override
-    def run(self, steps: Steps[_T], changes: str | None = None) -> _T:
-        return operation.run(steps, _no_connection)
+    def run(self, operation: Operation[_T], changes: str | None = None) -> _T:
+        return run(operation, _no_connection)
 
     @override
-    async def arun(self, steps: Steps[_T], changes: str | None = None) -> _T:
+    async def arun(self, operation: Operation[_T], changes: str | None = None) -> _T:
         # What takes longer than a millisecond or two is done in a thread.
-        return await operation.arun(steps, _no_connection)
+        return await arun(operation, _no_connection)
 
     @override
     def default_policy(self) -> MemoryPolicy:
@@ -180,7 +179,7 @@ class RingQueues(AllQueues):
     @override
     def append(
         self, key: str, messages: list[ChatMessage], flush: Flush | None, *, wants: bool = True
-    ) -> Steps[list[list[ChatMessage]]]:
+    ) -> Operation[list[list[ChatMessage]]]:
         # What was archived are the stored messages themselves.
         if not messages and self._sessions.get(key) is None:
             return []
@@ -190,7 +189,7 @@ class RingQueues(AllQueues):
         return (yield Work(lambda: self._append(key, messages, flush), takes_long))  # type: ignore[no-any-return]
 
     @override
-    def replace(self, key: str, messages: list[ChatMessage], archived: int = 0) -> Steps[None]:
+    def replace(self, key: str, messages: list[ChatMessage], archived: int = 0) -> Operation[None]:
         def replace() -> None:
             kept, batch = self._counted(messages)
             self._opened(key)
@@ -200,7 +199,7 @@ class RingQueues(AllQueues):
         yield Work(replace, not is_little(messages))
 
     @override
-    def all(self, key: str, part: Part | None) -> Steps[list[ChatMessage]]:
+    def all(self, key: str, part: Part | None) -> Operation[list[ChatMessage]]:
         queue = self._sessions.get(key)
         if queue is None:
             return []
@@ -208,7 +207,7 @@ class RingQueues(AllQueues):
         return (yield Work(lambda: _copied(messages, deep_copy), len(messages) > _MANY))  # type: ignore[no-any-return]
 
     @override
-    def count(self, key: str, part: Part | None) -> Steps[int]:
+    def count(self, key: str, part: Part | None) -> Operation[int]:
         yield from ()
         queue = self._sessions.get(key)
         if queue is None:
@@ -217,23 +216,23 @@ class RingQueues(AllQueues):
         return {None: length, "active": length - archived, "archived": archived}[part]
 
     @override
-    def append_archived(self, key: str, messages: list[ChatMessage]) -> Steps[None]:
+    def append_archived(self, key: str, messages: list[ChatMessage]) -> Operation[None]:
         yield Work(lambda: self._append(key, messages, None, archives=True), not is_little(messages))
 
     @override
-    def archive(self, key: str, count: int) -> Steps[list[ChatMessage]]:
+    def archive(self, key: str, count: int) -> Operation[list[ChatMessage]]:
         yield from ()
         queue = self._sessions.get(key)
         return [] if queue is None else _copied(queue.archive(max(count, 0)), deep_copy)
 
     @override
-    def remove_oldest(self, key: str, count: int) -> Steps[list[ChatMessage]]:
+    def remove_oldest(self, key: str, count: int) -> Operation[list[ChatMessage]]:
         yield from ()
         queue = self._sessions.get(key)
         return [] if queue is None else queue.remove_oldest(max(count, 0))
 
     @override
-    def remove(self, key: str, part: Part | None) -> Steps[None]:
+    def remove(self, key: str, part: Part | None) -> Operation[None]:
         yield from ()
         if part is None:
             self._sessions.delete(key)

@@ -10,7 +10,7 @@ from chatring.migration.source import Queue
 from chatring.stores import Store
 from chatring.stores.measuring import Measuring
 from chatring.stores.names import check_key
-from chatring.stores.operation import Steps
+from chatring.stores.operation import Operation
 from chatring.stores.policy_name import is_queue
 from chatring.stores.queues import Queues
 from chatring.stores.session import Change, Session
@@ -81,7 +81,7 @@ class _Queues(Queues):
         """The name of the policy, as sessions have it."""
         return self._measuring.name
 
-    def read(self, key: str) -> Steps[Queue | None]:
+    def read(self, key: str) -> Operation[Queue | None]:
         """Return a session of `Memory`: see `Memories`."""
         tries = 0
         while (session := (yield from self._backend.read(key))) is not None:
@@ -92,7 +92,7 @@ class _Queues(Queues):
             tries = self._changes.outrun(key, tries)
         return None
 
-    def copy(self, key: str, queue: Queue, overwrite: bool) -> Steps[tuple[bool, int]]:
+    def copy(self, key: str, queue: Queue, overwrite: bool) -> Operation[tuple[bool, int]]:
         """Copy a session: see `Memories`."""
         try:
             measured = yield from self._measuring.measured(queue.messages)
@@ -103,7 +103,7 @@ class _Queues(Queues):
             raise refusal from error
         tokens = measured.batch.tokens
 
-        def plan(session: Session | None) -> Steps[tuple[Change | None, bool]]:
+        def plan(session: Session | None) -> Operation[tuple[Change | None, bool]]:
             if session is not None:
                 difference = yield from self._difference(key, session, measured.bodies, queue.archived)
                 if difference is None:
@@ -117,7 +117,7 @@ class _Queues(Queues):
         is_new: bool = yield from self._changes.make(key, plan, any_policy=True)
         return is_new, sum(tokens)
 
-    def _difference(self, key: str, session: Session, bodies: list[str], archived: int) -> Steps[str | None]:
+    def _difference(self, key: str, session: Session, bodies: list[str], archived: int) -> Operation[str | None]:
         """Return why a session is not the beginning of another one; "" if it is, None if it is equal to it."""
         if not is_queue(session.policy):
             return (
@@ -140,7 +140,7 @@ class _Queues(Queues):
             )
         return None if (len(kept), done) == (len(bodies), archived) else ""
 
-    def _bodies(self, key: str, session: Session) -> Steps[list[str]]:
+    def _bodies(self, key: str, session: Session) -> Operation[list[str]]:
         rows = yield from self._backend.rows(key, session, session.first, session.end)
         return [row.body for _, row in rows]
 

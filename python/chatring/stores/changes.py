@@ -13,7 +13,7 @@ from chatring._core import _Batch
 from chatring.stores.backend import Backend
 from chatring.stores.errors import StoreTimeoutError, counter_mismatch, kind_mismatch
 from chatring.stores.measuring import Measured, Measuring, is_much
-from chatring.stores.operation import Pause, Steps, Work
+from chatring.stores.operation import Operation, Pause, Work
 from chatring.stores.policy_name import is_queue
 from chatring.stores.session import Change, Row, RowLike, Session
 
@@ -30,7 +30,7 @@ _REMEMBERED = 4_096
 # Messages to look at first when searching for one that a session may end with.
 LOOK_BACK = 8
 
-Plan = Callable[[Session | None], Steps[tuple[Change | None, Any]]]
+Plan = Callable[[Session | None], Operation[tuple[Change | None, Any]]]
 """From a session, or None if there is none: the change, or None for no change; and the method's result."""
 
 
@@ -51,7 +51,7 @@ class Changes:
         # The last known state of sessions. Others may have changed them since; a change finds out.
         self._known: dict[str, Session] = {}
 
-    def make(self, key: str, plan: Plan, *, any_policy: bool = False) -> Steps[Any]:
+    def make(self, key: str, plan: Plan, *, any_policy: bool = False) -> Operation[Any]:
         """Make the change that `plan` makes of a session. Try again if another writer was faster.
 
         The first try trusts the last known state of the session. From the fourth on, the session is locked meanwhile,
@@ -98,7 +98,7 @@ class Changes:
         session: Session | None,
         measured: Measured,
         before: tuple[list[Row], Sequence[RowLike]] | None = None,
-    ) -> Steps[Change]:
+    ) -> Operation[Change]:
         """Return the change that appends messages.
 
         `before` is the head and the last rows of a session that is not stored yet.
@@ -138,7 +138,7 @@ class Changes:
 
     def cutting(
         self, key: str, session: Session, position: int, removed: list[Row], measured: Measured
-    ) -> Steps[Change]:
+    ) -> Operation[Change]:
         """Return the change that removes the messages from `position` on, and appends others.
 
         What is left before it must end with a message that may be the last. So the messages between that one and
@@ -183,7 +183,7 @@ class Changes:
             return change._replace(keep=position, rows=change.rows[len(between) :])
         return change._replace(keep=numbers.end)
 
-    def measured_again(self, bodies: list[str]) -> Steps[Measured]:
+    def measured_again(self, bodies: list[str]) -> Operation[Measured]:
         """Read and count messages that are stored."""
         takes_long = self._core.calls_python or is_much(bodies, _QUICK)
         measured: Measured = yield Work(
@@ -191,7 +191,7 @@ class Changes:
         )
         return measured
 
-    def recounted_head(self, key: str, session: Session, head: list[Row]) -> Steps[Change]:
+    def recounted_head(self, key: str, session: Session, head: list[Row]) -> Operation[Change]:
         """Return the change that leaves a session only its head, counted again. Positions stay, if the head allows."""
         measured = yield from self.measured_again([row.body for row in head])
         change = yield from self.appending(key, self.new_session(), measured, ([], []))
@@ -218,12 +218,12 @@ class Changes:
             )
         return tries + 1
 
-    def is_still(self, key: str, session: Session) -> Steps[bool]:
+    def is_still(self, key: str, session: Session) -> Operation[bool]:
         """Return whether a session has only grown since: then everything that was read belongs to one moment."""
         now = yield from self._backend.read(key)
         return now is not None and now.epoch == session.epoch
 
-    def unread(self, key: str, session: Session) -> Steps[_Batch | None]:
+    def unread(self, key: str, session: Session) -> Operation[_Batch | None]:
         """Read the messages at the end whose texts are needed, where texts are joined."""
         start = self._core.unread_from(session)
         if start >= session.end:
@@ -231,7 +231,7 @@ class Changes:
         rows = yield from self._backend.rows(key, session, start, session.end)
         return (yield from self.read([row.body for _, row in rows]))
 
-    def read(self, bodies: list[str]) -> Steps[_Batch]:
+    def read(self, bodies: list[str]) -> Operation[_Batch]:
         """Read messages that are stored, without counting them."""
         batch: _Batch = yield Work(lambda: self._core.read(self._measuring.readable(bodies)), is_much(bodies))
         return batch

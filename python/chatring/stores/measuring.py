@@ -10,7 +10,7 @@ from chatring.formats.format import Format
 from chatring.formats.json_format import JsonFormat
 from chatring.stores.errors import ForeignDataError
 from chatring.stores.names import check_name
-from chatring.stores.operation import Steps, Work
+from chatring.stores.operation import Operation, Work
 from chatring.stores.policy_name import ANY, QUEUE, PolicyName, check_part
 from chatring.stores.session import Row
 
@@ -66,7 +66,7 @@ class Measuring:
         self._load_all = _option(self.format, "load_all", "load") or self._load_each
         self._is_warm = not self.counter.is_native
 
-    def measured(self, messages: list[Any]) -> Steps[Measured]:
+    def measured(self, messages: list[Any]) -> Operation[Measured]:
         """Dump, read and count messages.
 
         Raises:
@@ -101,7 +101,7 @@ class Measuring:
                 raise ValueError("a format's dump must return a str without NUL characters and surrogates")
         return bodies
 
-    def messages(self, bodies: list[str]) -> Steps[list[Any]]:
+    def messages(self, bodies: list[str]) -> Operation[list[Any]]:
         """Return the messages with these bodies."""
         messages: list[Any] = yield Work(lambda: self.loaded(bodies), is_much(bodies))
         return messages

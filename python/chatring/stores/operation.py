@@ -17,8 +17,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 _T = TypeVar("_T")
 _logger = logging.getLogger("chatring")
 
-Steps = Generator[Any, Any, _T]
-"""An operation: yields statements, `Work` and `Pause`, is sent rows and results, and returns the method's result."""
+Operation = Generator[Any, Any, _T]
+"""Yields statements, `Work` and `Pause`, is sent rows and results, and returns the method's result."""
 
 
 class Work(NamedTuple):
@@ -57,48 +57,51 @@ class AsyncConnection(Protocol):
         """Return what the database answers. A statement has a `name`."""
 
 
-def run(steps: Steps[_T], lend: Callable[[], AbstractContextManager[Connection]]) -> _T:
-    """Take all steps, and return what they return. An error ends them and closes the connection's context."""
-    step = _next(steps.send, None)
-    while not isinstance(step, _End):
-        step = _worked(steps, step) if isinstance(step, (Work, Pause)) else _with_connection(steps, step, lend)
-    result: _T = step.value
+def run(operation: Operation[_T], lend: Callable[[], AbstractContextManager[Connection]]) -> _T:
+    """Run an operation, and return what it returns. An error ends it and closes the connection's context."""
+    wanted = _next(operation.send, None)
+    while not isinstance(wanted, _End):
+        if isinstance(wanted, (Work, Pause)):
+            wanted = _worked(operation, wanted)
+        else:
+            wanted = _with_connection(operation, wanted, lend)
+    result: _T = wanted.value
     return result
 
 
-async def arun(steps: Steps[_T], lend: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> _T:
+async def arun(operation: Operation[_T], lend: Callable[[], AbstractAsyncContextManager[AsyncConnection]]) -> _T:
     """Async version of `run`. What takes long runs in one of asyncio's threads."""
-    step = _next(steps.send, None)
-    while not isinstance(step, _End):
-        if isinstance(step, (Work, Pause)):
-            step = await _aworked(steps, step)
+    wanted = _next(operation.send, None)
+    while not isinstance(wanted, _End):
+        if isinstance(wanted, (Work, Pause)):
+            wanted = await _aworked(operation, wanted)
             continue
         async with lend() as connection:
-            while not isinstance(step, _End) and (connection.is_in_transaction or not _must_wait(step)):
-                if isinstance(step, (Work, Pause)):
-                    step = await _aworked(steps, step)
+            while not isinstance(wanted, _End) and (connection.is_in_transaction or not _must_wait(wanted)):
+                if isinstance(wanted, (Work, Pause)):
+                    wanted = await _aworked(operation, wanted)
                     continue
                 begun = time.perf_counter()
-                answer = await connection.execute(step)
-                _log(step, begun)
-                step = _next(steps.send, answer)
-    result: _T = step.value
+                answer = await connection.execute(wanted)
+                _log(wanted, begun)
+                wanted = _next(operation.send, answer)
+    result: _T = wanted.value
     return result
 
 
 async def arun_in_threads(
-    steps: Steps[_T],
+    operation: Operation[_T],
     lend: Callable[[], AbstractContextManager[Connection]],
     in_thread: Callable[[Callable[[], Any]], Awaitable[Any]],
 ) -> _T:
     """Like `arun`, for a driver that blocks: `in_thread` runs successive statements, or a transaction."""
-    step = _next(steps.send, None)
-    while not isinstance(step, _End):
-        if isinstance(step, (Work, Pause)):
-            step = await _aworked(steps, step)
+    wanted = _next(operation.send, None)
+    while not isinstance(wanted, _End):
+        if isinstance(wanted, (Work, Pause)):
+            wanted = await _aworked(operation, wanted)
         else:
-            step = await in_thread(partial(_with_connection, steps, step, lend))
-    result: _T = step.value
+            wanted = await in_thread(partial(_with_connection, operation, wanted, lend))
+    result: _T = wanted.value
     return result
 
 
@@ -115,48 +118,50 @@ def _next(advance: Callable[[Any], Any], value: Any) -> Any:
         return _End(end.value)
 
 
-def _worked(steps: Steps[Any], step: Work | Pause) -> Any:
-    """Do a step that is work, and return the next one. The operation may catch what the work raises."""
+def _worked(operation: Operation[Any], wanted: Work | Pause) -> Any:
+    """Do work, and return what is wanted next. The operation may catch what the work raises."""
     try:
-        answer = step.do()
+        answer = wanted.do()
     except Exception as error:
-        return _next(steps.throw, error)
-    return _next(steps.send, answer)
+        return _next(operation.throw, error)
+    return _next(operation.send, answer)
 
 
-async def _aworked(steps: Steps[Any], step: Work | Pause) -> Any:
+async def _aworked(operation: Operation[Any], wanted: Work | Pause) -> Any:
     """Async version of `_worked`."""
     try:
-        answer = await _done(step)
+        answer = await _done(wanted)
     except Exception as error:
-        return _next(steps.throw, error)
-    return _next(steps.send, answer)
+        return _next(operation.throw, error)
+    return _next(operation.send, answer)
 
 
-def _must_wait(step: Any) -> bool:
-    """Return whether no connection may be held during a step."""
-    return isinstance(step, Pause) or (isinstance(step, Work) and (step.takes_long or step.calls_others))
+def _must_wait(wanted: Any) -> bool:
+    """Return whether no connection may be held meanwhile."""
+    return isinstance(wanted, Pause) or (isinstance(wanted, Work) and (wanted.takes_long or wanted.calls_others))
 
 
-def _with_connection(steps: Steps[Any], step: Any, lend: Callable[[], AbstractContextManager[Connection]]) -> Any:
-    """Run the statements from `step` on, and what is done between them. Return the step before which to wait."""
+def _with_connection(
+    operation: Operation[Any], wanted: Any, lend: Callable[[], AbstractContextManager[Connection]]
+) -> Any:
+    """Run the statements from `wanted` on, and what is done between them. Return what no connection may be held for."""
     with lend() as connection:
-        while not isinstance(step, _End) and (connection.is_in_transaction or not _must_wait(step)):
-            if isinstance(step, (Work, Pause)):
-                step = _worked(steps, step)
+        while not isinstance(wanted, _End) and (connection.is_in_transaction or not _must_wait(wanted)):
+            if isinstance(wanted, (Work, Pause)):
+                wanted = _worked(operation, wanted)
                 continue
             begun = time.perf_counter()
-            answer = connection.execute(step)
-            _log(step, begun)
-            step = _next(steps.send, answer)
-    return step
+            answer = connection.execute(wanted)
+            _log(wanted, begun)
+            wanted = _next(operation.send, answer)
+    return wanted
 
 
-async def _done(step: Work | Pause) -> Any:
-    if isinstance(step, Pause):
-        await asyncio.sleep(step.seconds)
+async def _done(wanted: Work | Pause) -> Any:
+    if isinstance(wanted, Pause):
+        await asyncio.sleep(wanted.seconds)
         return None
-    return await asyncio.to_thread(step.do) if step.takes_long else step.do()
+    return await asyncio.to_thread(wanted.do) if wanted.takes_long else wanted.do()
 
 
 def _log(statement: Any, begun: float) -> None:

@@ -15,7 +15,7 @@ from chatring.stores.changes import Changes, Plan, new_epoch
 from chatring.stores.errors import CounterMismatchError, kind_mismatch
 from chatring.stores.measuring import Measuring
 from chatring.stores.names import check_key
-from chatring.stores.operation import Steps
+from chatring.stores.operation import Operation
 from chatring.stores.policy_name import is_queue
 from chatring.stores.session import Change, Limits, RowLike, Session
 
@@ -54,7 +54,7 @@ class Queues:
 
     def append(
         self, key: str, messages: list[Any], flush: Flush | None, *, wants: bool = True
-    ) -> Steps[list[list[Any]]]:
+    ) -> Operation[list[list[Any]]]:
         """Add messages, and archive the oldest if the queue has too many tokens.
 
         Args:
@@ -72,7 +72,7 @@ class Queues:
         check_key(key)
         measured = yield from self._measuring.measured(messages)
 
-        def plan(session: Session | None) -> Steps[tuple[Change | None, list[list[str]]]]:
+        def plan(session: Session | None) -> Operation[tuple[Change | None, list[list[str]]]]:
             change = yield from self._changes.appending(key, session, measured)
             rounds: list[list[str]] = []
             if flush is not None:
@@ -90,12 +90,12 @@ class Queues:
             flushed.append(batch)
         return flushed
 
-    def replace(self, key: str, messages: list[Any], archived: int = 0) -> Steps[None]:
+    def replace(self, key: str, messages: list[Any], archived: int = 0) -> Operation[None]:
         """Replace all messages. The first `archived` of them are archived."""
         check_key(key)
         measured = yield from self._measuring.measured(messages)
 
-        def plan(session: Session | None) -> Steps[tuple[Change, None]]:
+        def plan(session: Session | None) -> Operation[tuple[Change, None]]:
             self._check(key, session)
             change = yield from self._changes.appending(key, None, measured)
             numbers = self._with_cut(change.session, archived, sum(row[1] for row in change.rows[:archived]))
@@ -103,7 +103,7 @@ class Queues:
 
         yield from self._changes.make(key, plan, any_policy=True)
 
-    def all(self, key: str, part: Part | None) -> Steps[list[Any]]:
+    def all(self, key: str, part: Part | None) -> Operation[list[Any]]:
         """Return the messages of a session, or of a part of it."""
         check_key(key)
         if part == "active":
@@ -118,7 +118,7 @@ class Queues:
             tries = self._changes.outrun(key, tries)
         return []
 
-    def count(self, key: str, part: Part | None) -> Steps[int]:
+    def count(self, key: str, part: Part | None) -> Operation[int]:
         """Return how many messages a session has, or a part of it."""
         check_key(key)
         session = yield from self._backend.read(key)
@@ -128,11 +128,11 @@ class Queues:
         start = session.lead if part == "active" else session.first
         return (session.lead if part == "archived" else session.end) - start
 
-    def archive(self, key: str, count: int) -> Steps[list[Any]]:
+    def archive(self, key: str, count: int) -> Operation[list[Any]]:
         """Archive `count` of the queue's oldest messages, or all if it has fewer, and return them."""
         check_key(key)
 
-        def plan(session: Session | None) -> Steps[tuple[Change | None, list[str]]]:
+        def plan(session: Session | None) -> Operation[tuple[Change | None, list[str]]]:
             stop = 0 if session is None else min(session.lead + count, session.end)
             if session is None or stop <= session.lead:
                 return None, []
@@ -143,7 +143,7 @@ class Queues:
         bodies = yield from self._make_uncounted(key, plan)
         return (yield from self._measuring.messages(bodies))
 
-    def append_archived(self, key: str, messages: list[Any]) -> Steps[None]:
+    def append_archived(self, key: str, messages: list[Any]) -> Operation[None]:
         """Add archived messages.
 
         Raises:
@@ -152,7 +152,7 @@ class Queues:
         check_key(key)
         measured = yield from self._measuring.measured(messages)
 
-        def plan(session: Session | None) -> Steps[tuple[Change, None]]:
+        def plan(session: Session | None) -> Operation[tuple[Change, None]]:
             refuse_active(key, 0 if session is None else session.end - session.lead)
             change = yield from self._changes.appending(key, session, measured)
             return change._replace(
@@ -161,11 +161,11 @@ class Queues:
 
         yield from self._make(key, plan)
 
-    def remove_oldest(self, key: str, count: int) -> Steps[list[Any]]:
+    def remove_oldest(self, key: str, count: int) -> Operation[list[Any]]:
         """Remove `count` of the queue's oldest messages, or all, and return them. The others are stored again."""
         check_key(key)
 
-        def plan(session: Session | None) -> Steps[tuple[Change | None, list[str]]]:
+        def plan(session: Session | None) -> Operation[tuple[Change | None, list[str]]]:
             if session is None or count < 1 or session.lead == session.end:
                 return None, []
             rows = [row for _, row in (yield from self._backend.rows(key, session, session.first, session.end))]
@@ -180,7 +180,7 @@ class Queues:
         bodies = yield from self._make_uncounted(key, plan)
         return (yield from self._measuring.messages(bodies))
 
-    def remove(self, key: str, part: Part | None) -> Steps[None]:
+    def remove(self, key: str, part: Part | None) -> Operation[None]:
         """Remove a session, or a part of it."""
         check_key(key)
         if part is None:
@@ -188,7 +188,7 @@ class Queues:
             yield from self._backend.delete(key)
             return
 
-        def plan(session: Session | None) -> Steps[tuple[Change | None, None]]:
+        def plan(session: Session | None) -> Operation[tuple[Change | None, None]]:
             yield from ()
             if session is None:
                 return None, None
@@ -200,7 +200,7 @@ class Queues:
 
         yield from self._make_uncounted(key, plan)
 
-    def _active(self, key: str) -> Steps[list[Any]]:
+    def _active(self, key: str) -> Operation[list[Any]]:
         """Return the queue's messages with one statement."""
         found = yield from self._backend.window(key, _ALL, False)
         if found is None:
@@ -210,7 +210,7 @@ class Queues:
 
     def _flushed(
         self, key: str, session: Session | None, change: Change, flush: Flush, wants: bool
-    ) -> Steps[tuple[Change, list[list[str]]]]:
+    ) -> Operation[tuple[Change, list[list[str]]]]:
         """Return a change that also archives, and the bodies of each round."""
         numbers = change.session
         stored_end = numbers.lead if session is None else session.end
@@ -249,7 +249,7 @@ class Queues:
     def _with_cut(self, session: Session, position: int, before: int) -> Session:
         return self._changes.session(self._core.with_cut(session, position, before), session.epoch)
 
-    def _make(self, key: str, plan: Plan) -> Steps[Any]:
+    def _make(self, key: str, plan: Plan) -> Operation[Any]:
         """Make a change. A session that another policy counted is recounted first."""
         for _ in range(_RECOUNTS):
             try:
@@ -259,10 +259,10 @@ class Queues:
             yield from self._recount(key)
         return (yield from self._changes.make(key, plan))
 
-    def _make_uncounted(self, key: str, plan: Plan) -> Steps[Any]:
+    def _make_uncounted(self, key: str, plan: Plan) -> Operation[Any]:
         """Make a change that counts nothing. The session keeps its policy."""
 
-        def with_its_policy(session: Session | None) -> Steps[tuple[Change | None, Any]]:
+        def with_its_policy(session: Session | None) -> Operation[tuple[Change | None, Any]]:
             self._check(key, session)
             change, result = yield from plan(session)
             if change is not None and session is not None:
@@ -271,10 +271,10 @@ class Queues:
 
         return (yield from self._changes.make(key, with_its_policy, any_policy=True))
 
-    def _recount(self, key: str) -> Steps[None]:
+    def _recount(self, key: str) -> Operation[None]:
         """Count a queue again by this policy. The cut stays where it is."""
 
-        def plan(session: Session | None) -> Steps[tuple[Change | None, None]]:
+        def plan(session: Session | None) -> Operation[tuple[Change | None, None]]:
             self._check(key, session)
             if session is None:
                 return None, None

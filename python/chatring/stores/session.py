@@ -9,7 +9,7 @@ from typing import NamedTuple
 class Session(NamedTuple):
     """The beginning and the end of a session.
 
-    These are the numbers of `Ending` in `src/core/ending.rs`, and more. Positions are counted from the first message
+    These are the numbers of `Ending` in `src/core/ending`, and more. Positions are counted from the first message
     ever put. Sums concern the messages behind the head. Only the core knows what they mean; a backend stores them, and
     compares them with the limits of a window.
     """

@@ -15,7 +15,7 @@ from chatring.stores.changes import LOOK_BACK, Changes, joined, new_epoch
 from chatring.stores.errors import ForeignDataError
 from chatring.stores.measuring import Measuring, listed
 from chatring.stores.names import check_key
-from chatring.stores.operation import Steps, Work
+from chatring.stores.operation import Operation, Work
 from chatring.stores.session import Change, Found, Info, Limits, Pruned, Row, Session
 from chatring.window import Window
 
@@ -24,7 +24,7 @@ _MOST = 10**12
 # How far the total of joined texts may fall when messages are put in front: `SLACK` in `src/core/joined.rs`.
 _SLACK = 8
 
-Pruning = Generator[tuple[str | None, Steps[Any]], Any, Pruned]
+Pruning = Generator[tuple[str | None, Operation[Any]], Any, Pruned]
 """Yields operations with the key of the session that each changes; is sent their results, or a ForeignDataError."""
 
 
@@ -43,29 +43,29 @@ class Sessions:
         self._core = measuring.core
         self._changes = Changes(backend, measuring, timeout)
 
-    def append(self, key: str, messages: list[Any]) -> Steps[None]:
+    def append(self, key: str, messages: list[Any]) -> Operation[None]:
         """See `Store.append`."""
         if not messages:
             return
         measured = yield from self._measuring.measured(messages)
 
-        def plan(session: Session | None) -> Steps[tuple[Change, None]]:
+        def plan(session: Session | None) -> Operation[tuple[Change, None]]:
             return (yield from self._changes.appending(key, session, measured)), None
 
         yield from self._changes.make(key, plan)
 
-    def replace(self, key: str, messages: list[Any]) -> Steps[None]:
+    def replace(self, key: str, messages: list[Any]) -> Operation[None]:
         """See `Store.replace`."""
         measured = yield from self._measuring.measured(messages)
 
-        def plan(session: Session | None) -> Steps[tuple[Change, None]]:
+        def plan(session: Session | None) -> Operation[tuple[Change, None]]:
             self._changes.check_kind(key, session)
             change = yield from self._changes.appending(key, None, measured)
             return change._replace(head=change.head or []), None
 
         yield from self._changes.make(key, plan, any_policy=True)
 
-    def set_head(self, key: str, messages: list[Any]) -> Steps[None]:
+    def set_head(self, key: str, messages: list[Any]) -> Operation[None]:
         """See `Store.set_head`."""
         measured = yield from self._measuring.measured(messages)
         fresh = yield from self._changes.appending(key, None, measured)
@@ -75,7 +75,7 @@ class Sessions:
                 [self._measuring.format.read(message) for message in messages]
             )
 
-        def plan(session: Session | None) -> Steps[tuple[Change, None]]:
+        def plan(session: Session | None) -> Operation[tuple[Change, None]]:
             yield from ()
             if session is None:
                 return fresh._replace(head=fresh.head or []), None
@@ -85,11 +85,11 @@ class Sessions:
 
         yield from self._changes.make(key, plan)
 
-    def pop(self, key: str, index: int) -> Steps[Any]:
+    def pop(self, key: str, index: int) -> Operation[Any]:
         """See `Store.pop`."""
         index = operator.index(index)
 
-        def plan(session: Session | None) -> Steps[tuple[Change, str]]:
+        def plan(session: Session | None) -> Operation[tuple[Change, str]]:
             length = 0 if session is None else session.length
             number = index + length if index < 0 else index
             if session is None or not 0 <= number < length:
@@ -110,13 +110,13 @@ class Sessions:
         (popped,) = yield from self._measuring.messages([body])
         return popped
 
-    def update(self, key: str, start: int, change: Callable[[list[Any]], Any]) -> Steps[list[Any]]:
+    def update(self, key: str, start: int, change: Callable[[list[Any]], Any]) -> Operation[list[Any]]:
         """See `Store.update`."""
         start = max(operator.index(start), -_MOST)
         if not callable(change):
             raise TypeError(f"change must be a function of a list of messages, got {change!r}")
 
-        def plan(session: Session | None) -> Steps[tuple[Change | None, list[Any]]]:
+        def plan(session: Session | None) -> Operation[tuple[Change | None, list[Any]]]:
             rows: list[tuple[int, Row]] = []
             if session is not None:
                 if start >= 0:
@@ -148,11 +148,11 @@ class Sessions:
         updated: list[Any] = yield from self._changes.make(key, plan)
         return updated
 
-    def trim(self, key: str, before: int) -> Steps[int]:
+    def trim(self, key: str, before: int) -> Operation[int]:
         """See `Store.trim`."""
         before = _position("before", before)
 
-        def plan(session: Session | None) -> Steps[tuple[Change | None, int]]:
+        def plan(session: Session | None) -> Operation[tuple[Change | None, int]]:
             if session is None:
                 return None, 0
             stop, step = min(before + 1, session.end), LOOK_BACK
@@ -169,12 +169,12 @@ class Sessions:
         trimmed: int = yield from self._changes.make(key, plan)
         return trimmed
 
-    def recount(self, key: str) -> Steps[None]:
+    def recount(self, key: str) -> Operation[None]:
         """See `Store.recount`."""
         counted: Session | None = None  # the session as of the last count
         done = Change(self._changes.new_session(), 0, [])
 
-        def plan(session: Session | None) -> Steps[tuple[Change | None, None]]:
+        def plan(session: Session | None) -> Operation[tuple[Change | None, None]]:
             nonlocal counted, done
             self._changes.check_kind(key, session)
             if session is None:
@@ -193,14 +193,14 @@ class Sessions:
 
         yield from self._changes.make(key, plan, any_policy=True)
 
-    def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
+    def delete(self, key: str, unused_since: float | None = None) -> Operation[bool]:
         """See `Store.delete`."""
         self._changes.forget(key)
         return (yield from self._backend.delete(key, unused_since))
 
     def window(
         self, key: str, token_limit: int, initial: int, include_system: bool | None, retention_ratio: float
-    ) -> Steps[Window[Any]]:
+    ) -> Operation[Window[Any]]:
         """See `Store.window`."""
         check_key(key)
         limits = Limits(*self._core.limits(token_limit, initial, include_system, retention_ratio))
@@ -218,7 +218,7 @@ class Sessions:
         messages = yield from self._measuring.messages(found.bodies)
         return _window_of(messages, found.tokens, max(found.start, session.first), found.question, found.head)
 
-    def _window_by_ring(self, key: str, token_limit: int, initial: int) -> Steps[Window[Any]]:
+    def _window_by_ring(self, key: str, token_limit: int, initial: int) -> Operation[Window[Any]]:
         """Find a window among joined texts that may be blank: ask a ring of everything that it may reach."""
         step, tries = 64, 0
         while (session := (yield from self._backend.read(key))) is not None:
@@ -246,12 +246,12 @@ class Sessions:
             return _window_of(kept, window.tokens, start + window.start, None, 0)
         return _window_of([], 0, 0, None, 0)
 
-    def all(self, key: str) -> Steps[list[Any]]:
+    def all(self, key: str) -> Operation[list[Any]]:
         """See `Store.all`."""
         bodies = yield from self._backend.newest(key, None)
         return (yield from self._measuring.messages(bodies))
 
-    def last(self, key: str, n: int) -> Steps[list[Any]]:
+    def last(self, key: str, n: int) -> Operation[list[Any]]:
         """See `Store.last`."""
         n = _position("n", n)
         if not n:
@@ -259,7 +259,7 @@ class Sessions:
         bodies = yield from self._backend.newest(key, n)
         return (yield from self._measuring.messages(bodies))
 
-    def slice(self, key: str, start: int, stop: int) -> Steps[list[Any]]:
+    def slice(self, key: str, start: int, stop: int) -> Operation[list[Any]]:
         """See `Store.slice`."""
         start, stop = _position("start", start), _position("stop", stop)
         tries = 0
@@ -272,7 +272,7 @@ class Sessions:
             tries = self._changes.outrun(key, tries)
         return []
 
-    def _rows(self, key: str, session: Session, start: int, stop: int) -> Steps[list[tuple[int, Row]]]:
+    def _rows(self, key: str, session: Session, start: int, stop: int) -> Operation[list[tuple[int, Row]]]:
         """Read the messages from the number `start` to the one before `stop`, with the positions of `Backend.rows`."""
         rows: list[tuple[int, Row]] = []
         begin, end = start - session.head, stop - session.head
@@ -282,7 +282,7 @@ class Sessions:
             rows += yield from self._backend.rows(key, session, session.first + max(begin, 0), session.first + end)
         return rows
 
-    def info(self, key: str) -> Steps[Info | None]:
+    def info(self, key: str) -> Operation[Info | None]:
         """See `Store.info`."""
         session = yield from self._backend.read(key)
         updated_at = yield from self._backend.updated_at(key)
@@ -291,16 +291,16 @@ class Sessions:
         tokens = session.head_tokens + session.total - session.base
         return Info(session.length, tokens, session.policy, updated_at)
 
-    def exists(self, key: str) -> Steps[bool]:
+    def exists(self, key: str) -> Operation[bool]:
         """See `Store.exists`."""
         return (yield from self._backend.read(key)) is not None
 
-    def length(self, key: str) -> Steps[int]:
+    def length(self, key: str) -> Operation[int]:
         """See `Store.length`."""
         session = yield from self._backend.read(key)
         return 0 if session is None else session.length
 
-    def token_count(self, key: str) -> Steps[int]:
+    def token_count(self, key: str) -> Operation[int]:
         """See `Store.token_count`."""
         tries = 0
         while (session := (yield from self._backend.read(key))) is not None:
@@ -315,7 +315,7 @@ class Sessions:
             tries = self._changes.outrun(key, tries)
         return 0
 
-    def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
+    def keys(self, prefix: str, after: str | None, limit: int | None) -> Operation[list[str]]:
         """See `Store.keys`."""
         check_key(prefix)
         if after is not None:
@@ -355,7 +355,7 @@ class Sessions:
                     trimmed, messages = trimmed + 1, messages + done
         return Pruned(removed, trimmed, messages, damaged)
 
-    def _trim_to(self, key: str, max_messages: int | None, max_tokens: int | None) -> Steps[int]:
+    def _trim_to(self, key: str, max_messages: int | None, max_tokens: int | None) -> Operation[int]:
         session = yield from self._backend.read(key)
         if session is None or session.policy != self._measuring.name:
             return 0

@@ -11,7 +11,7 @@ from chatring.stores.backend import Backend
 from chatring.stores.errors import ForeignDataError
 from chatring.stores.measuring import Measuring, listed
 from chatring.stores.names import check_key
-from chatring.stores.operation import Steps
+from chatring.stores.operation import Operation
 from chatring.stores.session import Info, Pruned
 from chatring.stores.sessions import Sessions
 from chatring.window import Window
@@ -394,12 +394,12 @@ class Store(Generic[_M]):
         answer: Any = None
         while True:
             try:
-                key, steps = pruning.send(answer)
+                key, operation = pruning.send(answer)
             except StopIteration as end:
                 pruned: Pruned = end.value
                 return pruned
             try:
-                answer = self._run(steps, key)
+                answer = self._run(operation, key)
             except ForeignDataError as error:
                 if key is None:
                     raise
@@ -418,12 +418,12 @@ class Store(Generic[_M]):
         answer: Any = None
         while True:
             try:
-                key, steps = pruning.send(answer)
+                key, operation = pruning.send(answer)
             except StopIteration as end:
                 pruned: Pruned = end.value
                 return pruned
             try:
-                answer = await self._arun(steps, key)
+                answer = await self._arun(operation, key)
             except ForeignDataError as error:
                 if key is None:
                     raise
@@ -439,13 +439,13 @@ class Store(Generic[_M]):
 
     # How they run. `changes` is the session that an operation changes.
 
-    def _run(self, steps: Steps[_T], changes: str | None = None) -> _T:
+    def _run(self, operation: Operation[_T], changes: str | None = None) -> _T:
         turn = None if changes is None else self._backend.turn_of(changes)
-        return self._backend.run(steps, time.monotonic() + self.timeout, turn)
+        return self._backend.run(operation, time.monotonic() + self.timeout, turn)
 
-    def _arun(self, steps: Steps[_T], changes: str | None = None) -> Awaitable[_T]:
+    def _arun(self, operation: Operation[_T], changes: str | None = None) -> Awaitable[_T]:
         turn = None if changes is None else self._backend.turn_of(changes)
-        return self._backend.arun(steps, time.monotonic() + self.timeout, turn)
+        return self._backend.arun(operation, time.monotonic() + self.timeout, turn)
 
 
 def check_timeout(timeout: Any) -> float:

@@ -306,7 +306,7 @@ fn provider_name(provider: Provider) -> &'static str {
 type ReadTuple = (&'static str, bool, bool, &'static str, ExtrasTuple, Vec<String>, u64);
 type ExtrasTuple = (bool, u32, u32, u32, u32, u32);
 
-/// The outline of a message, for tests: kind, continues, may start.
+/// The outline of a message: kind, continues, may start.
 #[pyfunction]
 #[pyo3(signature = (message, /, format = None))]
 pub fn _outline(message: &Bound<'_, PyAny>, format: Option<&Bound<'_, PyAny>>) -> PyResult<(&'static str, bool, bool)> {

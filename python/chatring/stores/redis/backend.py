@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 from chatring.overriding import override
 from chatring.stores.backend import Backend
 from chatring.stores.errors import ForeignDataError, SchemaVersionError, StoreError
-from chatring.stores.operation import AsyncConnection, Connection, Steps, arun, run
+from chatring.stores.operation import AsyncConnection, Connection, Operation, arun, run
 from chatring.stores.redis.connection import Call, Scan, Times
 from chatring.stores.redis.layout import MOST_BYTES, Names, bodies_of, member_of, packed, starts_of, unpacked
 from chatring.stores.redis.scripts import Script, Scripts
@@ -79,19 +79,19 @@ class RedisBackend(Backend):
         self.turns = server.turns
 
     @override
-    def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
-        return run(steps, lambda: self._lend(deadline, turn))
+    def run(self, operation: Operation[_T], deadline: float, turn: str | None = None) -> _T:
+        return run(operation, lambda: self._lend(deadline, turn))
 
     @override
-    async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
-        return await arun(steps, lambda: self._alend(deadline, turn))
+    async def arun(self, operation: Operation[_T], deadline: float, turn: str | None = None) -> _T:
+        return await arun(operation, lambda: self._alend(deadline, turn))
 
     @override
     def turn_of(self, key: str) -> str:
         return key
 
     @override
-    def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
+    def read(self, key: str, *, lock: bool = False) -> Operation[Session | None]:
         # Other writers wait for `_CLAIMED` at most.
         if lock:
             answer = yield from self._call(key, self._scripts.claim, self._writer(), _CLAIMED)
@@ -100,13 +100,13 @@ class RedisBackend(Backend):
         return None if answer is None else self._session(key, answer[0])
 
     @override
-    def unlock(self) -> Steps[None]:
+    def unlock(self) -> Operation[None]:
         # Others go on when the time is over.
         return
         yield
 
     @override
-    def rows(self, key: str, session: Session, start: int, stop: int) -> Steps[list[tuple[int, Row]]]:
+    def rows(self, key: str, session: Session, start: int, stop: int) -> Operation[list[tuple[int, Row]]]:
         found: list[tuple[int, Row]] = []
         if start >= stop:
             return found
@@ -129,7 +129,7 @@ class RedisBackend(Backend):
         return found
 
     @override
-    def newest(self, key: str, count: int | None) -> Steps[list[str]]:
+    def newest(self, key: str, count: int | None) -> Operation[list[str]]:
         bodies: list[str] = []
         parts = yield from self._parts(key, count=_FAR if count is None else min(count, _FAR))
         try:
@@ -142,7 +142,7 @@ class RedisBackend(Backend):
         return bodies
 
     @override
-    def write(self, key: str, session: Session | None, change: Change, *, is_locked: bool = False) -> Steps[bool]:
+    def write(self, key: str, session: Session | None, change: Change, *, is_locked: bool = False) -> Operation[bool]:
         new = change.session
         if max(map(abs, (new.head_tokens, new.base, new.total, new.reach or 0))) > _MOST_TOKENS:
             raise StoreError(f"a session must have at most 2**52 tokens ({_MOST_TOKENS:,}) here; nothing was stored")
@@ -173,7 +173,7 @@ class RedisBackend(Backend):
         return answer == 1
 
     @override
-    def window(self, key: str, limits: Limits, falls_to_last: bool) -> Steps[Found | None]:
+    def window(self, key: str, limits: Limits, falls_to_last: bool) -> Operation[Found | None]:
         room, includes_head, least, blocks = limits
         pairs = [max(-_FAR, min(number, _FAR)) for pair in zip(least, blocks, strict=True) for number in pair]
         answer = yield from self._call(
@@ -196,7 +196,7 @@ class RedisBackend(Backend):
         return Found(session, start, question, tokens, head, bodies)
 
     @override
-    def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
+    def delete(self, key: str, unused_since: float | None = None) -> Operation[bool]:
         # Also of layout 1.
         before = "" if unused_since is None else round(unused_since * 1000)
         try:
@@ -210,7 +210,7 @@ class RedisBackend(Backend):
         return bool(existed)
 
     @override
-    def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
+    def keys(self, prefix: str, after: str | None, limit: int | None) -> Operation[list[str]]:
         # The server looks at all its keys, of whatever kind, so its time grows with their number. A set of the sessions
         # would be faster but wrong: a cluster cannot change it and a session in one step, and a writer may be killed
         # between two steps.
@@ -221,12 +221,12 @@ class RedisBackend(Backend):
         return keys if limit is None else keys[:limit]
 
     @override
-    def updated_at(self, key: str) -> Steps[float | None]:
+    def updated_at(self, key: str) -> Operation[float | None]:
         answer = yield from self._call(key, self._scripts.read)
         return None if answer is None else int(answer[1]) / 1000
 
     @override
-    def unused(self, before: float, prefix: str) -> Steps[list[str]]:
+    def unused(self, before: float, prefix: str) -> Operation[list[str]]:
         names = sorted((yield Scan(self._names.pattern(prefix))))
         unused = []
         for at in range(0, len(names), _TIMES_AT_ONCE):
@@ -268,7 +268,7 @@ class RedisBackend(Backend):
         ):
             yield lent
 
-    def _call(self, key: str, script: Script, *arguments: Any) -> Steps[Any]:
+    def _call(self, key: str, script: Script, *arguments: Any) -> Operation[Any]:
         """Return the answer of a script: everything behind `ok`; None if there is no such session; or a number."""
         while True:
             answer = yield Call(script, self._names.of(key), arguments)
@@ -288,7 +288,7 @@ class RedisBackend(Backend):
                     raise self._other_version(key, int(version))
             raise self._foreign(key)
 
-    def _parts(self, key: str, start: int = 0, stop: int = 0, count: int | None = None) -> Steps[list[_Part]]:
+    def _parts(self, key: str, start: int = 0, stop: int = 0, count: int | None = None) -> Operation[list[_Part]]:
         """Read rows. All are from one state of a session, except for messages appended meanwhile."""
         for attempt in range(_TRIES + 1):
             most = _ROWS_AT_ONCE if attempt < _TRIES else _FAR

@@ -1,4 +1,4 @@
-"""`RedisConnection`: runs an operation's steps on a server, and handles lost connections."""
+"""`RedisConnection`: runs an operation's scripts on a server, and handles lost connections."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any
 from chatring.overriding import override
 from chatring.stores.backend import Backend
 from chatring.stores.errors import ForeignDataError
-from chatring.stores.operation import Steps, Work
+from chatring.stores.operation import Operation, Work
 from chatring.stores.session import Change, Found, Limits, Row, RowLike, Session
 from chatring.stores.session_numbers import session_of
 from chatring.stores.sql.statement import Statement
@@ -26,18 +26,18 @@ class SQLBackend(Backend):
     """The common part of SQLite and PostgreSQL."""
 
     @override
-    def read(self, key: str, *, lock: bool = False) -> Steps[Session | None]:
+    def read(self, key: str, *, lock: bool = False) -> Operation[Session | None]:
         if lock:
             yield Statement("begin")
         rows = yield Statement("session_locked" if lock else "session", {"key": key})
         return self._session(key, rows[0]) if rows else None
 
     @override
-    def unlock(self) -> Steps[None]:
+    def unlock(self) -> Operation[None]:
         yield Statement("rollback")
 
     @override
-    def rows(self, key: str, session: Session, start: int, stop: int) -> Steps[list[tuple[int, Row]]]:
+    def rows(self, key: str, session: Session, start: int, stop: int) -> Operation[list[tuple[int, Row]]]:
         if start >= stop:
             return []
         rows = yield Statement("rows", {"key": key, "start": start, "stop": stop})
@@ -52,7 +52,7 @@ class SQLBackend(Backend):
         return found
 
     @override
-    def newest(self, key: str, count: int | None) -> Steps[list[str]]:
+    def newest(self, key: str, count: int | None) -> Operation[list[str]]:
         if count is None:
             rows = yield Statement("bodies", {"key": key})
             yield from self._check_whole(key, len(rows))
@@ -61,7 +61,7 @@ class SQLBackend(Backend):
         return [body for (body,) in rows]
 
     @override
-    def write(self, key: str, session: Session | None, change: Change, *, is_locked: bool = False) -> Steps[bool]:
+    def write(self, key: str, session: Session | None, change: Change, *, is_locked: bool = False) -> Operation[bool]:
         numbers = self._numbers(key, session, change)
         first = change.session.end - len(change.rows)
         can_append = not is_locked and session is not None and change.rows and change.only_appends(session)
@@ -92,7 +92,7 @@ class SQLBackend(Backend):
         return True
 
     @override
-    def window(self, key: str, limits: Limits, falls_to_last: bool) -> Steps[Found | None]:
+    def window(self, key: str, limits: Limits, falls_to_last: bool) -> Operation[Found | None]:
         rows = yield Statement("window", {"key": key, "falls_to_last": falls_to_last, **self._limits(limits)})
         if not rows:
             return None
@@ -113,23 +113,23 @@ class SQLBackend(Backend):
         return Found(session, start, question, tokens, head, bodies)
 
     @override
-    def delete(self, key: str, unused_since: float | None = None) -> Steps[bool]:
+    def delete(self, key: str, unused_since: float | None = None) -> Operation[bool]:
         before = ALL if unused_since is None else round(unused_since * 1000)
         return bool((yield Statement("delete", {"key": key, "before": before})))
 
     @override
-    def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
+    def keys(self, prefix: str, after: str | None, limit: int | None) -> Operation[list[str]]:
         count = ALL if limit is None else limit
         rows = yield Statement("keys", {"prefix": prefix, "after": after, "count": count})
         return [key for (key,) in rows]
 
     @override
-    def updated_at(self, key: str) -> Steps[float | None]:
+    def updated_at(self, key: str) -> Operation[float | None]:
         rows = yield Statement("updated_at", {"key": key})
         return rows[0][0] / 1000 if rows else None
 
     @override
-    def unused(self, before: float, prefix: str) -> Steps[list[str]]:
+    def unused(self, before: float, prefix: str) -> Operation[list[str]]:
         rows = yield Statement("unused", {"before": round(before * 1000)})
         return [key for (key,) in rows if key.startswith(prefix)]
 
@@ -151,15 +151,15 @@ class SQLBackend(Backend):
         """Return whether `_append` can send rows at once."""
         return True
 
-    def _append(self, numbers: dict[str, Any], first: int, rows: Sequence[RowLike]) -> Steps[bool]:
+    def _append(self, numbers: dict[str, Any], first: int, rows: Sequence[RowLike]) -> Operation[bool]:
         """Save a session that only grows, with rows from the position `first` on; see `write`."""
         raise NotImplementedError
 
-    def _add(self, session_id: int, first: int, rows: Sequence[RowLike]) -> Steps[None]:
+    def _add(self, session_id: int, first: int, rows: Sequence[RowLike]) -> Operation[None]:
         """Add rows from the position `first` on."""
         raise NotImplementedError
 
-    def _check_whole(self, key: str, length: int) -> Steps[None]:
+    def _check_whole(self, key: str, length: int) -> Operation[None]:
         before = yield from self.read(key)
         if before is not None and before.length > length:
             again = yield Statement("bodies", {"key": key})

@@ -14,7 +14,7 @@ from psycopg.sql import Identifier
 
 from chatring.overriding import override
 from chatring.stores.errors import StoreError
-from chatring.stores.operation import Steps, arun, run
+from chatring.stores.operation import Operation, arun, run
 from chatring.stores.session import Limits, RowLike
 from chatring.stores.sql import schema
 from chatring.stores.sql.backend import ALL, SQLBackend
@@ -94,20 +94,20 @@ class PostgreSQLBackend(SQLBackend):
         self.is_pooled = False
 
     @override
-    def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
+    def run(self, operation: Operation[_T], deadline: float, turn: str | None = None) -> _T:
         self._check_process()
         deadline = min(deadline, time.monotonic() + LONGEST)
         try:
-            return run(steps, lambda: self._lend(deadline, turn))
+            return run(operation, lambda: self._lend(deadline, turn))
         except ForkedError as error:
             raise inherited_error(self.url, *error.args) from None
 
     @override
-    async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
+    async def arun(self, operation: Operation[_T], deadline: float, turn: str | None = None) -> _T:
         self._check_process()
         deadline = min(deadline, time.monotonic() + LONGEST)
         try:
-            return await arun(steps, lambda: self._alend(deadline, turn))
+            return await arun(operation, lambda: self._alend(deadline, turn))
         except ForkedError as error:
             raise inherited_error(self.url, *error.args) from None
 
@@ -132,7 +132,7 @@ class PostgreSQLBackend(SQLBackend):
         return max(round(min(left, LONGEST) * 1000), 1)
 
     @override
-    def keys(self, prefix: str, after: str | None, limit: int | None) -> Steps[list[str]]:
+    def keys(self, prefix: str, after: str | None, limit: int | None) -> Operation[list[str]]:
         # A range of the index.
         values = {"prefix": prefix, "after": after, "count": ALL if limit is None else limit}
         # In any encoding of a database, ASCII characters are in this order and come before all others.
@@ -153,7 +153,7 @@ class PostgreSQLBackend(SQLBackend):
             "blocks": [min(block, _LARGEST_ROOM) for block in limits.blocks],
         }
 
-    def _append(self, numbers: dict[str, Any], first: int, rows: Sequence[RowLike]) -> Steps[bool]:
+    def _append(self, numbers: dict[str, Any], first: int, rows: Sequence[RowLike]) -> Operation[bool]:
         if len(rows) == 1:
             kind, tokens, before, question, body = rows[0]
             row = {"seq": first, "kind": kind, "tokens": tokens, "before": before, "asks": question, "body": body}
@@ -165,12 +165,12 @@ class PostgreSQLBackend(SQLBackend):
     def _fits(self, rows: Sequence[RowLike]) -> bool:
         return len(_parts(rows)) == 1
 
-    def _add(self, session_id: int, first: int, rows: Sequence[RowLike]) -> Steps[None]:
+    def _add(self, session_id: int, first: int, rows: Sequence[RowLike]) -> Operation[None]:
         for part in _parts(rows):
             yield Statement("add_many", {"id": session_id, **_columns(first, part)})
             first += len(part)
 
-    def _prepare(self, connection: Any) -> Steps[None]:
+    def _prepare(self, connection: Any) -> Operation[None]:
         """Look for the tables, and for a pooler.
 
         Raises:

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from chatring.stores.errors import ForeignDataError, SchemaVersionError
-from chatring.stores.operation import Steps
+from chatring.stores.operation import Operation
 from chatring.stores.sql.statement import Statement
 
 VERSION = 2
@@ -24,7 +24,7 @@ VERSION = 2
 MIGRATIONS: dict[int, str] = {}
 
 
-def made(url: str) -> Steps[None]:
+def made(url: str) -> Operation[None]:
     """Create the tables if there are none, and upgrade older ones.
 
     Raises:
@@ -46,7 +46,7 @@ def made(url: str) -> Steps[None]:
     yield Statement("commit")
 
 
-def _version(url: str) -> Steps[int | None]:
+def _version(url: str) -> Operation[int | None]:
     if not (yield Statement("has_tables")):
         return None
     return check_version(url, (yield Statement("version")))

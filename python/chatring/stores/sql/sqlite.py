@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from chatring.overriding import override
 from chatring.stores.errors import StoreTimeoutError
-from chatring.stores.operation import Steps, arun_in_threads, run
+from chatring.stores.operation import Operation, arun_in_threads, run
 from chatring.stores.session import Limits, RowLike
 from chatring.stores.sql import schema
 from chatring.stores.sql.backend import SQLBackend
@@ -208,11 +208,11 @@ class SQLiteBackend(SQLBackend):
         weakref.finalize(self, _close, self._pools, self._calls).atexit = False
 
     @override
-    def run(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
-        return run(steps, lambda: self._lend(deadline, turn))
+    def run(self, operation: Operation[_T], deadline: float, turn: str | None = None) -> _T:
+        return run(operation, lambda: self._lend(deadline, turn))
 
     @override
-    async def arun(self, steps: Steps[_T], deadline: float, turn: str | None = None) -> _T:
+    async def arun(self, operation: Operation[_T], deadline: float, turn: str | None = None) -> _T:
         # A change whose call is cancelled may be made a moment later.
         async def in_thread(call: Callable[[], Any]) -> Any:
             # Once it has begun, it runs to its end, whatever happens to its caller; a transaction runs to the
@@ -236,7 +236,7 @@ class SQLiteBackend(SQLBackend):
             finally:
                 late.cancel()
 
-        return await arun_in_threads(steps, lambda: self._lend(deadline, turn), in_thread)
+        return await arun_in_threads(operation, lambda: self._lend(deadline, turn), in_thread)
 
     @override
     def turn_of(self, key: str) -> str:
@@ -273,11 +273,11 @@ class SQLiteBackend(SQLBackend):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(part)
 
-    def _append(self, numbers: dict[str, Any], first: int, rows: Sequence[RowLike]) -> Steps[bool]:
+    def _append(self, numbers: dict[str, Any], first: int, rows: Sequence[RowLike]) -> Operation[bool]:
         added: int = yield Statement("append", numbers, [(seq, *row) for seq, row in enumerate(rows, first)])
         return added > 0
 
-    def _add(self, session_id: int, first: int, rows: Sequence[RowLike]) -> Steps[None]:
+    def _add(self, session_id: int, first: int, rows: Sequence[RowLike]) -> Operation[None]:
         yield Statement("add", many=[(session_id, seq, *row) for seq, row in enumerate(rows, first)])
 
     def _limits(self, limits: Limits) -> dict[str, Any]:

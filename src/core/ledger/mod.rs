@@ -1,8 +1,11 @@
 //! The prefix sums of one history under one policy.
 
+mod starts;
+
 use std::collections::VecDeque;
 
-use super::deque::grow;
+use self::starts::{Start, Starts};
+use super::deque::{drop_while, grow};
 use super::joined::SLACK;
 
 /// The prefix sums of a run of successive messages, and for each start among them the prefix sum *before* it. A window
@@ -21,11 +24,7 @@ pub struct Ledger<P> {
     /// The prefix sum before it.
     base: i64,
     counted: VecDeque<Summed<P>>,
-    /// The starts that can be an answer: `before` grows strictly. See [`Ledger::earliest_fit`].
-    starts: VecDeque<Start>,
-    /// The other starts: for each, an older one has at least its `before`. They are few, and close to the one that
-    /// hides them.
-    hidden: VecDeque<Start>,
+    starts: Starts,
     /// Positions of the counted messages that are blank. They add nothing: their segment's word includes what they add.
     blanks: VecDeque<u64>,
     /// Long runs of blank messages among which windows may begin.
@@ -59,19 +58,6 @@ struct Carried<P> {
     position: u64,
     tokens: i64,
     pin: P,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Start {
-    position: u64,
-    before: i64,
-}
-
-impl Start {
-    /// Whether this start fits into some allowance that the `older` one does not fit into.
-    fn beats(&self, older: &Start) -> bool {
-        self.before.wrapping_sub(older.before) > 0
-    }
 }
 
 /// A long run of blank messages. The windows that begin with them were not counted.
@@ -128,8 +114,7 @@ impl<P> Default for Ledger<P> {
             first: 0,
             base: 0,
             counted: VecDeque::new(),
-            starts: VecDeque::new(),
-            hidden: VecDeque::new(),
+            starts: Starts::default(),
             blanks: VecDeque::new(),
             runs: VecDeque::new(),
             closed: false,
@@ -202,7 +187,6 @@ impl<P> Ledger<P> {
             base: self.base,
             counted: counted.collect(),
             starts: self.starts.clone(),
-            hidden: self.hidden.clone(),
             blanks: self.blanks.clone(),
             runs: self.runs.clone(),
             closed: self.closed,
@@ -234,7 +218,7 @@ impl<P> Ledger<P> {
     /// Whether a window may begin with the first counted message, and its tokens are known.
     #[must_use]
     pub fn knows_first(&self) -> bool {
-        self.starts.front().is_some_and(|start| start.position == self.first)
+        self.starts.first() == Some(self.first)
     }
 
     /// Whether a window may begin with the first counted message, as far as the ledger knows.
@@ -245,16 +229,9 @@ impl<P> Ledger<P> {
 
     /// The earliest start whose window, up to the last counted message, has at most `allowance` tokens. Starts in long
     /// runs are left out.
-    ///
-    /// A window can cost less than one that begins later: a text alone may be more tokens than after a space. So
-    /// `starts` keeps only those whose `before` exceeds every older one. No other start can be the earliest, for any
-    /// allowance. Among these the search is binary: logarithmic in the number of starts.
     #[must_use]
     pub fn earliest_fit(&self, allowance: i64) -> Option<Fit> {
-        let sum = self.last_sum();
-        let tokens = |start: &Start| sum.wrapping_sub(start.before);
-        let start = self.starts.get(self.starts.partition_point(|start| tokens(start) > allowance))?;
-        Some(Fit { start: start.position, tokens: Some(tokens(start)) })
+        self.starts.earliest_fit(self.last_sum(), allowance).map(|start| self.fit(start))
     }
 
     /// The long runs before `position`, oldest first, that have a start that may fit `allowance`. See
@@ -272,9 +249,11 @@ impl<P> Ledger<P> {
     /// The newest start and its window's tokens.
     #[must_use]
     pub fn newest_start(&self) -> Option<Fit> {
-        let newest =
-            [self.starts.back(), self.hidden.back()].into_iter().flatten().max_by_key(|start| start.position)?;
-        Some(Fit { start: newest.position, tokens: Some(self.last_sum().wrapping_sub(newest.before)) })
+        self.starts.newest().map(|start| self.fit(start))
+    }
+
+    fn fit(&self, start: Start) -> Fit {
+        Fit { start: start.position, tokens: Some(self.last_sum().wrapping_sub(start.before)) }
     }
 
     /// The position of the question that a window carries if it begins with the counted `start`.
@@ -358,7 +337,7 @@ impl<P> Ledger<P> {
     pub fn set_carried(&mut self, position: u64, tokens: i64, pin: P, forgotten: &mut Vec<P>) {
         self.forget_carried(forgotten);
         for start in std::mem::take(&mut self.waiting) {
-            self.insert_start(Start { position: start, before: self.sum_before(start).wrapping_sub(tokens) });
+            self.starts.insert(Start { position: start, before: self.sum_before(start).wrapping_sub(tokens) });
         }
         self.carried = Some(Carried { position, tokens, pin });
     }
@@ -386,14 +365,14 @@ impl<P> Ledger<P> {
             match (asks, opening) {
                 (Asks::Carries, Some(_)) => self.waiting.push_front(self.first),
                 (_, Some(opening)) => {
-                    self.insert_start(Start { position: self.first, before: word_sum.wrapping_sub(opening) });
+                    self.starts.insert(Start { position: self.first, before: word_sum.wrapping_sub(opening) });
                 }
                 (_, None) => {}
             }
             if asks == Asks::Question {
                 self.questions.push_front(self.first);
                 for start in std::mem::take(&mut self.waiting) {
-                    self.insert_start(Start { position: start, before: self.sum_before(start).wrapping_sub(step) });
+                    self.starts.insert(Start { position: start, before: self.sum_before(start).wrapping_sub(step) });
                 }
             }
             if let Some(length) = run {
@@ -407,12 +386,7 @@ impl<P> Ledger<P> {
     pub fn await_question(&mut self, forgotten: &mut Vec<P>) {
         if self.carried.is_some() {
             let end = self.questions.front().copied().unwrap_or(u64::MAX);
-            let carrying = |starts: &mut VecDeque<Start>| {
-                let newer = starts.split_off(starts.partition_point(|start| start.position < end));
-                std::mem::replace(starts, newer)
-            };
-            let starts = carrying(&mut self.starts).into_iter().chain(carrying(&mut self.hidden));
-            self.waiting.extend(starts.map(|start| start.position));
+            self.waiting.extend(self.starts.take_before(end));
             self.waiting.make_contiguous().sort_unstable();
             self.forget_carried(forgotten);
         }
@@ -435,7 +409,7 @@ impl<P> Ledger<P> {
                 blank_starts.extend(opening.map(|opening| (position, opening)));
             } else if asks == Asks::Carries && opening.is_some() {
                 match self.question_tokens() {
-                    Some(tokens) => self.insert_start(Start { position, before: sum.wrapping_sub(step + tokens) }),
+                    Some(tokens) => self.starts.insert(Start { position, before: sum.wrapping_sub(step + tokens) }),
                     None => self.waiting.push_back(position),
                 }
             } else {
@@ -443,7 +417,7 @@ impl<P> Ledger<P> {
                     self.questions.push_back(position);
                 }
                 for (position, opening) in blank_starts.drain(..).chain(opening.map(|opening| (position, opening))) {
-                    self.insert_start(Start { position, before: sum.wrapping_sub(opening) });
+                    self.starts.insert(Start { position, before: sum.wrapping_sub(opening) });
                 }
             }
         }
@@ -459,10 +433,8 @@ impl<P> Ledger<P> {
 
     /// Notes a start at `position` in the long run before `word`, and the tokens from it up to that word.
     pub fn add_start(&mut self, position: u64, word: u64, opening: i64) {
-        let is_known =
-            |starts: &VecDeque<Start>| starts.binary_search_by_key(&position, |start| start.position).is_ok();
-        if !is_known(&self.starts) && !is_known(&self.hidden) {
-            self.insert_start(Start { position, before: self.sum_before(word + 1).wrapping_sub(opening) });
+        if !self.starts.has(position) {
+            self.starts.insert(Start { position, before: self.sum_before(word + 1).wrapping_sub(opening) });
         }
     }
 
@@ -500,21 +472,9 @@ impl<P> Ledger<P> {
     /// Forgets the starts before `position`, where the history's first question is.
     pub fn forget_starts_before(&mut self, position: u64, forgotten: &mut Vec<P>) {
         drop_while(&mut self.waiting, |&start| start < position);
-        self.drop_starts_before(position);
+        self.starts.drop_before(position);
         if self.carried().is_some_and(|(carried, _)| carried < position) {
             self.forget_carried(forgotten);
-        }
-    }
-
-    fn drop_starts_before(&mut self, position: u64) {
-        drop_while(&mut self.hidden, |start| start.position < position);
-        if drop_while(&mut self.starts, |start| start.position < position) {
-            // Starts that only these had hidden can be an answer again.
-            let next = self.starts.front().map_or(u64::MAX, |start| start.position);
-            let shown = self.hidden.partition_point(|start| start.position < next);
-            for start in self.hidden.drain(..shown).rev().collect::<Vec<_>>() {
-                self.insert_start(start);
-            }
         }
     }
 
@@ -557,7 +517,7 @@ impl<P> Ledger<P> {
         if let Some(run) = self.runs.front_mut() {
             run.first = run.first.max(position);
         }
-        self.drop_starts_before(position);
+        self.starts.drop_before(position);
     }
 
     /// Forgets the messages up to the end of the segment of the one at `position`, and hands back their pins.
@@ -593,8 +553,7 @@ impl<P> Ledger<P> {
         }
         forgotten.extend(self.counted.drain((keep - self.first) as usize..).map(|counted| counted.pin));
         self.blanks.truncate(self.blanks.partition_point(|&blank| blank < keep));
-        self.starts.truncate(self.starts.partition_point(|start| start.position < keep));
-        self.hidden.truncate(self.hidden.partition_point(|start| start.position < keep));
+        self.starts.drop_from(keep);
         self.runs.truncate(self.runs.partition_point(|run| run.word < keep));
         self.questions.truncate(self.questions.partition_point(|&question| question < keep));
         self.waiting.truncate(self.waiting.partition_point(|&start| start < keep));
@@ -607,32 +566,14 @@ impl<P> Ledger<P> {
     /// Adds `by` to the position of every counted message.
     pub fn renumber(&mut self, by: i64) {
         self.first = self.first.wrapping_add_signed(by);
-        let starts = self.starts.iter_mut().chain(&mut self.hidden).map(|start| &mut start.position);
         let runs = self.runs.iter_mut().flat_map(|run| [&mut run.first, &mut run.word]);
         let questions = self.questions.iter_mut().chain(&mut self.waiting);
-        starts
+        self.starts
+            .positions()
             .chain(&mut self.blanks)
             .chain(questions)
             .chain(runs)
             .for_each(|position| *position = position.wrapping_add_signed(by));
-    }
-
-    /// Adds a start, either to those that can be an answer or to the hidden ones, and hides those that it rules out.
-    fn insert_start(&mut self, start: Start) {
-        let index = self.starts.partition_point(|other| other.position < start.position);
-        if index > 0 && !start.beats(&self.starts[index - 1]) {
-            return self.hide(start);
-        }
-        while let Some(&newer) = self.starts.get(index).filter(|newer| !newer.beats(&start)) {
-            self.starts.remove(index);
-            self.hide(newer);
-        }
-        self.starts.insert(index, start);
-    }
-
-    fn hide(&mut self, start: Start) {
-        let index = self.hidden.partition_point(|hidden| hidden.position < start.position);
-        self.hidden.insert(index, start);
     }
 
     fn last_sum(&self) -> i64 {
@@ -646,15 +587,6 @@ impl<P> Ledger<P> {
             Some(index) => self.counted.get(index as usize).map_or(self.last_sum(), |counted| counted.sum),
         }
     }
-}
-
-/// Drops items from the front while `condition` holds. Returns whether it dropped any.
-fn drop_while<T>(items: &mut VecDeque<T>, condition: impl Fn(&T) -> bool) -> bool {
-    let kept = items.len();
-    while items.front().is_some_and(&condition) {
-        items.pop_front();
-    }
-    items.len() < kept
 }
 
 #[cfg(test)]
