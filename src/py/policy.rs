@@ -15,7 +15,6 @@ use crate::core::error::Error;
 use crate::core::item::Outline;
 use crate::core::policy::Accounting;
 use crate::core::query::{Content, Query};
-use std::sync::Arc;
 
 /// What is kept beside a counted message, by identity, to tell later whether it has changed.
 pub type Pin = Py<PyAny>;
@@ -102,6 +101,21 @@ impl Countable<'_> {
             Self::Tokens(_) => 0,
         };
         characters.saturating_add(MESSAGE_COST)
+    }
+
+    /// For the core: what was read.
+    pub fn content(&self) -> PyResult<Content> {
+        Ok(match self {
+            Self::Text(pin) => Content::Joined(format::text::text(pin)?),
+            Self::Message(reading) => {
+                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<_>>()?;
+                Content::Item { texts, constant: reading.overhead() }
+            }
+            Self::Texts(texts) => {
+                Content::Item { texts: texts.iter().map(to_text).collect::<PyResult<_>>()?, constant: 0 }
+            }
+            Self::Tokens(tokens) => Content::Measured(*tokens),
+        })
     }
 }
 
@@ -218,6 +232,19 @@ impl Policy {
         }
     }
 
+    /// The outline of `message`, and what counts of it, if reading the one reads the other. If not, only the outline is
+    /// read: a callable measure is not called.
+    pub fn outline_and_countable<'py>(
+        &self,
+        message: &Bound<'py, PyAny>,
+    ) -> PyResult<(Outline, Option<Countable<'py>>)> {
+        if !matches!(self.measure, Measure::Message) {
+            return Ok((self.outline(message)?, None));
+        }
+        let reading = self.format.read(message)?;
+        Ok((reading.outline, Some(Countable::Message(reading))))
+    }
+
     /// What counts of `message` now.
     pub fn read<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Countable<'py>> {
         match &self.measure {
@@ -234,29 +261,13 @@ impl Policy {
     /// For the core: the content that was read, and the pin, which tells later whether the message is still what was
     /// counted. If a callable or a format in Python looks at the message, the pin is the message itself.
     pub fn content<'py>(&self, counted: Countable<'py>, message: &Bound<'py, PyAny>) -> PyResult<(Content, Pin)> {
-        match counted {
-            Countable::Text(pin) => Ok((Content::Joined(format::text::text(&pin)?), pin.unbind())),
-            Countable::Message(reading) => {
-                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<Vec<_>>>()?;
-                let pin = self.format.pin(&reading, &texts, message)?;
-                Ok((Content::Item { texts, constant: reading.overhead() }, pin))
-            }
-            Countable::Texts(texts) => Ok((item_of(&texts)?, message.clone().unbind())),
-            Countable::Tokens(tokens) => Ok((Content::Measured(tokens), message.clone().unbind())),
-        }
-    }
-
-    /// For the core: what counts of `message` now, without a pin.
-    pub fn content_alone(&self, message: &Bound<'_, PyAny>) -> PyResult<Content> {
-        match self.read(message)? {
-            Countable::Text(pin) => Ok(Content::Joined(format::text::text(&pin)?)),
-            Countable::Message(reading) => {
-                let texts = reading.texts.iter().map(format::text_of).collect::<PyResult<Vec<_>>>()?;
-                Ok(Content::Item { texts, constant: reading.overhead() })
-            }
-            Countable::Texts(texts) => item_of(&texts),
-            Countable::Tokens(tokens) => Ok(Content::Measured(tokens)),
-        }
+        let content = counted.content()?;
+        let pin = match (counted, &content) {
+            (Countable::Text(pin), _) => pin.unbind(),
+            (Countable::Message(reading), Content::Item { texts, .. }) => self.format.pin(&reading, texts, message)?,
+            _ => message.clone().unbind(),
+        };
+        Ok((content, pin))
     }
 
     /// Whether counting calls Python, which may take any time.
@@ -305,11 +316,11 @@ impl Policy {
     }
 
     /// Counts what a query has asked for, without the GIL if that is much.
-    pub fn feed(
+    pub fn feed<K: Clone + PartialEq + Send, P: Send>(
         &self,
         py: Python<'_>,
-        query: &mut Query<Arc<Self>, Pin>,
-        messages: Vec<(Content, Pin)>,
+        query: &mut Query<K, P>,
+        messages: Vec<(Content, P)>,
     ) -> PyResult<()> {
         match self.bound_counter(py) {
             BoundCounter::Native(native) => {
@@ -326,7 +337,7 @@ impl Policy {
     /// Tokens of one message alone.
     pub fn count(&self, message: &Bound<'_, PyAny>) -> PyResult<i64> {
         let py = message.py();
-        let (content, _pin) = self.content(self.read(message)?, message)?;
+        let content = self.read(message)?.content()?;
         match self.bound_counter(py) {
             BoundCounter::Native(native) => {
                 let tokens = || content.tokens(&native);
@@ -347,11 +358,6 @@ impl Policy {
         }
         self.format.traverse(visit)
     }
-}
-
-/// Texts that are counted one by one.
-fn item_of(texts: &[Bound<'_, PyString>]) -> PyResult<Content> {
-    Ok(Content::Item { texts: texts.iter().map(to_text).collect::<PyResult<_>>()?, constant: 0 })
 }
 
 /// What a callable returns as the tokens of `message`.
