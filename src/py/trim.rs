@@ -53,7 +53,7 @@ pub fn trim_messages<'py>(
     window?.counted(py, &ring.policy)?.into_python(py)
 }
 
-/// One search. What it reads of a message, it reads once.
+/// One call. What a message is to the rules and what counts of it are read together.
 struct Trim<'a, 'py> {
     py: Python<'py>,
     policy: &'a Policy,
@@ -153,7 +153,7 @@ impl<'a, 'py> Trim<'a, 'py> {
 
     fn content(&mut self, number: usize) -> PyResult<Content> {
         let Read { message, countable, .. } = &mut self.read[number];
-        // A search asks twice for few: a question, and what an earlier search with fewer messages has counted.
+        // Asked for again after a search among too few messages, or where texts are joined.
         countable.take().map_or_else(|| self.policy.read(message), Ok)?.content()
     }
 }
