@@ -300,9 +300,31 @@ def test_trimming_reads_the_head_and_the_newest_messages_alone() -> None:
         trim_messages(messages, 60, counter=str.split, retention_ratio=0.7)
 
 
-@given(st.randoms(use_true_random=False), st.integers(1, 400), st.booleans())
+class Noting:
+    """A format that notes what it read."""
+
+    def __init__(self) -> None:
+        self.read_contents: list[str] = []
+
+    def read(self, message: Message) -> Message:
+        self.read_contents.append(str(message.content))
+        return message
+
+
+def test_trimming_by_a_ratio_reads_and_counts_each_message_once() -> None:
+    messages = [message(number, "assistant" if number % 2 else "user") for number in range(2_000)]
+    noting, counting = Noting(), Counting()
+    window = trim_messages(messages, 400, counter=counting, format=noting, retention_ratio=0.7)
+    assert 10 < len(window) < 100
+    assert noting.read_contents == [each.content for each in reversed(messages)]
+    assert counting.asked() == (len(messages), len(messages))
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 400), st.booleans(), st.sampled_from((1.0, 0.7, 0.0)))
 @settings(max_examples=examples(300, long=5_000))
-def test_trimming_a_long_list_finds_the_window_of_a_ring(random: Random, limit: int, include_system: bool) -> None:
+def test_trimming_a_long_list_finds_the_window_of_a_ring(
+    random: Random, limit: int, include_system: bool, ratio: float
+) -> None:
     """Turns and messages are long or short, so the window may be among the newest messages read at first, or not."""
     messages: list[dict[str, Any]] = [{"role": "system", "content": "be brief"} for _ in range(random.randrange(3))]
     while len(messages) < 200:
@@ -315,15 +337,16 @@ def test_trimming_a_long_list_finds_the_window_of_a_ring(random: Random, limit: 
     del messages[-random.randrange(1, 5) :]
     if random.random() < 0.2:
         messages = [each for each in messages if each["role"] != "user"]
-    ring: MessageRing[Any] = MessageRing(limit, str.split, include_system=include_system)
+    options: dict[str, Any] = {"counter": str.split, "include_system": include_system, "retention_ratio": ratio}
+    ring: MessageRing[Any] = MessageRing(limit, **options)
     ring.put_messages(messages)
     try:
         expected = ring.window()
     except ValueError as error:
         with pytest.raises(ValueError, match=re.escape(str(error))):
-            trim_messages(messages, limit, counter=str.split, include_system=include_system)
+            trim_messages(messages, limit, **options)
         return
-    window = trim_messages(iter(messages), limit, counter=str.split, include_system=include_system)
+    window = trim_messages(iter(messages), limit, **options)
     assert list(map(id, window)) == list(map(id, expected))
     assert [getattr(window, name) for name in ("tokens", "start", "question", "head")] == [
         getattr(expected, name) for name in ("tokens", "start", "question", "head")

@@ -1,5 +1,8 @@
 """`Trimmer`: the checks and the window of the adapters that trim requests."""
 
+import copy
+from concurrent.futures import ThreadPoolExecutor
+from random import Random
 from typing import Any
 
 import pytest
@@ -61,3 +64,34 @@ def test_what_is_sent_beside_the_messages_may_fill_the_limit_and_not_more() -> N
         r"initial_token_count 20; raise it, or send less$",
     ):
         full.window(HISTORY, system_message=71, tools=10)
+
+
+@pytest.mark.parametrize("ratio", [1.0, 0.7])
+def test_threads_share_one_though_messages_are_edited_between_calls(ratio: float) -> None:
+    """A server has one object for all its conversations. What was counted for a call says nothing about the next."""
+    shared = trimmer(200, retention_ratio=ratio)
+
+    def converse(seed: int) -> int:
+        random = Random(seed)
+        history: list[dict[str, Any]] = []
+        cut = 0
+        for number in range(60):
+            call = {"id": str(number), "type": "tool_call", "name": "find", "args": {"what": ["word"]}}
+            history.append({"role": "user", "content": "word " * random.randrange(9)})
+            history.append({"role": "assistant", "content": None, "tool_calls": [call]})
+            history.append({"role": "tool", "tool_call_id": str(number), "content": [{"type": "text", "text": "one"}]})
+            for edited in random.choices(history, k=2):
+                if edited["role"] == "user":
+                    edited["content"] += "and more"
+                elif edited["role"] == "tool":
+                    edited["content"][0]["text"] += " two"
+                else:
+                    edited["tool_calls"][0]["args"]["what"].append("more words")
+            window = shared.window(history)
+            anew = trim_messages(copy.deepcopy(history), 200, retention_ratio=ratio)
+            assert (window, window.tokens, window.start) == (anew, anew.tokens, anew.start)
+            cut += len(window) < len(history)
+        return cut
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(cut > 20 for cut in threads.map(converse, range(8)))

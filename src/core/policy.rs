@@ -130,6 +130,12 @@ impl Limits {
         self.token_limit.saturating_sub(self.initial_token_count).saturating_sub(head)
     }
 
+    /// The error of a head of `head` tokens, which is too long.
+    #[must_use]
+    pub fn head_too_long(&self, head: i64) -> Error {
+        Error::HeadExceedsLimit { head, initial: self.initial_token_count, limit: self.token_limit }
+    }
+
     /// Tokens to leave out when `excess` tokens, at least 1, do not fit `allowance`. If the ratio is below 1, this is
     /// rounded up to whole blocks, so that the window's beginning does not move while a block fills.
     #[must_use]

@@ -55,16 +55,9 @@ impl MessageRing {
     }
 
     /// The same, with its tokens.
-    pub(super) fn find_counted<'py>(&self, py: Python<'py>, asked: &Asked<'_, 'py>, verify: bool) -> PyResult<Window> {
-        let mut window = self.find(py, asked, verify)?;
-        if window.tokens.is_none()
-            && let [message] = window.messages.as_slice()
-        {
-            // The last message does not fit, so it was not counted.
-            let other = self.policy_of(asked.counter)?;
-            window.tokens = Some(other.as_ref().unwrap_or(&self.policy).count(message.bind(py))?);
-        }
-        Ok(window)
+    fn find_counted<'py>(&self, py: Python<'py>, asked: &Asked<'_, 'py>, verify: bool) -> PyResult<Window> {
+        let window = self.find(py, asked, verify)?;
+        window.counted(py, self.policy_of(asked.counter)?.as_ref().unwrap_or(&self.policy))
     }
 
     /// The window, verified; `None` if more than `most` would have to be counted.
@@ -85,7 +78,7 @@ impl MessageRing {
         window.map(|window| PyList::new(py, window.messages)).transpose()
     }
 
-    fn limits_of(&self, asked: &Asked<'_, '_>) -> PyResult<Limits> {
+    pub(super) fn limits_of(&self, asked: &Asked<'_, '_>) -> PyResult<Limits> {
         asked.limits(&self.limits, self.policy.measure.accounting())
     }
 
@@ -96,7 +89,7 @@ impl MessageRing {
         Ok(other.map(|counter| Arc::new(self.policy.with_counter(&counter))))
     }
 
-    pub(super) fn outlined(&self, message: Bound<'_, PyAny>) -> PyResult<Outlined> {
+    fn outlined(&self, message: Bound<'_, PyAny>) -> PyResult<Outlined> {
         let outline = self.policy.outline(&message)?;
         Ok((message.unbind(), outline))
     }

@@ -1,7 +1,5 @@
 //! What is fixed with a history: the counter, the measure, and how messages are read.
 
-use std::sync::Arc;
-
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
@@ -106,7 +104,7 @@ impl Countable<'_> {
     }
 
     /// What the core counts.
-    fn content(&self) -> PyResult<Content> {
+    pub fn content(&self) -> PyResult<Content> {
         Ok(match self {
             Self::Text(pin) => Content::Joined(format::text::text(pin)?),
             Self::Message(reading) => {
@@ -234,6 +232,19 @@ impl Policy {
         }
     }
 
+    /// The outline of `message`, and what counts of it, if reading the one reads the other. If not, only the outline is
+    /// read: a callable measure is not called.
+    pub fn outline_and_countable<'py>(
+        &self,
+        message: &Bound<'py, PyAny>,
+    ) -> PyResult<(Outline, Option<Countable<'py>>)> {
+        if !matches!(self.measure, Measure::Message) {
+            return Ok((self.outline(message)?, None));
+        }
+        let reading = self.format.read(message)?;
+        Ok((reading.outline, Some(Countable::Message(reading))))
+    }
+
     /// What counts of `message` now.
     pub fn read<'py>(&self, message: &Bound<'py, PyAny>) -> PyResult<Countable<'py>> {
         match &self.measure {
@@ -257,11 +268,6 @@ impl Policy {
             _ => message.clone().unbind(),
         };
         Ok((content, pin))
-    }
-
-    /// For the core: what counts of `message` now, without a pin.
-    pub fn content_alone(&self, message: &Bound<'_, PyAny>) -> PyResult<Content> {
-        self.read(message)?.content()
     }
 
     /// Whether counting calls Python, which may take any time.
@@ -310,11 +316,11 @@ impl Policy {
     }
 
     /// Counts what a query has asked for, without the GIL if that is much.
-    pub fn feed(
+    pub fn feed<K: Clone + PartialEq + Send, P: Send>(
         &self,
         py: Python<'_>,
-        query: &mut Query<Arc<Self>, Pin>,
-        messages: Vec<(Content, Pin)>,
+        query: &mut Query<K, P>,
+        messages: Vec<(Content, P)>,
     ) -> PyResult<()> {
         match self.bound_counter(py) {
             BoundCounter::Native(native) => {
@@ -331,7 +337,7 @@ impl Policy {
     /// Tokens of one message alone.
     pub fn count(&self, message: &Bound<'_, PyAny>) -> PyResult<i64> {
         let py = message.py();
-        let content = self.content_alone(message)?;
+        let content = self.read(message)?.content()?;
         match self.bound_counter(py) {
             BoundCounter::Native(native) => {
                 let Ok(tokens) = detach_if_much(py, native.encoding, content.bytes(), || content.tokens(&native));

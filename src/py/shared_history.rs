@@ -19,7 +19,6 @@ use super::pins::{Changed, Pins, is_same};
 use super::policy::{Pin, Policy};
 use super::snapshot::{Snapshot, all_come_back, missing_before, place_of};
 use super::turns::Turns;
-use crate::core::error::Error;
 use crate::core::history::{Bounds, History, Standing};
 use crate::core::item::{Kind, Outline};
 use crate::core::ledger::Ledger;
@@ -47,6 +46,16 @@ pub struct Window {
 }
 
 impl Window {
+    /// With its tokens, which are not known of a last message that does not fit.
+    pub fn counted(mut self, py: Python<'_>, policy: &Policy) -> PyResult<Self> {
+        if self.tokens.is_none()
+            && let [message] = self.messages.as_slice()
+        {
+            self.tokens = Some(policy.count(message.bind(py))?);
+        }
+        Ok(self)
+    }
+
     /// As a `chatring.Window`.
     pub fn into_python(self, py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
         static CLASS: PyOnceLock<Py<PyType>> = PyOnceLock::new();
@@ -298,7 +307,7 @@ impl SharedHistory {
         Turns::new(py).drop_all(forgotten);
         match moment.search(py, policy, limits, false, None)? {
             Answer::Window(window) => Ok(window),
-            _ => Err(PyRuntimeError::new_err("a history that nobody can reach changed during a search")),
+            _ => Err(changing()),
         }
     }
 
@@ -377,8 +386,7 @@ impl SharedHistory {
                     turns.drop_all(forgotten);
                 }
                 Next::HeadTooLong(head) => {
-                    let (initial, limit) = (limits.initial_token_count, limits.token_limit);
-                    return Err(Error::HeadExceedsLimit { head, initial, limit }.into());
+                    return Err(limits.head_too_long(head).into());
                 }
                 Next::Changing => return Ok(Answer::Changing),
             }
@@ -429,6 +437,11 @@ impl SharedHistory {
         }
         Ok(())
     }
+}
+
+/// The error of a search that cannot end like this.
+pub fn changing() -> PyErr {
+    PyRuntimeError::new_err("a history that nobody can reach changed during a search")
 }
 
 /// Drops what has left a history, and lets other threads run meanwhile. No lock may be held.

@@ -139,7 +139,7 @@ impl StorePolicy {
         let (mut outlines, mut contents) = (Vec::with_capacity(messages.len()), Vec::with_capacity(messages.len()));
         for message in messages {
             outlines.push(self.policy.outline(&message)?);
-            contents.push(self.policy.content_alone(&message)?);
+            contents.push(self.policy.read(&message)?.content()?);
             turns.item_done();
         }
         Ok(Batch { outlines, contents, tokens: OnceLock::new() })

@@ -75,6 +75,8 @@ def spoken(contents: Sequence[Content], events: Sequence[Event]) -> list[Content
         contents: of a request, oldest first.
         events: of the session. They tell what a user has said in ADK's words.
     """
+    if not any(map(is_relayed, contents)):
+        return list(contents)
     own: set[tuple[str | None, ...]] | None = None
     spoken: list[Content] = []
     asked = False

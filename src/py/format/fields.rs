@@ -230,11 +230,8 @@ pub fn is_mapping(value: &Bound<'_, PyAny>) -> PyResult<bool> {
 
 /// The public attributes in an object's own dict, and a pydantic model's extra fields.
 fn attributes<'py>(value: &Bound<'py, PyAny>) -> PyResult<Vec<Field<'py>>> {
-    let mut fields: Vec<Field<'py>> = own_dict(value)?
-        .iter()
-        .flat_map(copied)
-        .filter(|(key, _)| key.is_instance_of::<PyString>() && as_str(key).is_none_or(|key| !key.starts_with('_')))
-        .collect();
+    let mut fields = own_dict(value)?.map_or_else(Vec::new, |own| copied(&own));
+    fields.retain(|(key, _)| key.is_instance_of::<PyString>() && as_str(key).is_none_or(|key| !key.starts_with('_')));
     if let Some(extra) = value.getattr_opt(intern!(value.py(), "__pydantic_extra__"))?
         && let Ok(extra) = extra.cast::<PyDict>()
     {

@@ -139,21 +139,23 @@ pub fn read<'py>(message: &Bound<'py, PyAny>) -> PyResult<Reading<'py>> {
 /// The text that one of a [`Reading`]'s texts counts as: itself, or its JSON as providers' SDKs send it.
 ///
 /// # Errors
-/// Whatever `json.dumps` raises for a value that has no JSON, such as one that contains itself.
+/// Whatever JSON's encoder raises for a value that has no JSON, such as one that contains itself.
 pub fn text_of(text: &Bound<'_, PyAny>) -> PyResult<String> {
-    static DUMPS: PyOnceLock<(Py<PyAny>, Py<PyDict>)> = PyOnceLock::new();
+    static ENCODE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     if let Ok(text) = text.cast::<PyString>() {
         return to_text(text);
     }
     let py = text.py();
-    let (dumps, options) = DUMPS.get_or_try_init(py, || -> PyResult<_> {
+    // `json.dumps` makes an encoder for each value.
+    let encode = ENCODE.get_or_try_init(py, || -> PyResult<_> {
         let options = PyDict::new(py);
         options.set_item("separators", (",", ":"))?;
         options.set_item("ensure_ascii", false)?;
         options.set_item("default", py.get_type::<PyString>())?;
-        Ok((py.import("json")?.getattr("dumps")?.unbind(), options.unbind()))
+        let encoder = py.import("json")?.getattr("JSONEncoder")?.call((), Some(&options))?;
+        Ok(encoder.getattr("encode")?.unbind())
     })?;
-    to_text(dumps.bind(py).call((text,), Some(options.bind(py)))?.cast()?)
+    to_text(encode.bind(py).call1((text,))?.cast()?)
 }
 
 /// How the messages of one history are read.

@@ -12,18 +12,11 @@ pub fn read<'py>(parts: &Bound<'py, PyAny>, is_response: bool, wants_texts: bool
     let py = parts.py();
     let mut reader = Reader::new(py, wants_texts);
     reader.content(parts, false)?;
-    let (mut records, mut instructions) = (0, 0);
-    for part in parts.try_iter()? {
-        if let Some(fields) = fields_of(&part?)? {
-            records += 1;
-            instructions += u32::from(is_type(&fields, py, "system_prompt")?);
-        }
-    }
     let kind = if is_response {
         Kind::Assistant
     } else if reader.extras.results > 0 {
         Kind::Tool
-    } else if records > 0 && instructions == records {
+    } else if instructs(parts)? {
         Kind::System
     } else {
         Kind::User
@@ -37,4 +30,16 @@ pub fn read<'py>(parts: &Bound<'py, PyAny>, is_response: bool, wants_texts: bool
         texts: reader.texts,
         is_plain: false,
     })
+}
+
+/// Whether all parts are system prompts.
+fn instructs(parts: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let (mut records, mut instructions) = (0, 0);
+    for part in parts.try_iter()? {
+        if let Some(fields) = fields_of(&part?)? {
+            records += 1;
+            instructions += u32::from(is_type(&fields, parts.py(), "system_prompt")?);
+        }
+    }
+    Ok(records > 0 && instructions == records)
 }
