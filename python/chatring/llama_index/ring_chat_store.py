@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import functools
 import json
 import os
 import shutil
@@ -20,7 +19,7 @@ from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import Self
 
-from chatring._core import MessageRing, TokenCounter
+from chatring._core import MessageRing
 from chatring.llama_index.message_format import checked
 from chatring.llama_index.sessions import Change, EvictionCallback, Sessions
 from chatring.llama_index.window_store import Budget, Policy, WindowStore
@@ -88,10 +87,11 @@ class RingChatStore(WindowStore):
         return constructed
 
     def _begin(self, store: Mapping[str, Iterable[ChatMessage]]) -> None:
-        # Counted with LlamaIndex's default tokenizer, unless a memory gives another. All share one counter.
-        counter = TokenCounter("cl100k_base")
-        make = functools.partial(MessageRing, counter=counter, measure=self.measure, max_messages=self.max_messages)
-        sessions = Sessions(make, self.max_sessions, self.on_evict)
+        # Counted with LlamaIndex's default tokenizer, unless a memory gives another.
+        empty: MessageRing[ChatMessage] = MessageRing(
+            counter="cl100k_base", measure=self.measure, max_messages=self.max_messages
+        )
+        sessions = Sessions(empty._new_like, self.max_sessions, self.on_evict)
         self.__dict__.update(_sessions=sessions, _persisting=threading.RLock())
         for key, messages in store.items():
             self.set_messages(key, list(messages))
@@ -173,7 +173,7 @@ class RingChatStore(WindowStore):
         ring = self.ring(key)
         if ring is not None and (ring.measure, ring.start_on) == rule:
             return ring
-        asked: MessageRing[ChatMessage] = self._sessions.make(measure=policy.measure, start_on=policy.start_on)
+        asked: MessageRing[ChatMessage] = MessageRing(**policy._asdict(), max_messages=self.max_messages)
         with self._sessions.changing() as change:
             ring = self.ring(key)
             if ring is None:
