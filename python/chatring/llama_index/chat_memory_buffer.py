@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -34,19 +32,14 @@ from chatring.llama_index.message_format import checked
 from chatring.llama_index.options import LLAMA_INDEX, options_of, written
 from chatring.llama_index.ring_chat_store import MOST_ON_LOOP, RingChatStore
 from chatring.llama_index.sessions import Sessions
-from chatring.llama_index.tokenizer import counter_of, is_pickled_by_name
+from chatring.llama_index.tokenizer import counter_of, fields_to_pickle, function_of
 from chatring.llama_index.window_store import Budget, Policy, WindowStore, replaces
 from chatring.overriding import override
 
 _T = TypeVar("_T")
 
-# No tokenizer has been used yet.
-_NOT_YET = (object(), None)
-
 # More tokens than any history has.
 _NO_LIMIT = sys.maxsize - 1
-
-_logger = logging.getLogger(__name__)
 
 
 class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
@@ -90,17 +83,6 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
     # half a microsecond to read: `_counter`, the callable that was last `tokenizer_fn` and its counter; `_seen`, a ring
     # of the messages last seen in a foreign store.
 
-    def __init__(self, **data: Any) -> None:
-        super().__init__(**data)
-        self.__dict__["_counter"] = _NOT_YET
-
-    @classmethod
-    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
-        """Return a memory with these fields without checking them, as pydantic does."""
-        constructed = super().model_construct(_fields_set, **values)
-        constructed.__dict__["_counter"] = _NOT_YET
-        return constructed
-
     @model_validator(mode="before")
     @classmethod
     def validate_memory(cls, values: dict[str, Any]) -> dict[str, Any]:
@@ -109,10 +91,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         if cls is not ChatMemoryBuffer:  # a subclass's defaults count as given
             defaults = {name: cls.model_fields[name].default for name in LLAMA_INDEX}
             given = {name: value for name, value in defaults.items() if value != LLAMA_INDEX[name]} | given
-        values = {**values, **options_of(given)}
-        tokenizer = values.get("tokenizer_fn")
-        if isinstance(tokenizer, tiktoken.Encoding):
-            values["tokenizer_fn"] = functools.partial(tokenizer.encode, allowed_special="all")
+        values = {**values, **options_of(given), "tokenizer_fn": function_of(values.get("tokenizer_fn"))}
         if isinstance(values.get("chat_store"), dict):
             values["chat_store"] = _load_store(values["chat_store"])
         return LlamaIndexChatMemoryBuffer.validate_memory.__func__(cls, values)  # type: ignore[no-any-return]
@@ -240,7 +219,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
             return window
         if replaces(self, "_token_count_for_messages"):
             return super().get(input, initial_token_count, **kwargs)
-        return self._window(self._budget(initial_token_count))
+        budget, policy = self._budget(initial_token_count), self._policy()
+        return self._answer(lambda store: store.window(self.chat_store_key, budget, policy))
 
     def token_count(self) -> int:
         """Return the tokens of the whole history, counted like a window; 0 if it is empty."""
@@ -347,12 +327,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the fields, without counts. A tokenizer is pickled by its name, and left out if it has none."""
-        fields = {name: self.__dict__[name] for name in type(self).model_fields}
-        if not is_pickled_by_name(self.tokenizer_fn):
-            del fields["tokenizer_fn"]
-            if self.tokenizer_fn is not get_tokenizer():
-                _logger.warning("Leaving out tokenizer_fn, which has no name to be found by: %r", self.tokenizer_fn)
-        return {"__dict__": fields}
+        return {"__dict__": fields_to_pickle(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Fill a memory made without its constructor. LlamaIndex's global tokenizer replaces one that was left out."""
@@ -362,10 +337,6 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """Return the chat store, if it is a `WindowStore` on which nobody has replaced the methods with these names."""
         store = self.chat_store
         return store if isinstance(store, WindowStore) and not replaces(store, *names) else None
-
-    def _window(self, budget: Budget) -> list[ChatMessage]:
-        policy = self._policy()
-        return self._answer(lambda store: store.window(self.chat_store_key, budget, policy))
 
     def _answer(self, ask: Callable[[WindowStore], _T]) -> _T:
         """Return what `ask` returns for the chat store, or for one with the messages that `get_all` returns.
@@ -408,6 +379,7 @@ def _plain_window(
     """
     fields = memory.__dict__
     store = fields["chat_store"]
+    counter = _counter_in(fields)  # first: then it is among the fields
     is_plain = type(memory) is ChatMemoryBuffer and len(fields) == _OWN and type(store) is RingChatStore
     if not is_plain or len(stored := store.__dict__) != _STORES_OWN or fields["measure"] != "text":
         return None
@@ -416,9 +388,6 @@ def _plain_window(
     ring = sessions.held.get(key) if sessions.max_sessions is None else sessions.get(key)
     if ring is None or ring.measure != "text":
         return None
-    known, counter = fields["_counter"]
-    if known is not fields["tokenizer_fn"]:
-        counter = _counter_in(fields)
     tokens = fields["token_limit"] - initial_token_count
     if type(tokens) is not int or not 0 <= tokens < _NO_LIMIT:
         tokens = _tokens_left(fields["token_limit"], initial_token_count)
@@ -428,13 +397,13 @@ def _plain_window(
 def _counter_in(fields: dict[str, Any]) -> TokenCounter:
     """Return the counter of a memory's tokenizer, which is kept in the memory's fields."""
     tokenizer = fields["tokenizer_fn"]
-    known, counter = fields["_counter"]
-    if known is not tokenizer:
+    known = fields.get("_counter")
+    if known is None or known[0] is not tokenizer:
         can_count = callable(tokenizer) or isinstance(tokenizer, tiktoken.Encoding)
         # If it cannot be called, counting fails with the interpreter's own error.
-        counter = counter_of(tokenizer if can_count else lambda text: tokenizer(text))
-        fields["_counter"] = (tokenizer, counter)
-    return counter  # type: ignore[no-any-return]
+        known = fields["_counter"] = tokenizer, counter_of(tokenizer if can_count else lambda text: tokenizer(text))
+    counter: TokenCounter = known[1]
+    return counter
 
 
 def _tokens_left(token_limit: float, initial_token_count: float) -> int:
