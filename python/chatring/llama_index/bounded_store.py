@@ -6,14 +6,13 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llama_index.core.schema import BaseComponent
-from pydantic import Field
+from pydantic import BaseModel, Field
 from typing_extensions import Self
 
 from chatring.llama_index.sessions import EvictionCallback, Sessions
 
 
-class BoundedStore(BaseComponent):
+class BoundedStore(BaseModel):
     """A store whose sessions are in this process, with their bounds as fields that may be assigned."""
 
     max_sessions: int | None = Field(default=None, ge=1)

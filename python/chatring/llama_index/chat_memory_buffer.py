@@ -38,6 +38,9 @@ from chatring.overriding import override
 
 _T = TypeVar("_T")
 
+# No tokenizer has been used yet.
+_NOT_YET = (object(), None)
+
 # More tokens than any history has.
 _NO_LIMIT = sys.maxsize - 1
 
@@ -82,6 +85,17 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
     # Beside the fields in `__dict__`, as with functools.cached_property, because pydantic's private attributes take
     # half a microsecond to read: `_counter`, the callable that was last `tokenizer_fn` and its counter; `_seen`, a ring
     # of the messages last seen in a foreign store.
+
+    def __init__(self, **data: Any) -> None:
+        super().__init__(**data)
+        self.__dict__["_counter"] = _NOT_YET
+
+    @classmethod
+    def model_construct(cls, _fields_set: set[str] | None = None, **values: Any) -> Self:
+        """Return a memory with these fields without checking them, as pydantic does."""
+        constructed = super().model_construct(_fields_set, **values)
+        constructed.__dict__["_counter"] = _NOT_YET
+        return constructed
 
     @model_validator(mode="before")
     @classmethod
@@ -217,6 +231,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """
         if (window := _plain_window(self, initial_token_count)) is not None:
             return window
+        # The long way gives the same window, whatever the store is and whichever methods are replaced.
         if replaces(self, "_token_count_for_messages"):
             return super().get(input, initial_token_count, **kwargs)
         budget, policy = self._budget(initial_token_count), self._policy()
@@ -365,8 +380,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
 
 # Entries in the `__dict__` of a memory and of a `RingChatStore` on which no method was replaced in the instance.
-_OWN = len(ChatMemoryBuffer.model_fields) + len(["_counter"])
-_STORES_OWN = len(RingChatStore().__dict__)
+_MEMORY_ENTRIES = len(ChatMemoryBuffer.model_fields) + len(["_counter"])
+_STORE_ENTRIES = len(RingChatStore().__dict__)
 
 
 def _plain_window(
@@ -379,15 +394,17 @@ def _plain_window(
     """
     fields = memory.__dict__
     store = fields["chat_store"]
-    counter = _counter_in(fields)  # first: then it is among the fields
-    is_plain = type(memory) is ChatMemoryBuffer and len(fields) == _OWN and type(store) is RingChatStore
-    if not is_plain or len(stored := store.__dict__) != _STORES_OWN or fields["measure"] != "text":
+    is_plain = type(memory) is ChatMemoryBuffer and len(fields) == _MEMORY_ENTRIES and type(store) is RingChatStore
+    if not is_plain or len(stored := store.__dict__) != _STORE_ENTRIES or fields["measure"] != "text":
         return None
     sessions: Sessions[MessageRing[ChatMessage]] = stored["_sessions"]
     key = fields["chat_store_key"]
     ring = sessions.held.get(key) if sessions.max_sessions is None else sessions.get(key)
     if ring is None or ring.measure != "text":
         return None
+    known, counter = fields["_counter"]
+    if known is not fields["tokenizer_fn"]:
+        counter = _counter_in(fields)
     tokens = fields["token_limit"] - initial_token_count
     if type(tokens) is not int or not 0 <= tokens < _NO_LIMIT:
         tokens = _tokens_left(fields["token_limit"], initial_token_count)
@@ -397,13 +414,13 @@ def _plain_window(
 def _counter_in(fields: dict[str, Any]) -> TokenCounter:
     """Return the counter of a memory's tokenizer, which is kept in the memory's fields."""
     tokenizer = fields["tokenizer_fn"]
-    known = fields.get("_counter")
-    if known is None or known[0] is not tokenizer:
+    known, counter = fields["_counter"]
+    if known is not tokenizer:
         can_count = callable(tokenizer) or isinstance(tokenizer, tiktoken.Encoding)
         # If it cannot be called, counting fails with the interpreter's own error.
-        known = fields["_counter"] = tokenizer, counter_of(tokenizer if can_count else lambda text: tokenizer(text))
-    counter: TokenCounter = known[1]
-    return counter
+        counter = counter_of(tokenizer if can_count else lambda text: tokenizer(text))
+        fields["_counter"] = (tokenizer, counter)
+    return counter  # type: ignore[no-any-return]
 
 
 def _tokens_left(token_limit: float, initial_token_count: float) -> int:

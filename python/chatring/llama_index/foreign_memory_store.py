@@ -135,7 +135,7 @@ class ForeignQueues(AnyQueues):
     def append(
         self, key: str, messages: list[ChatMessage], flush: Flush | None, *, wants: bool = True
     ) -> Steps[list[list[ChatMessage]]]:
-        self._policy.copy_and_count(messages)  # raises before anything is stored
+        self._policy.copied_and_counted(messages)  # raises before anything is stored
         if len(messages) == 1:
             yield self._store.add_message(key, messages[0], status=MessageStatus.ACTIVE)
         elif messages:
@@ -143,10 +143,10 @@ class ForeignQueues(AnyQueues):
         if flush is None:
             return []
         active: list[ChatMessage] = yield self._store.get_messages(key, status=MessageStatus.ACTIVE)
-        batch = self._policy.count(active)
+        batch = self._policy.counted(active)
         if not self._policy.counter.is_native:  # messages that a tokenizer puts are counted and archived too
             active = yield self._store.get_messages(key, status=MessageStatus.ACTIVE)
-            batch = self._policy.count(active)
+            batch = self._policy.counted(active)
         queue = _MessageQueue()
         queue.recount(self._policy.core)
         sizes = [len(leaving) for leaving in queue.put(self._policy.core, active, batch, flush) or []]
@@ -160,7 +160,7 @@ class ForeignQueues(AnyQueues):
 
     @override
     def replace(self, key: str, messages: list[ChatMessage], archived: int = 0) -> Steps[None]:
-        self._policy.copy_and_count(messages)
+        self._policy.copied_and_counted(messages)
         yield self._store.set_messages(key, messages, status=MessageStatus.ACTIVE)
 
     @override

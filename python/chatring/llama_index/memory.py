@@ -194,7 +194,8 @@ class Memory(LlamaIndexMemory):
             memory.set(chat_history)
         return memory
 
-    # Each operation exists once. A sync and an async method run it.
+    # Each operation is a generator of steps, made by `_queues()`. A sync method runs it with `_store().run`, its async
+    # version with `arun`. Where a subclass has its own async method, the sync one runs that, as in LlamaIndex.
 
     def put(self, message: ChatMessage) -> None:
         """Add a message. If there are too many tokens then, archive the oldest, and give them to the memory blocks.
@@ -318,12 +319,13 @@ class Memory(LlamaIndexMemory):
 
     async def _aput(self, messages: list[ChatMessage]) -> None:
         adding = self._store().arun(self._appending(messages), self.session_id)
-        await (shielded(self._deliver_of(adding)) if self.memory_blocks else adding)
+        # A caller that is cancelled must not keep the blocks from what has been archived.
+        await (shielded(self._deliver_when_added(adding)) if self.memory_blocks else adding)
 
     def _appending(self, messages: list[ChatMessage]) -> Steps[list[list[ChatMessage]]]:
         return self._queues().append(self.session_id, messages, self._flush(), wants=bool(self.memory_blocks))
 
-    async def _deliver_of(self, adding: Coroutine[Any, Any, list[list[ChatMessage]]]) -> None:
+    async def _deliver_when_added(self, adding: Coroutine[Any, Any, list[list[ChatMessage]]]) -> None:
         await self._deliver(await adding)
 
     async def _deliver(self, flushed: list[list[ChatMessage]]) -> None:
@@ -375,7 +377,7 @@ class Memory(LlamaIndexMemory):
         if not isinstance(message_or_blocks, ChatMessage):
             count: int = super()._estimate_token_count(message_or_blocks)
             return count
-        return self._policy().count([message_or_blocks]).tokens[0]
+        return self._policy().counted([message_or_blocks]).tokens[0]
 
     # Saving and copying.
 
@@ -393,7 +395,7 @@ class Memory(LlamaIndexMemory):
             data.pop("memory_blocks_template", None)
         else:
             data["memory_blocks_template"] = dump_template(template)
-        data["sql_store"] = self._own_store().model_dump()
+        data["sql_store"] = self._store_to_save().model_dump()
         data["class_name"] = self.class_name()
         return data
 
@@ -401,7 +403,7 @@ class Memory(LlamaIndexMemory):
         """Pickle the fields; of a store in this process, only this session. A tokenizer is pickled by its name."""
         fields = fields_to_pickle(self)
         if isinstance(self.sql_store, MemoryStore):
-            fields["sql_store"] = self._own_store()
+            fields["sql_store"] = self._store_to_save()
         else:
             try:
                 pickle.dumps(self.sql_store)
@@ -431,7 +433,12 @@ class Memory(LlamaIndexMemory):
         copied: Self = super(Memory, plain).__deepcopy__(memo)
         return copied
 
-    def _own_store(self) -> MemoryStore:
+    def _store_to_save(self) -> MemoryStore:
+        """Return a store in this process with this session alone, or a database's as it is.
+
+        Raises:
+            ValueError: for somebody else's store.
+        """
         store = self.sql_store
         if isinstance(store, RingMemoryStore):
             return store.only(self.session_id)

@@ -81,19 +81,19 @@ class MemoryPolicy(NamedTuple):
         measure = _BlockMeasure(_name(estimates), counting._estimate_token_count)
         return cls(counter, measure, _StorePolicy(counter, measure, None, None))
 
-    def count(self, messages: list[ChatMessage]) -> _Batch:
+    def counted(self, messages: list[ChatMessage]) -> _Batch:
         """Count messages as they are."""
         batch = self.core.read(messages)
         self.core.count(batch)
         return batch
 
-    def copy_and_count(self, messages: list[ChatMessage]) -> tuple[list[ChatMessage], _Batch]:
+    def copied_and_counted(self, messages: list[ChatMessage]) -> tuple[list[ChatMessage], _Batch]:
         """Copy messages as they come back from a store, and count the copies.
 
         Raises the same as `MemoryFormat.read`; then nothing has been changed anywhere.
         """
         copies = _copied(messages, _FORMAT.read)
-        return copies, self.count(copies)
+        return copies, self.counted(copies)
 
 
 class _Lengths(NamedTuple):

@@ -151,7 +151,7 @@ class RingQueues(AllQueues):
     @override
     def replace(self, key: str, messages: list[ChatMessage], archived: int = 0) -> Steps[None]:
         def replace() -> None:
-            kept, batch = self._policy.copy_and_count(messages)
+            kept, batch = self._policy.copied_and_counted(messages)
             self._opened(key)
             with self._sessions.changing() as change:
                 change.open(key).set(self._policy.core, kept, batch, archived)
@@ -202,7 +202,7 @@ class RingQueues(AllQueues):
     def _append(
         self, key: str, messages: list[ChatMessage], flush: Flush | None, *, archives: bool = False
     ) -> list[list[ChatMessage]]:
-        kept, batch = self._policy.copy_and_count(messages)  # before anything is changed
+        kept, batch = self._policy.copied_and_counted(messages)  # before anything is changed
         while True:
             queue = self._opened(key)
             queue.recount(self._policy.core)  # calls a tokenizer, so without the lock

@@ -329,6 +329,9 @@ class SQLChatStore(StoreChatStore):
     _opens = "chatring.stores.sql:SQLStore"
     _extra = "postgresql"
 
+    def __init__(self, url: str, **options: Any) -> None:  # or type checkers take the fields for arguments
+        super().__init__(url, **options)
+
     @classmethod
     def class_name(cls) -> str:
         """Return the name that serialised chat stores of this class carry."""
