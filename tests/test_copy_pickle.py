@@ -112,6 +112,28 @@ def test_an_empty_ring(make_copy: Copy) -> None:
     assert (other.token_limit, other.counter.name, other.max_messages, len(other)) == (7, "gpt2", 3, 0)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"measure": "text", "max_messages": 3},
+        {"token_limit": 70, "start_on": None, "include_system": False, "retention_ratio": 0.5, "format": "anthropic"},
+    ],
+)
+def test_a_new_ring_like_another_shares_its_policy_and_has_no_messages(arguments: dict[str, Any]) -> None:
+    ring: MessageRing[Any] = MessageRing(counter="gpt2", **arguments)
+    ring.put_messages(messages())
+    ring.token_count()
+    new = ring._new_like()
+    assert new.__getnewargs_ex__() == ring.__getnewargs_ex__()
+    assert new.counter is ring.counter
+    assert (len(new), new.token_count()) == (0, 0)
+    new.put_messages(messages())
+    assert contents(new) == contents(ring)
+    assert new.token_count() == ring.token_count()
+    ring.reset()
+    assert len(new) > 0
+
+
 def test_a_subclass_keeps_its_attributes(make_copy: Copy) -> None:
     session = Session(9, max_messages=5, counter="cl100k_base", measure="text")
     session.label = "kept"

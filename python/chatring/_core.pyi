@@ -537,6 +537,12 @@ class MessageRing(Generic[_M]):
     def max_messages(self) -> int | None:
         """The most messages that are kept; None keeps all."""
 
+    def _new_like(self) -> MessageRing[_M]:
+        """Return a ring without messages, with the same arguments. Both share the counter and the measure.
+
+        Not for a counter or a measure that refers to its ring: the collector does not see what is shared.
+        """
+
     def put(self, message: _M, /) -> None:
         """Add the newest message.
 

@@ -430,7 +430,7 @@ impl SharedHistory {
             }
         }
         for (policy, holders) in policies {
-            // A policy that a search also holds is in use.
+            // A policy that a search or another ring also holds is in use.
             if Arc::strong_count(policy) == holders {
                 policy.traverse(visit)?;
             }

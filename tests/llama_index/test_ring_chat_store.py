@@ -3,7 +3,6 @@
 import asyncio
 import collections
 import copy
-import functools
 import json
 import os
 import pickle
@@ -940,7 +939,7 @@ class TestThreads:
         assert os.listdir(tmp_path) == ["chat_store.json"]
 
 
-def test_a_reader_never_finds_a_session_empty_that_moves_to_another_ring() -> None:
+def test_a_reader_never_finds_a_session_empty_that_moves_to_another_ring(monkeypatch: pytest.MonkeyPatch) -> None:
     """A memory with another measure moves it. Others read without the lock meanwhile."""
     store = RingChatStore()
     store.add_messages("ada", [ChatMessage("one"), ChatMessage("two")])
@@ -951,7 +950,7 @@ def test_a_reader_never_finds_a_session_empty_that_moves_to_another_ring() -> No
             found.append(len(store.get_messages("ada")))
             return super()._put_messages(messages)
 
-    store._sessions.make = functools.partial(Watched, counter="cl100k_base")
+    monkeypatch.setattr("chatring.llama_index.ring_chat_store.MessageRing", Watched)
     memory = ChatMemoryBuffer.from_defaults(chat_store=store, chat_store_key="ada", measure="message")
     assert [message.content for message in memory.get()] == ["one", "two"]
     assert isinstance(store.ring("ada"), Watched)

@@ -9,20 +9,9 @@ import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 _T = TypeVar("_T")
-
-
-class _Running(NamedTuple):
-    """A loop, the thread that runs it, and the process of that thread. A forked child does not have the thread."""
-
-    loop: asyncio.AbstractEventLoop
-    thread: threading.Thread
-    process: int
-
-    def is_alive(self) -> bool:
-        return self.process == os.getpid() and self.thread.is_alive()
 
 
 class BackgroundLoop:
@@ -37,18 +26,21 @@ class BackgroundLoop:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._lock = threading.Lock()
-        self._running: _Running | None = None
+        self._forget()
         # Set within every call of this loop, including nested threads.
         self._is_inside: contextvars.ContextVar[bool] = contextvars.ContextVar(name, default=False)
         if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=self._renew)
+            os.register_at_fork(after_in_child=self._forget)
+
+    def _forget(self) -> None:
+        """Begin without a loop. A forked child does not have the thread that runs it."""
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
 
     def is_inside(self) -> bool:
         """Return whether this code runs within a call of this loop, so that the loop waits for it."""
-        return self._is_inside.get() or (
-            self._running is not None and self._running.thread is threading.current_thread()
-        )
+        return self._is_inside.get() or self._thread is threading.current_thread()
 
     def run(self, coroutine: Coroutine[Any, Any, _T]) -> _T:
         """Run a coroutine to its end and return its result. Works from any thread, even one whose own loop runs.
@@ -72,21 +64,18 @@ class BackgroundLoop:
             thread = threading.Thread(target=context.run, args=(asyncio.run, work), name=f"{self._name}-nested")
             thread.start()
         else:
-            loop = self._loop()
+            loop = self._running()
             loop.call_soon_threadsafe(_begun, loop, work, context=context)
         return done
 
-    def _loop(self) -> asyncio.AbstractEventLoop:
+    def _running(self) -> asyncio.AbstractEventLoop:
         with self._lock:
-            if self._running is None or not self._running.is_alive():
+            if self._loop is None:
                 loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=_serve, args=(loop,), name=self._name, daemon=True)
-                thread.start()
-                self._running = _Running(loop, thread, os.getpid())
-            return self._running.loop
-
-    def _renew(self) -> None:
-        self._lock = threading.Lock()
+                self._thread = threading.Thread(target=_serve, args=(loop,), name=self._name, daemon=True)
+                self._thread.start()
+                self._loop = loop
+            return self._loop
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:

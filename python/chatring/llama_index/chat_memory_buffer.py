@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -34,7 +32,7 @@ from chatring.llama_index.message_format import checked
 from chatring.llama_index.options import LLAMA_INDEX, options_of, written
 from chatring.llama_index.ring_chat_store import MOST_ON_LOOP, RingChatStore
 from chatring.llama_index.sessions import Sessions
-from chatring.llama_index.tokenizer import counter_of, is_pickled_by_name
+from chatring.llama_index.tokenizer import counter_of, fields_to_pickle, function_of
 from chatring.llama_index.window_store import Budget, Policy, WindowStore, replaces
 from chatring.overriding import override
 
@@ -45,8 +43,6 @@ _NOT_YET = (object(), None)
 
 # More tokens than any history has.
 _NO_LIMIT = sys.maxsize - 1
-
-_logger = logging.getLogger(__name__)
 
 
 class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
@@ -109,10 +105,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         if cls is not ChatMemoryBuffer:  # a subclass's defaults count as given
             defaults = {name: cls.model_fields[name].default for name in LLAMA_INDEX}
             given = {name: value for name, value in defaults.items() if value != LLAMA_INDEX[name]} | given
-        values = {**values, **options_of(given)}
-        tokenizer = values.get("tokenizer_fn")
-        if isinstance(tokenizer, tiktoken.Encoding):
-            values["tokenizer_fn"] = functools.partial(tokenizer.encode, allowed_special="all")
+        values = {**values, **options_of(given), "tokenizer_fn": function_of(values.get("tokenizer_fn"))}
         if isinstance(values.get("chat_store"), dict):
             values["chat_store"] = _load_store(values["chat_store"])
         return LlamaIndexChatMemoryBuffer.validate_memory.__func__(cls, values)  # type: ignore[no-any-return]
@@ -238,9 +231,11 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """
         if (window := _plain_window(self, initial_token_count)) is not None:
             return window
+        # The long way gives the same window, whatever the store is and whichever methods are replaced.
         if replaces(self, "_token_count_for_messages"):
             return super().get(input, initial_token_count, **kwargs)
-        return self._window(self._budget(initial_token_count))
+        budget, policy = self._budget(initial_token_count), self._policy()
+        return self._answer(lambda store: store.window(self.chat_store_key, budget, policy))
 
     def token_count(self) -> int:
         """Return the tokens of the whole history, counted like a window; 0 if it is empty."""
@@ -347,12 +342,7 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the fields, without counts. A tokenizer is pickled by its name, and left out if it has none."""
-        fields = {name: self.__dict__[name] for name in type(self).model_fields}
-        if not is_pickled_by_name(self.tokenizer_fn):
-            del fields["tokenizer_fn"]
-            if self.tokenizer_fn is not get_tokenizer():
-                _logger.warning("Leaving out tokenizer_fn, which has no name to be found by: %r", self.tokenizer_fn)
-        return {"__dict__": fields}
+        return {"__dict__": fields_to_pickle(self)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Fill a memory made without its constructor. LlamaIndex's global tokenizer replaces one that was left out."""
@@ -362,10 +352,6 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
         """Return the chat store, if it is a `WindowStore` on which nobody has replaced the methods with these names."""
         store = self.chat_store
         return store if isinstance(store, WindowStore) and not replaces(store, *names) else None
-
-    def _window(self, budget: Budget) -> list[ChatMessage]:
-        policy = self._policy()
-        return self._answer(lambda store: store.window(self.chat_store_key, budget, policy))
 
     def _answer(self, ask: Callable[[WindowStore], _T]) -> _T:
         """Return what `ask` returns for the chat store, or for one with the messages that `get_all` returns.
@@ -394,8 +380,8 @@ class ChatMemoryBuffer(LlamaIndexChatMemoryBuffer):
 
 
 # Entries in the `__dict__` of a memory and of a `RingChatStore` on which no method was replaced in the instance.
-_OWN = len(ChatMemoryBuffer.model_fields) + len(["_counter"])
-_STORES_OWN = len(RingChatStore().__dict__)
+_MEMORY_ENTRIES = len(ChatMemoryBuffer.model_fields) + len(["_counter"])
+_STORE_ENTRIES = len(RingChatStore().__dict__)
 
 
 def _plain_window(
@@ -408,8 +394,8 @@ def _plain_window(
     """
     fields = memory.__dict__
     store = fields["chat_store"]
-    is_plain = type(memory) is ChatMemoryBuffer and len(fields) == _OWN and type(store) is RingChatStore
-    if not is_plain or len(stored := store.__dict__) != _STORES_OWN or fields["measure"] != "text":
+    is_plain = type(memory) is ChatMemoryBuffer and len(fields) == _MEMORY_ENTRIES and type(store) is RingChatStore
+    if not is_plain or len(stored := store.__dict__) != _STORE_ENTRIES or fields["measure"] != "text":
         return None
     sessions: Sessions[MessageRing[ChatMessage]] = stored["_sessions"]
     key = fields["chat_store_key"]

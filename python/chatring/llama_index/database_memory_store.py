@@ -51,22 +51,20 @@ class DatabaseMemoryStore(MemoryStore):
         Raises:
             CounterMismatchError: if the chat store has another counter.
         """
-        known = self._queues.get(policy.measure.name)
-        if known is not None and policy.counter == self.chat_store.store.counter:
-            return known
-        store, name = self.chat_store.store, self.chat_store.counter_name
+        store = self.chat_store.store
         if policy.counter != store.counter:
             raise CounterMismatchError(
                 f"the memory counts with {policy.counter!r}, its store with {store.counter!r}: give both the same, as "
                 f"{type(self.chat_store).__name__}(..., counter=tokenizer) and Memory(..., tokenizer_fn=tokenizer)"
             )
-        measuring = Measuring(
-            store.counter, policy.measure, None, MemoryFormat(), None if store.counter.is_native else name, None
-        )
-        if len(self._queues) >= _POLICIES:
-            self._queues.clear()
-        queues = self._queues[policy.measure.name] = Queues(store._backend, measuring, store.timeout)
-        return queues
+        name = policy.measure.name
+        if name not in self._queues:
+            if len(self._queues) >= _POLICIES:
+                self._queues.clear()
+            counter_name = None if store.counter.is_native else self.chat_store.counter_name
+            measuring = Measuring(store.counter, policy.measure, None, MemoryFormat(), counter_name, None)
+            self._queues[name] = Queues(store._backend, measuring, store.timeout)
+        return self._queues[name]
 
     @override
     def run(self, operation: Operation[_T], changes: str | None = None) -> _T:

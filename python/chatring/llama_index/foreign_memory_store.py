@@ -15,9 +15,9 @@ from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store.base_db import AsyncDBChatStore, MessageStatus
 from llama_index.core.storage.chat_store.sql import SQLAlchemyChatStore
 
-from chatring._core import _Batch, _copied, _MessageQueue
+from chatring._core import _copied, _MessageQueue
 from chatring.llama_index.background_loop import BLOCKS, STORES, shielded
-from chatring.llama_index.memory_policy import MemoryFormat, MemoryPolicy
+from chatring.llama_index.memory_policy import MemoryPolicy
 from chatring.llama_index.memory_store import AnyQueues, AnyStore, deep_copy
 from chatring.overriding import override
 from chatring.stores.operation import Operation
@@ -25,7 +25,6 @@ from chatring.stores.queues import Flush, Part
 from chatring.stores.turns import Turn, Turns
 
 _T = TypeVar("_T")
-_FORMAT = MemoryFormat()
 # Seconds that the writers of a session wait for each other.
 _PATIENCE = 60.0
 # The turns that enclosing calls hold, for stores and for sessions of stores. A tokenizer may call its memory.
@@ -130,14 +129,13 @@ class ForeignQueues(AnyQueues):
 
     def __init__(self, store: AsyncDBChatStore, policy: MemoryPolicy) -> None:
         self._store = store
-        self._core = policy.core
-        self._calls_back = not policy.counter.is_native
+        self._policy = policy
 
     @override
     def append(
         self, key: str, messages: list[ChatMessage], flush: Flush | None, *, wants: bool = True
     ) -> Operation[list[list[ChatMessage]]]:
-        self._counted(_copied(messages, _FORMAT.read))  # raises before anything is stored
+        self._policy.copied_and_counted(messages)  # raises before anything is stored
         if len(messages) == 1:
             yield self._store.add_message(key, messages[0], status=MessageStatus.ACTIVE)
         elif messages:
@@ -145,13 +143,13 @@ class ForeignQueues(AnyQueues):
         if flush is None:
             return []
         active: list[ChatMessage] = yield self._store.get_messages(key, status=MessageStatus.ACTIVE)
-        batch = self._counted(active)
-        if self._calls_back:  # messages that a tokenizer puts are counted and archived too
+        batch = self._policy.counted(active)
+        if not self._policy.counter.is_native:  # messages that a tokenizer puts are counted and archived too
             active = yield self._store.get_messages(key, status=MessageStatus.ACTIVE)
-            batch = self._counted(active)
+            batch = self._policy.counted(active)
         queue = _MessageQueue()
-        queue.recount(self._core)
-        sizes = [len(leaving) for leaving in queue.put(self._core, active, batch, flush) or []]
+        queue.recount(self._policy.core)
+        sizes = [len(leaving) for leaving in queue.put(self._policy.core, active, batch, flush) or []]
         if not sizes:
             return []
         # In one step, so that exactly what was archived is delivered, even if others write to the store as well.
@@ -162,7 +160,7 @@ class ForeignQueues(AnyQueues):
 
     @override
     def replace(self, key: str, messages: list[ChatMessage], archived: int = 0) -> Operation[None]:
-        self._counted(_copied(messages, _FORMAT.read))
+        self._policy.copied_and_counted(messages)
         yield self._store.set_messages(key, messages, status=MessageStatus.ACTIVE)
 
     @override
@@ -173,8 +171,3 @@ class ForeignQueues(AnyQueues):
     @override
     def remove(self, key: str, part: Part | None) -> Operation[None]:
         yield self._store.delete_messages(key, status=_STATUS[part])
-
-    def _counted(self, messages: list[ChatMessage]) -> _Batch:
-        batch = self._core.read(messages)
-        self._core.count(batch)
-        return batch

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
-import functools
 import inspect
-import logging
 import math
 import pickle
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
-import tiktoken
 from llama_index.core.llms import ChatMessage
 from llama_index.core.memory import Memory as LlamaIndexMemory
 from llama_index.core.memory import VectorMemoryBlock
@@ -43,7 +40,7 @@ from chatring.llama_index.memory_store import AnyQueues, AnyStore, MemoryStore, 
 from chatring.llama_index.ring_chat_store import RingChatStore
 from chatring.llama_index.ring_memory_store import RingMemoryStore
 from chatring.llama_index.store_chat_store import StoreChatStore
-from chatring.llama_index.tokenizer import is_pickled_by_name
+from chatring.llama_index.tokenizer import fields_to_pickle, function_of
 from chatring.llama_index.window_store import replaces
 from chatring.overriding import override
 from chatring.stores.operation import Operation
@@ -60,8 +57,6 @@ _READ = (
     "_insert_memory_content",
     "_estimate_token_count",
 )
-
-_logger = logging.getLogger(__name__)
 
 
 class Memory(LlamaIndexMemory):
@@ -99,10 +94,8 @@ class Memory(LlamaIndexMemory):
     @classmethod
     def validate_memory(cls, values: dict[str, Any]) -> dict[str, Any]:
         """Check the limit and the blocks, and find tokenizer and store. The argument is not changed."""
-        values = dict(values)
-        tokenizer, store = values.get("tokenizer_fn"), values.get("sql_store")
-        if isinstance(tokenizer, tiktoken.Encoding):
-            values["tokenizer_fn"] = functools.partial(tokenizer.encode, allowed_special="all")
+        values = {**values, "tokenizer_fn": function_of(values.get("tokenizer_fn"))}
+        store = values.get("sql_store")
         if isinstance(store, dict):
             store = values["sql_store"] = load_store(store)
         if isinstance(store, StoreChatStore):
@@ -172,25 +165,20 @@ class Memory(LlamaIndexMemory):
         unknown = kwargs.keys() - inspect.signature(LlamaIndexMemory.from_defaults).parameters.keys()
         if unknown:
             raise TypeError(f"Memory.from_defaults() got an unexpected keyword argument {min(unknown)!r}")
-        store = chat_store
-        if store is None:
-            is_sql = table_name != "llama_index_memory" or any((async_database_uri, async_engine, db_schema))
-            store = (
-                SQLAlchemyChatStore(
-                    table_name=table_name,
-                    async_database_uri=async_database_uri,
-                    async_engine=async_engine,
-                    db_schema=db_schema,
-                )
-                if is_sql
-                else RingMemoryStore()
+        is_sql = table_name != "llama_index_memory" or any((async_database_uri, async_engine, db_schema))
+        if chat_store is None and is_sql:
+            chat_store = SQLAlchemyChatStore(
+                table_name=table_name,
+                async_database_uri=async_database_uri,
+                async_engine=async_engine,
+                db_schema=db_schema,
             )
         if token_flush_size > token_limit:
             token_flush_size = int(token_limit * 0.7)
         memory = cls(
             token_limit=token_limit,
             tokenizer_fn=tokenizer_fn or get_tokenizer(),
-            sql_store=store,
+            sql_store=RingMemoryStore() if chat_store is None else chat_store,
             session_id=session_id or generate_chat_store_key(),
             memory_blocks=memory_blocks or [],
             chat_history_token_ratio=chat_history_token_ratio,
@@ -206,7 +194,8 @@ class Memory(LlamaIndexMemory):
             memory.set(chat_history)
         return memory
 
-    # Each operation exists once. A sync and an async method run it.
+    # Each operation is a generator of steps, made by `_queues()`. A sync method runs it with `_store().run`, its async
+    # version with `arun`. Where a subclass has its own async method, the sync one runs that, as in LlamaIndex.
 
     def put(self, message: ChatMessage) -> None:
         """Add a message. If there are too many tokens then, archive the oldest, and give them to the memory blocks.
@@ -272,7 +261,7 @@ class Memory(LlamaIndexMemory):
         """Insert the contents of the memory blocks, as LlamaIndex does, by its own methods."""
         content = await self._get_memory_blocks_content(history, input=text, **block_kwargs)
         content_tokens = sum(map(self._estimate_token_count, content.values()))
-        history_tokens = await asyncio.to_thread(self._tokens_of, history)
+        history_tokens = await asyncio.to_thread(lambda: sum(map(self._estimate_token_count, history)))
         content = await self._truncate_memory_blocks(content, content_tokens, history_tokens)
         parts, messages = await self._format_memory_blocks(content)
         rendered = self.memory_blocks_template.format_messages(memory_blocks=parts) if parts else []
@@ -330,15 +319,13 @@ class Memory(LlamaIndexMemory):
 
     async def _aput(self, messages: list[ChatMessage]) -> None:
         adding = self._store().arun(self._appending(messages), self.session_id)
-        if self.memory_blocks:
-            await shielded(self._deliver_of(adding))
-        else:
-            await adding
+        # A caller that is cancelled must not keep the blocks from what has been archived.
+        await (shielded(self._deliver_when_added(adding)) if self.memory_blocks else adding)
 
     def _appending(self, messages: list[ChatMessage]) -> Operation[list[list[ChatMessage]]]:
         return self._queues().append(self.session_id, messages, self._flush(), wants=bool(self.memory_blocks))
 
-    async def _deliver_of(self, adding: Coroutine[Any, Any, list[list[ChatMessage]]]) -> None:
+    async def _deliver_when_added(self, adding: Coroutine[Any, Any, list[list[ChatMessage]]]) -> None:
         await self._deliver(await adding)
 
     async def _deliver(self, flushed: list[list[ChatMessage]]) -> None:
@@ -386,17 +373,11 @@ class Memory(LlamaIndexMemory):
         )
         return inserted
 
-    def _tokens_of(self, messages: list[ChatMessage]) -> int:
-        return sum(map(self._estimate_token_count, messages))
-
     def _estimate_token_count(self, message_or_blocks: Any) -> int:
         if not isinstance(message_or_blocks, ChatMessage):
             count: int = super()._estimate_token_count(message_or_blocks)
             return count
-        core = self._policy().core
-        batch = core.read([message_or_blocks])
-        core.count(batch)
-        return batch.tokens[0]
+        return self._policy().counted([message_or_blocks]).tokens[0]
 
     # Saving and copying.
 
@@ -414,26 +395,21 @@ class Memory(LlamaIndexMemory):
             data.pop("memory_blocks_template", None)
         else:
             data["memory_blocks_template"] = dump_template(template)
-        data["sql_store"] = self._own_store().model_dump()
+        data["sql_store"] = self._store_to_save().model_dump()
         data["class_name"] = self.class_name()
         return data
 
     def __getstate__(self) -> dict[str, Any]:
         """Pickle the fields; of a store in this process, only this session. A tokenizer is pickled by its name."""
-        fields = {name: self.__dict__[name] for name in type(self).model_fields}
+        fields = fields_to_pickle(self)
         if isinstance(self.sql_store, MemoryStore):
-            fields["sql_store"] = self._own_store()
+            fields["sql_store"] = self._store_to_save()
         else:
             try:
                 pickle.dumps(self.sql_store)
             except Exception as error:
-                raise TypeError(
-                    f"a memory whose messages are in a {_name(self.sql_store)} cannot be pickled"
-                ) from error
-        if not is_pickled_by_name(self.tokenizer_fn):
-            del fields["tokenizer_fn"]
-            if self.tokenizer_fn is not get_tokenizer():
-                _logger.warning("Leaving out tokenizer_fn, which has no name to be found by: %r", self.tokenizer_fn)
+                name = type(self.sql_store).__name__
+                raise TypeError(f"a memory whose messages are in a {name} cannot be pickled") from error
         return {"__dict__": fields}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -457,14 +433,20 @@ class Memory(LlamaIndexMemory):
         copied: Self = super(Memory, plain).__deepcopy__(memo)
         return copied
 
-    def _own_store(self) -> MemoryStore:
+    def _store_to_save(self) -> MemoryStore:
+        """Return a store in this process with this session alone, or a database's as it is.
+
+        Raises:
+            ValueError: for somebody else's store.
+        """
         store = self.sql_store
         if isinstance(store, RingMemoryStore):
             return store.only(self.session_id)
         if isinstance(store, MemoryStore):
             return store
         raise ValueError(
-            f"a memory whose messages are in a {_name(store)} cannot be saved: give it a SQLChatStore or RedisChatStore"
+            f"a memory whose messages are in a {type(store).__name__} cannot be saved: give it a SQLChatStore or "
+            "RedisChatStore"
         )
 
     # What the operations need.
@@ -500,10 +482,6 @@ class Memory(LlamaIndexMemory):
 
 def _bounded(tokens: float) -> float:
     return min(max(tokens, -_NO_LIMIT), _NO_LIMIT)
-
-
-def _name(store: AsyncDBChatStore) -> str:
-    return type(store).__name__
 
 
 @contextlib.contextmanager

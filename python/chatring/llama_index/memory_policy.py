@@ -9,7 +9,7 @@ from llama_index.core.base.llms.types import CitableBlock, CitationBlock, Thinki
 from llama_index.core.llms import ChatMessage, TextBlock
 from llama_index.core.memory import Memory as LlamaIndexMemory
 
-from chatring._core import TokenCounter, _BlockMeasure, _copied, _StorePolicy
+from chatring._core import TokenCounter, _Batch, _BlockMeasure, _copied, _StorePolicy
 from chatring.llama_index.message_format import MessageFormat, reread
 from chatring.llama_index.tokenizer import counter_of
 
@@ -52,6 +52,9 @@ class MemoryFormat(MessageFormat):
         return _copied([message], reread)[0]
 
 
+_FORMAT = MemoryFormat()
+
+
 class MemoryPolicy(NamedTuple):
     """A counter and a measure."""
 
@@ -77,6 +80,20 @@ class MemoryPolicy(NamedTuple):
         counting = _MEMORY.model_copy(update={"tokenizer_fn": tokenizer, **estimates})
         measure = _BlockMeasure(_name(estimates), counting._estimate_token_count)
         return cls(counter, measure, _StorePolicy(counter, measure, None, None))
+
+    def counted(self, messages: list[ChatMessage]) -> _Batch:
+        """Count messages as they are."""
+        batch = self.core.read(messages)
+        self.core.count(batch)
+        return batch
+
+    def copied_and_counted(self, messages: list[ChatMessage]) -> tuple[list[ChatMessage], _Batch]:
+        """Copy messages as they come back from a store, and count the copies.
+
+        Raises the same as `MemoryFormat.read`; then nothing has been changed anywhere.
+        """
+        copies = _copied(messages, _FORMAT.read)
+        return copies, self.counted(copies)
 
 
 class _Lengths(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from typing import Protocol, TypeVar
 
 from llama_index.core.llms import ChatMessage
@@ -49,27 +49,11 @@ class AllQueues(AnyQueues, Protocol):
         """See `Queues`."""
 
 
-class AnyStore(Protocol):
-    """How `Memory` uses a store: it makes an operation with `queues`, and the store runs it. See `MemoryStore`."""
-
-    def queues(self, policy: MemoryPolicy) -> AnyQueues:
-        """See `MemoryStore`."""
-
-    def run(self, operation: Operation[_T], changes: str | None = None) -> _T:
-        """See `MemoryStore`."""
-
-    async def arun(self, operation: Operation[_T], changes: str | None = None) -> _T:
-        """See `MemoryStore`."""
-
-
-class MemoryStore(AsyncDBChatStore):
-    """A store of `Memory`'s sessions: archived messages, and behind them the active ones.
-
-    The methods are LlamaIndex's. Where `Memory` would need several of them, it does it in one step by `queues`.
-    """
+class AnyStore(ABC):
+    """How `Memory` uses a store: it makes an operation with `queues`, and the store runs it."""
 
     @abstractmethod
-    def queues(self, policy: MemoryPolicy) -> AllQueues:
+    def queues(self, policy: MemoryPolicy) -> AnyQueues:
         """Return the sessions, counted by a policy."""
 
     @abstractmethod
@@ -79,6 +63,17 @@ class MemoryStore(AsyncDBChatStore):
     @abstractmethod
     async def arun(self, operation: Operation[_T], changes: str | None = None) -> _T:
         """Like `run`, without blocking the event loop."""
+
+
+class MemoryStore(AsyncDBChatStore, AnyStore):
+    """A store of `Memory`'s sessions: archived messages, and behind them the active ones.
+
+    The methods are LlamaIndex's. Where `Memory` would need several of them, it does it in one step by `queues`.
+    """
+
+    @abstractmethod
+    def queues(self, policy: MemoryPolicy) -> AllQueues:
+        """Return the sessions, counted by a policy."""
 
     @abstractmethod
     def default_policy(self) -> MemoryPolicy:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from llama_index.core.llms import ChatMessage, MessageRole
 from pydantic import ValidationError
 
 from chatring._core import _is_plain, _made
 from chatring.stores.errors import ForeignDataError
+
+_T = TypeVar("_T")
 
 
 class MessageFormat:
@@ -40,12 +44,7 @@ class MessageFormat:
         body = _json_of(message)
         if _is_plain(message):
             return body
-        try:
-            back = _message_of(body)
-        except ValueError as error:
-            raise ValueError(
-                f"a message cannot be stored because it could not be read back from its JSON: {error}"
-            ) from error
+        back = _read_back(_message_of, body)
         # LlamaIndex ignores fields that it does not know.
         if back.role is not role or str(back.content) != str(message.content):
             raise ValueError("a message cannot be stored because its JSON gives a message with another role or text")
@@ -80,16 +79,7 @@ def reread(message: ChatMessage) -> ChatMessage:
         ValueError: if something in the message has no JSON form, or it could not be read back.
     """
     _refuse_images(message)
-    try:
-        data = message.model_dump(mode="json", warnings=False)
-    except (ValueError, TypeError, RecursionError) as error:
-        raise ValueError(f"a message has something that has no JSON form: {error}") from error
-    try:
-        return ChatMessage.model_validate(data)
-    except (ValueError, RecursionError, AttributeError) as error:
-        raise ValueError(
-            f"a message cannot be stored because it could not be read back from its JSON: {error}"
-        ) from error
+    return _read_back(ChatMessage.model_validate, _json_values(message))
 
 
 def _refuse_images(message: ChatMessage) -> None:
@@ -120,11 +110,23 @@ def _json_of(message: ChatMessage) -> str:
     try:
         return message.model_dump_json(warnings=False)
     except (ValueError, TypeError, RecursionError):
-        try:
-            # JSON with lone surrogates must be ASCII.
-            return json.dumps(message.model_dump(mode="json", warnings=False))
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"a message has something that has no JSON form: {error}") from error
+        return json.dumps(_json_values(message))  # JSON with lone surrogates must be ASCII
+
+
+def _json_values(message: ChatMessage) -> dict[str, Any]:
+    try:
+        return message.model_dump(mode="json", warnings=False)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"a message has something that has no JSON form: {error}") from error
+
+
+def _read_back(read: Callable[[_T], ChatMessage], written: _T) -> ChatMessage:
+    try:
+        return read(written)
+    except (ValueError, RecursionError, AttributeError) as error:
+        raise ValueError(
+            f"a message cannot be stored because it could not be read back from its JSON: {error}"
+        ) from error
 
 
 def _message_of(body: str) -> ChatMessage:

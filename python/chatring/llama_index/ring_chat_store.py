@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import copy
-import functools
 import json
 import os
 import shutil
@@ -20,9 +18,10 @@ from llama_index.core.storage.chat_store.loading import RECOGNIZED_CHAT_STORES
 from pydantic import Field, SerializationInfo, SerializerFunctionWrapHandler, model_serializer
 from typing_extensions import Self
 
-from chatring._core import MessageRing, TokenCounter
+from chatring._core import MessageRing
+from chatring.llama_index.bounded_store import BoundedStore
 from chatring.llama_index.message_format import checked
-from chatring.llama_index.sessions import Change, EvictionCallback, Sessions
+from chatring.llama_index.sessions import Change, Sessions
 from chatring.llama_index.window_store import Budget, Policy, WindowStore
 from chatring.overriding import override
 
@@ -31,10 +30,8 @@ from chatring.overriding import override
 # letters, spaces, newlines, emoji, Han, empty messages), on a two-core x86-64 machine.
 MOST_ON_LOOP = 4_096
 
-_FIXED = ("max_messages", "measure")
 
-
-class RingChatStore(WindowStore):
+class RingChatStore(BoundedStore, WindowStore):
     """A chat store of rings: `SimpleChatStore` with counts that stay with the history.
 
     Any number of memories may share one store: a new memory for every request starts with the counts of the last. Safe
@@ -58,8 +55,6 @@ class RingChatStore(WindowStore):
     """
 
     max_messages: int | None = Field(default=None, ge=1)
-    max_sessions: int | None = Field(default=None, ge=1)
-    on_evict: EvictionCallback | None = Field(default=None, exclude=True)
     measure: Literal["text", "message"] = "text"
 
     # Beside the fields in the instance's __dict__, as with functools.cached_property, because pydantic's private
@@ -68,6 +63,8 @@ class RingChatStore(WindowStore):
         _sessions: Sessions[MessageRing[ChatMessage]]
         # Held while a file is written, so that older contents never replace newer ones.
         _persisting: threading.RLock
+
+    _fixed = ("max_messages", "measure")  # the sessions' rings have them too
 
     def __init__(self, store: Mapping[str, Iterable[Any]] | None = None, **data: Any) -> None:
         super().__init__(**data)
@@ -88,50 +85,21 @@ class RingChatStore(WindowStore):
         return constructed
 
     def _begin(self, store: Mapping[str, Iterable[ChatMessage]]) -> None:
-        # Counted with LlamaIndex's default tokenizer, unless a memory gives another. All share one counter.
-        counter = TokenCounter("cl100k_base")
-        make = functools.partial(MessageRing, counter=counter, measure=self.measure, max_messages=self.max_messages)
-        sessions = Sessions(make, self.max_sessions, self.on_evict)
-        self.__dict__.update(_sessions=sessions, _persisting=threading.RLock())
+        # Counted with LlamaIndex's default tokenizer, unless a memory gives another.
+        empty: MessageRing[ChatMessage] = MessageRing(
+            counter="cl100k_base", measure=self.measure, max_messages=self.max_messages
+        )
+        self._hold(empty._new_like)
+        self.__dict__["_persisting"] = threading.RLock()
         for key, messages in store.items():
             self.set_messages(key, list(messages))
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Assign a field. If `max_sessions` is lowered, the sessions that leave are reported.
-
-        Raises:
-            ValueError: for `max_messages` and `measure`, which the rings of the sessions have too; for a `max_sessions`
-                below 1.
-        """
-        if name in _FIXED:
-            _refuse(name, value)
-        if name == "max_sessions" and value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"max_sessions must be None or an integer of at least 1, got {value!r}")
-        super().__setattr__(name, value)
-        with self._sessions.changing() as change:
-            self._bound()
-            change.make_room()
-
-    def _bound(self) -> None:
-        self._sessions.max_sessions, self._sessions.on_evict = self.max_sessions, self.on_evict
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy that shares the sessions, or a deep one that has its own.
-
-        Args:
-            update: fields that differ in the copy; not `max_messages` and `measure`, which the sessions' rings have
-                too.
-            deep: whether to copy the sessions. The messages are never copied.
-
-        Raises:
-            ValueError: for another `max_messages` or `measure`.
-        """
-        for name in _FIXED:
-            if update and update.get(name, getattr(self, name)) != getattr(self, name):
-                _refuse(name, update[name])
-        copied = super().model_copy(update=update, deep=deep)
-        copied._bound()
-        return copied
+    @override
+    def _refuse(self, name: str, value: object) -> NoReturn:
+        raise ValueError(
+            f"{name} of a RingChatStore is fixed when it is made and cannot become {value!r}: make another, "
+            f"RingChatStore(store=store.store, {name}=...)"
+        )
 
     @classmethod
     def class_name(cls) -> str:
@@ -173,7 +141,7 @@ class RingChatStore(WindowStore):
         ring = self.ring(key)
         if ring is not None and (ring.measure, ring.start_on) == rule:
             return ring
-        asked: MessageRing[ChatMessage] = self._sessions.make(measure=policy.measure, start_on=policy.start_on)
+        asked: MessageRing[ChatMessage] = MessageRing(**policy._asdict(), max_messages=self.max_messages)
         with self._sessions.changing() as change:
             ring = self.ring(key)
             if ring is None:
@@ -344,38 +312,16 @@ class RingChatStore(WindowStore):
         """Fill a store that was made without its constructor."""
         self.__init__(**state)  # type: ignore[misc]
 
-    def __copy__(self) -> Self:
-        """Return a store that shares the sessions and has its own bounds."""
-        copied = super().__copy__()
-        copied.__dict__["_sessions"] = copy.copy(self._sessions)
-        return copied
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> RingChatStore:
-        """Return a store with its own lists and counts of the same messages."""
-        copied = type(self)(**self._settings())
-        copied._sessions.held.update(self._sessions.snapshot(copy.copy))
-        return copied
-
     def __eq__(self, other: object) -> bool:
         """Whether both hold equal messages under the same keys."""
         return isinstance(other, RingChatStore) and self.store == other.store
 
     __hash__ = None  # type: ignore[assignment]
 
-    def _settings(self) -> dict[str, Any]:
-        return {name: self.__dict__[name] for name in type(self).model_fields}
-
     def _set(self, change: Change[MessageRing[ChatMessage]], key: str, messages: list[ChatMessage]) -> None:
         ring = change.open(key)
         ring.set(messages)
         change.evicted(key, _without(messages, ring.get_all()) if self.max_messages is not None else [])
-
-
-def _refuse(name: str, value: object) -> NoReturn:
-    raise ValueError(
-        f"{name} of a RingChatStore is fixed when it is made and cannot become {value!r}: make another, "
-        f"RingChatStore(store=store.store, {name}=...)"
-    )
 
 
 def _without(messages: list[ChatMessage], kept: list[ChatMessage]) -> list[ChatMessage]:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from llama_index.core.llms import ChatMessage
 from llama_index.core.utils import get_tokenizer
-from pydantic import Field, model_serializer
+from pydantic import model_serializer
 from typing_extensions import Self
 
-from chatring._core import _Batch, _copied, _MessageQueue
-from chatring.llama_index.memory_policy import MemoryFormat, MemoryPolicy, default_policy
+from chatring._core import _copied, _MessageQueue
+from chatring.llama_index.bounded_store import BoundedStore
+from chatring.llama_index.memory_policy import MemoryPolicy, default_policy
 from chatring.llama_index.memory_store import AllQueues, MemoryStore, deep_copy
-from chatring.llama_index.sessions import EvictionCallback, Sessions
+from chatring.llama_index.sessions import Sessions
 from chatring.llama_index.tokenizer import counter_of
 from chatring.overriding import override
 from chatring.stores.measuring import is_little
@@ -23,12 +24,11 @@ from chatring.stores.operation import Operation, Work, arun, run
 from chatring.stores.queues import Flush, Part, refuse_active
 
 _T = TypeVar("_T")
-_FORMAT = MemoryFormat()
 # Messages that are copied in about a millisecond.
 _MANY = 1_000
 
 
-class RingMemoryStore(MemoryStore):
+class RingMemoryStore(BoundedStore, MemoryStore):
     """Sessions in this process's memory. Safe to use from many threads and event loops.
 
     Any number of memories may share one store: a new memory for every request starts with the counts of the last.
@@ -41,16 +41,13 @@ class RingMemoryStore(MemoryStore):
         ValueError: for a bound below 1.
     """
 
-    max_sessions: int | None = Field(default=None, ge=1)
-    on_evict: EvictionCallback | None = Field(default=None, exclude=True)
-
     if TYPE_CHECKING:
         _sessions: Sessions[_MessageQueue]
 
     def __init__(self, sessions: Mapping[str, Any] | None = None, **data: Any) -> None:
         data.pop("class_name", None)
         super().__init__(**data)
-        self.__dict__["_sessions"] = Sessions(_MessageQueue, self.max_sessions, self.on_evict)
+        self._hold(_MessageQueue)
         queues = self.queues(self.default_policy())
         try:
             for key, session in (sessions or {}).items():
@@ -62,29 +59,6 @@ class RingMemoryStore(MemoryStore):
             raise ValueError(
                 f"a {type(self).__name__} has sessions, each with its messages and how many are archived: {error!r}"
             ) from error
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Assign a field. If `max_sessions` is lowered, the sessions that leave are reported.
-
-        Raises:
-            ValueError: for a `max_sessions` below 1.
-        """
-        if name == "max_sessions" and value is not None and (not isinstance(value, int) or value < 1):
-            raise ValueError(f"max_sessions must be None or an integer of at least 1, got {value!r}")
-        super().__setattr__(name, value)
-        with self._sessions.changing() as change:
-            self._bound()
-            change.make_room()
-
-    def _bound(self) -> None:
-        self._sessions.max_sessions, self._sessions.on_evict = self.max_sessions, self.on_evict
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a copy that shares the sessions and has its own bounds; a deep copy has its own sessions."""
-        copied = super().model_copy(update=update, deep=deep)
-        copied.__dict__["_sessions"] = copy.copy(copied._sessions)
-        copied._bound()
-        return copied
 
     @classmethod
     def class_name(cls) -> str:
@@ -114,32 +88,20 @@ class RingMemoryStore(MemoryStore):
 
     def only(self, key: str) -> Self:
         """Return a store with the same bounds, and one of the sessions with the same messages."""
-        store = type(self)(max_sessions=self.max_sessions, on_evict=self.on_evict)
-        queue = self._sessions.get(key)
-        if queue is not None:
-            with store._sessions.changing() as change:
-                change.set(key, copy.copy(queue))
+        store = type(self)(**self._settings())
+        if (queue := self._sessions.get(key)) is not None:
+            store._sessions.held[key] = copy.copy(queue)
         return store
 
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
-        """Return a store with its own sessions of the same messages."""
-        store = type(self)(max_sessions=self.max_sessions, on_evict=self.on_evict)
-        for key, queue in self._sessions.snapshot(copy.copy).items():
-            with store._sessions.changing() as change:
-                change.set(key, queue)
-        return store
+    def _lists(self) -> dict[str, dict[str, Any]]:
+        return self._sessions.snapshot(lambda queue: {"archived": queue.archived_count, "messages": queue.get_all()})
 
     @model_serializer(mode="plain")
     def _dumped(self) -> dict[str, Any]:
-        sessions = self._sessions.snapshot(lambda queue: (queue.get_all(), queue.archived_count))
-        return {
-            "class_name": self.class_name(),
-            "max_sessions": self.max_sessions,
-            "sessions": {
-                key: {"archived": archived, "messages": [message.model_dump(mode="json") for message in messages]}
-                for key, (messages, archived) in sessions.items()
-            },
-        }
+        sessions = self._lists()
+        for session in sessions.values():
+            session["messages"] = [message.model_dump(mode="json") for message in session["messages"]]
+        return {"class_name": self.class_name(), "max_sessions": self.max_sessions, "sessions": sessions}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -154,14 +116,11 @@ class RingMemoryStore(MemoryStore):
 
     def __getstate__(self) -> dict[Any, Any]:
         """Pickle sessions as lists of messages."""
-        sessions = self._sessions.snapshot(lambda queue: (queue.get_all(), queue.archived_count))
-        return {"max_sessions": self.max_sessions, "on_evict": self.on_evict, "sessions": sessions}
+        return {"sessions": self._lists(), **self._settings()}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         """Fill a store that was made without its constructor."""
-        self.__init__(max_sessions=state["max_sessions"], on_evict=state["on_evict"])  # type: ignore[misc]
-        for key, (messages, archived) in state["sessions"].items():
-            self.run(self.queues(self.default_policy()).replace(key, messages, archived))
+        self.__init__(**state)  # type: ignore[misc]
 
 
 class RingQueues(AllQueues):
@@ -174,27 +133,27 @@ class RingQueues(AllQueues):
 
     def __init__(self, sessions: Sessions[_MessageQueue], policy: MemoryPolicy) -> None:
         self._sessions = sessions
-        self._core = policy.core
+        self._policy = policy
 
     @override
     def append(
         self, key: str, messages: list[ChatMessage], flush: Flush | None, *, wants: bool = True
     ) -> Operation[list[list[ChatMessage]]]:
         # What was archived are the stored messages themselves.
-        if not messages and self._sessions.get(key) is None:
-            return []
         queue = self._sessions.get(key)
-        is_recounted = queue is not None and not queue.is_counted_by(self._core)
+        if queue is None and not messages:
+            return []
+        is_recounted = queue is not None and not queue.is_counted_by(self._policy.core)
         takes_long = is_recounted or not is_little(messages)
         return (yield Work(lambda: self._append(key, messages, flush), takes_long))  # type: ignore[no-any-return]
 
     @override
     def replace(self, key: str, messages: list[ChatMessage], archived: int = 0) -> Operation[None]:
         def replace() -> None:
-            kept, batch = self._counted(messages)
+            kept, batch = self._policy.copied_and_counted(messages)
             self._opened(key)
             with self._sessions.changing() as change:
-                change.open(key).set(self._core, kept, batch, archived)
+                change.open(key).set(self._policy.core, kept, batch, archived)
 
         yield Work(replace, not is_little(messages))
 
@@ -242,16 +201,16 @@ class RingQueues(AllQueues):
     def _append(
         self, key: str, messages: list[ChatMessage], flush: Flush | None, *, archives: bool = False
     ) -> list[list[ChatMessage]]:
-        kept, batch = self._counted(messages)
+        kept, batch = self._policy.copied_and_counted(messages)  # before anything is changed
         while True:
             queue = self._opened(key)
-            queue.recount(self._core)  # calls a tokenizer, so without the lock
+            queue.recount(self._policy.core)  # calls a tokenizer, so without the lock
             with self._sessions.changing():
                 if self._sessions.get(key) is not queue:
                     continue
                 if archives:
                     refuse_active(key, len(queue) - queue.archived_count)
-                flushed = queue.put(self._core, kept, batch, flush)
+                flushed = queue.put(self._policy.core, kept, batch, flush)
                 if flushed is not None:
                     queue.archive(len(kept) if archives else 0)
                     return flushed
@@ -262,13 +221,6 @@ class RingQueues(AllQueues):
             with self._sessions.changing() as change:
                 queue = change.open(key)
         return queue
-
-    def _counted(self, messages: list[ChatMessage]) -> tuple[list[ChatMessage], _Batch]:
-        """Copy and count messages before anything is changed."""
-        kept = _copied(messages, _FORMAT.read)
-        batch = self._core.read(kept)
-        self._core.count(batch)
-        return kept, batch
 
 
 def _no_connection() -> Any:

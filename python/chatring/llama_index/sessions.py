@@ -32,7 +32,7 @@ class Sessions(Generic[_S]):
     Safe to use from many threads. `copy.copy` returns an object with the same sessions and lock, and its own bound.
 
     Args:
-        make: returns a new session without messages. `open` calls it without arguments.
+        make: returns a new session without messages.
         max_sessions: the most sessions to keep; the least recently used leaves. None keeps all. A lower bound assigned
             later applies when the next session begins, or at once with `make_room`.
         on_evict: called with a key and the messages that leave because of a bound, oldest first, without the lock.
@@ -47,7 +47,7 @@ class Sessions(Generic[_S]):
     __slots__ = ("__weakref__", "held", "lock", "make", "max_sessions", "on_evict")
 
     def __init__(
-        self, make: Callable[..., _S], max_sessions: int | None = None, on_evict: EvictionCallback | None = None
+        self, make: Callable[[], _S], max_sessions: int | None = None, on_evict: EvictionCallback | None = None
     ) -> None:
         self.make = make
         self.max_sessions = max_sessions

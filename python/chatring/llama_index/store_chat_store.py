@@ -5,7 +5,7 @@ from __future__ import annotations
 import pkgutil
 import weakref
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 from urllib.parse import quote
 
 from llama_index.core.llms import ChatMessage
@@ -25,8 +25,6 @@ from chatring.window import Window
 # The open stores of this process, by class and description. A loaded store is found here with its password, its counter
 # and its connections, none of which are saved.
 _OPEN: weakref.WeakValueDictionary[tuple[Any, ...], Store[ChatMessage]] = weakref.WeakValueDictionary()
-
-_FIXED = ("url", "counter_name", "options")
 
 # Replaces what is not saved.
 _SECRET = "***"
@@ -56,6 +54,7 @@ class StoreChatStore(WindowStore):
     # The class of the store, whose driver may not be installed, and the extra with the driver.
     _opens: ClassVar[str]
     _extra: ClassVar[str]
+    _fixed = ("url", "counter_name", "options")
 
     def __init__(
         self, url: str, *, counter: Any = "cl100k_base", counter_name: str | None = None, **options: Any
@@ -77,30 +76,9 @@ class StoreChatStore(WindowStore):
         }
         self._fill(store, url=store.url, counter_name=counter_name or counter.name, options=saved)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Assign a field, except one that describes what is open.
-
-        Raises:
-            ValueError: for `url`, `counter_name` and `options`.
-        """
-        if name in _FIXED:
-            raise ValueError(f"{name} of a {type(self).__name__} is fixed when it is opened: open another")
-        super().__setattr__(name, value)
-
-    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Return a chat store on the same database and connections.
-
-        Args:
-            update: fields that differ in the copy; not `url`, `counter_name` and `options`.
-            deep: makes no difference.
-
-        Raises:
-            ValueError: if `update` has one of these.
-        """
-        for name in _FIXED:
-            if update and update.get(name, getattr(self, name)) != getattr(self, name):
-                raise ValueError(f"{name} of a {type(self).__name__} is fixed when it is opened: open another")
-        return super().model_copy(update=update, deep=deep)
+    @override
+    def _refuse(self, name: str, value: object) -> NoReturn:
+        raise ValueError(f"{name} of a {type(self).__name__} is fixed when it is opened: open another")
 
     def _fill(self, store: Store[ChatMessage], **fields: Any) -> None:
         super().__init__(**fields)
@@ -351,7 +329,7 @@ class SQLChatStore(StoreChatStore):
     _opens = "chatring.stores.sql:SQLStore"
     _extra = "postgresql"
 
-    def __init__(self, url: str, **options: Any) -> None:
+    def __init__(self, url: str, **options: Any) -> None:  # or type checkers take the fields for arguments
         super().__init__(url, **options)
 
     @classmethod

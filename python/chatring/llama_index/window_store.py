@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import functools
 from abc import abstractmethod
-from typing import Any, Literal, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, NamedTuple, NoReturn
 
 from llama_index.core.llms import ChatMessage
 from llama_index.core.storage.chat_store import BaseChatStore
+from typing_extensions import Self
 
 from chatring._core import TokenCounter
 from chatring.overriding import override
@@ -36,6 +38,34 @@ class WindowStore(BaseChatStore):
     Its async methods never block the event loop. In addition to what its docstring says, each method raises whatever
     the counter raises, and StoreError if a database fails.
     """
+
+    # The fields that never get another value.
+    _fixed: ClassVar[tuple[str, ...]] = ()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign a field.
+
+        Raises:
+            ValueError: for a field that is fixed.
+        """
+        if name in self._fixed:
+            self._refuse(name, value)
+        super().__setattr__(name, value)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy, in which the fields of `update` differ.
+
+        Raises:
+            ValueError: for another value of a field that is fixed.
+        """
+        for name in self._fixed:
+            if update and update.get(name, getattr(self, name)) != getattr(self, name):
+                self._refuse(name, update[name])
+        return super().model_copy(update=update, deep=deep)
+
+    @abstractmethod
+    def _refuse(self, name: str, value: object) -> NoReturn:
+        """Raise the ValueError for another value of a field that is fixed."""
 
     @abstractmethod
     def window(self, key: str, budget: Budget, policy: Policy) -> list[ChatMessage]:
