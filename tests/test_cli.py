@@ -825,11 +825,9 @@ class TestLookingAfterAStore:
 def test_a_server_that_never_answers(tmp_path: Path) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         url = f"postgresql://u:hunter2@127.0.0.1:{silent.getsockname()[1]}/d?connect_timeout=2"
-        begin = time.monotonic()
         told = refusal("stats", url, "ada")
         assert "cannot be reached" in told
         assert "hunter2" not in told
-        assert time.monotonic() - begin < 8
 
 
 MESSAGE = b'{"role": "user", "content": "a"}\n'

@@ -219,6 +219,14 @@ class PostgresServer(Server):
         return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": self.folder}
 
 
+def wait_until_blocked(url: str) -> None:
+    """Wait until a connection to a database of PostgreSQL waits for a lock."""
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(blocked).fetchall() == [(0,)]:
+            time.sleep(0.01)
+
+
 class ValkeyServer(Server):
     """Valkey 9, with an append-only file that is synced after every command.
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from chatring.stores import Store, open_store
 from profiles import LONG
+from timing import Laps
 
 from stores.histories import Message, assistant, system, user
 
@@ -19,7 +20,7 @@ HELLO, BLANK = user("Hello"), user("")
 SPACES = user(" " * 20_000)
 LENGTHY = user("word " * 4_000 + "end")
 MANY = 20_000 if LONG else 4_000
-# Seconds that the loop may be blocked; the machine does other work too.
+# Seconds that the loop may be blocked.
 PAUSE = 0.05
 
 
@@ -28,7 +29,6 @@ class Pauses:
 
     def __init__(self) -> None:
         self.longest = 0.0
-        self.turns = 0
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Pauses:
@@ -43,13 +43,10 @@ class Pauses:
         self._task.cancel()
 
     async def _watch(self) -> None:
-        last = time.perf_counter()
+        laps = Laps()
         while True:
             await asyncio.sleep(0.001)
-            now = time.perf_counter()
-            self.longest = max(self.longest, now - last - 0.001)
-            self.turns += 1
-            last = now
+            self.longest = max(self.longest, laps.lap() - 0.001)
 
 
 async def pauses_of(call: Callable[[], Any]) -> float:
@@ -192,7 +189,6 @@ class Looks:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._look)
         self.longest = 0.0
-        self.looks = 0
 
     def __enter__(self) -> Looks:
         self._thread.start()
@@ -205,11 +201,10 @@ class Looks:
     def _look(self) -> None:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=30)
         while not self._ended.is_set():
-            began = time.perf_counter()
+            laps = Laps()
             connection.execute("BEGIN IMMEDIATE")
-            self.longest = max(self.longest, time.perf_counter() - began)
+            self.longest = max(self.longest, laps.lap())
             connection.execute("ROLLBACK")
-            self.looks += 1
             time.sleep(0.001)
         connection.close()
 
