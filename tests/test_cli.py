@@ -1095,7 +1095,7 @@ def python(*arguments: object, **environment: str) -> "subprocess.CompletedProce
     environment = {**inherited, "COLUMNS": "100", "PYTHONUTF8": "1", **environment}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.run(
-        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False
+        command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=300, check=False
     )
 
 
@@ -1209,7 +1209,7 @@ def run_on_terminal(arguments: list[str]) -> tuple[str, bytes]:
         stdout=subprocess.PIPE,
         stderr=terminal,
         env={**os.environ, "TERM": "xterm", "COLUMNS": "100", "PYTHONUTF8": "1"},
-        timeout=60,
+        timeout=300,
         check=True,
     )
     # Something to read in any case: on some systems reading from an empty terminal would wait or fail.

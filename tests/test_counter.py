@@ -218,7 +218,7 @@ thread.start()
 time.sleep(float(sys.argv[3]))
 child = os.fork()
 if child == 0:
-    signal.alarm(20)
+    signal.alarm(200)
     os._exit(0 if counter.count("hello") == 1 else 1)
 _, status = os.waitpid(child, 0)
 thread.join()
@@ -231,7 +231,7 @@ sys.exit(os.waitstatus_to_exitcode(status) != 0)
 @pytest.mark.parametrize("seconds", [0.005, 0.015, 0.03])
 def test_a_fork_while_another_thread_loads_an_encoding(first: str, seconds: float) -> None:
     code = [sys.executable, "-W", "ignore", "-c", FORKED_WHILE_LOADING, "o200k_base", first, str(seconds)]
-    assert subprocess.run(code, timeout=60).returncode == 0
+    assert subprocess.run(code, timeout=300).returncode == 0
 
 
 def test_counting_many_short_texts_lets_others_run() -> None:

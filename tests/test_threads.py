@@ -24,7 +24,7 @@ def _watchdog(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     """End the process if a lock is never given back: a thread that waits with the GIL held cannot be timed out."""
     with capfd.disabled():
         stderr = os.dup(2)
-    faulthandler.dump_traceback_later(100, exit=True, file=stderr)
+    faulthandler.dump_traceback_later(600, exit=True, file=stderr)
     yield
     faulthandler.cancel_dump_traceback_later()
     os.close(stderr)

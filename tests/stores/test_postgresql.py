@@ -917,7 +917,7 @@ store.close()
 
 def test_processes_that_fork(postgres_url: str) -> None:
     subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, postgres_url], check=True, timeout=60
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, postgres_url], check=True, timeout=300
     )
     store = open_store(postgres_url)
     texts = [message["content"] for message in store.all("ada")]
@@ -939,7 +939,7 @@ asyncio.run(store.aappend("ada", [{"role": "user", "content": "one"}]))
 
 def test_a_process_that_closes_nothing_warns_of_nothing(postgres_url: str) -> None:
     command = [sys.executable, "-X", "dev", "-W", "always", "-c", NOT_CLOSED, postgres_url]
-    done = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
     assert done.stderr == ""
 
 

@@ -544,5 +544,5 @@ waiter.join()
 def test_a_child_begins_anew() -> None:
     # From 3.12 on Python warns of a fork beside threads, which is what is tested.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS]
-    result: Any = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result: Any = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stderr) == (0, "")
