@@ -363,7 +363,7 @@ def in_threads(*works: Callable[[], Any]) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(100 * TIMES)
+        thread.join(600 * TIMES)
     if errors:
         raise errors[0]
     assert not any(thread.is_alive() for thread in threads), "a deadlock"

@@ -877,7 +877,7 @@ def test_a_store_that_is_closed_while_others_use_it(sqlite_url: str) -> None:
                 executor.submit(lambda: asyncio.run(tasks())),
             ]
             for future in futures:
-                future.result(60)
+                future.result(300)
     finally:
         ended.set()
         closer.join()

@@ -158,7 +158,7 @@ def count(text):
             quicker.append("ada", [user("quicker\n")])
         else:  # within a transaction
             counting.set()
-            assert forked.wait(30)
+            assert forked.wait(300)
     return text.split()
 
 quicker = open_store(sys.argv[1], counter=count, counter_name="words", measure="text")
@@ -166,7 +166,7 @@ store = open_store(sys.argv[1], counter=count, counter_name="words", measure="te
 store.append("ada", [user("before\n")])
 thread = threading.Thread(target=store.append, args=("ada", [user("slow")]))
 thread.start()
-assert counting.wait(30)
+assert counting.wait(300)
 child = os.fork()
 if child == 0:
     try:

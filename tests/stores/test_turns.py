@@ -399,7 +399,7 @@ def test_a_call_that_is_gone_without_giving_its_turn_back() -> None:
         wait_until(lambda number=number: waiting(turns) == number + 1)  # type: ignore[misc]
     del lost
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert came == ["thread", "task"]
     lost = turns.of("ada", soon(), "sqlite://")
     lost.__enter__()
@@ -414,8 +414,13 @@ def test_an_interrupt_while_a_thread_waits() -> None:
     """As Ctrl-C in the main thread."""
     turns = Turns()
     holder = Holder(turns)
-    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt), turns.of("ada", soon(10), "sqlite://"):
+
+    def interrupt() -> None:
+        wait_until(lambda: waiting(turns) == 1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt), turns.of("ada", soon(), "sqlite://"):
         pass
     assert waiting(turns) == 0
     holder.let_go()
@@ -513,14 +518,14 @@ turns = Turns()
 has_it, let_go = threading.Event(), threading.Event()
 
 def hold():
-    with turns.of("ada", time.monotonic() + 30, "sqlite://"):
+    with turns.of("ada", time.monotonic() + 300, "sqlite://"):
         has_it.set()
-        let_go.wait(30)
+        let_go.wait(300)
 
 thread = threading.Thread(target=hold)
 thread.start()
-has_it.wait(30)
-waiter = threading.Thread(target=lambda: turns.of("ada", time.monotonic() + 30, "sqlite://").__enter__())
+has_it.wait(300)
+waiter = threading.Thread(target=lambda: turns.of("ada", time.monotonic() + 300, "sqlite://").__enter__())
 waiter.start()
 while not turns._queues["ada"]:
     time.sleep(0.001)
