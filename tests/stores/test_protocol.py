@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from chatring import MessageRing, TokenCounter, Window
 from chatring.stores import CounterMismatchError, Record, Store, StoreError, StoreTimeoutError, open_store
-from profiles import FAST
+from profiles import FAST, slow
 from threads import run_numbered
 
 from stores.histories import (
@@ -1342,6 +1342,7 @@ def test_a_counter_that_uses_its_store(store_url: str, opened: Callable[..., Any
             store.delete(key)
 
 
+@slow
 @pytest.mark.parametrize("opened", ["sync"], indirect=True)
 def test_a_counter_that_changes_its_session_whenever_it_is_asked(store_url: str, opened: Callable[..., Any]) -> None:
     """Then the session keeps changing, or the asking call itself has locked it: an error, not an endless wait."""

@@ -668,6 +668,7 @@ def test_a_task_that_is_cancelled_at_any_time(sqlite_url: str) -> None:
     asyncio.run(run())
 
 
+@slow
 def test_a_change_that_others_always_outrun_is_made(sqlite_url: str) -> None:
     """After a few tries it is counted within the transaction, when nobody else can change the session."""
     other = open_store(f"{sqlite_url}?timeout=2", counter=str.split, counter_name="words", measure="text")
