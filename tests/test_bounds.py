@@ -308,7 +308,7 @@ def test_threads_that_change_heads_and_messages() -> None:
         done.wait(2)
         done.set()
         for thread in threads:
-            thread.join(20)
+            thread.join(300)
             assert not thread.is_alive()
     finally:
         sys.setswitchinterval(interval)

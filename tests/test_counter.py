@@ -30,7 +30,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from profiles import examples, slow
 from reference import FRAGMENTS, text_of, texts, tiktoken_count, without_surrogates
-from threads import run_all
+from threads import run_all, tenths_with_turns
 
 ENCODINGS = ("cl100k_base", "o200k_base")
 KNOWN = "cl100k_base, o200k_base, o200k_harmony, p50k_base, p50k_edit, r50k_base, gpt2, qwen2, mistral_v3"
@@ -218,7 +218,7 @@ thread.start()
 time.sleep(float(sys.argv[3]))
 child = os.fork()
 if child == 0:
-    signal.alarm(20)
+    signal.alarm(200)
     os._exit(0 if counter.count("hello") == 1 else 1)
 _, status = os.waitpid(child, 0)
 thread.join()
@@ -231,32 +231,13 @@ sys.exit(os.waitstatus_to_exitcode(status) != 0)
 @pytest.mark.parametrize("seconds", [0.005, 0.015, 0.03])
 def test_a_fork_while_another_thread_loads_an_encoding(first: str, seconds: float) -> None:
     code = [sys.executable, "-W", "ignore", "-c", FORKED_WHILE_LOADING, "o200k_base", first, str(seconds)]
-    assert subprocess.run(code, timeout=60).returncode == 0
+    assert subprocess.run(code, timeout=300).returncode == 0
 
 
 def test_counting_many_short_texts_lets_others_run() -> None:
     ring: MessageRing[Any] = MessageRing(1_000, counter="cl100k_base", measure="text")
-    ring.put_messages([{"role": "user", "content": f"hi {number}"} for number in range(100_000)])
-    turns, done = [0], threading.Event()
-
-    def take_turns() -> None:
-        while not done.is_set():
-            time.sleep(0)
-            turns[0] += 1
-
-    interval = sys.getswitchinterval()
-    thread = threading.Thread(target=take_turns)
-    thread.start()
-    try:
-        # So long that nobody has to give up the GIL: the other thread runs only where this one does.
-        sys.setswitchinterval(1_000)
-        before = turns[0]
-        ring.get(token_limit=10_000_000, verify=False)
-        assert turns[0] > before
-    finally:
-        sys.setswitchinterval(interval)
-        done.set()
-        thread.join()
+    ring.put_messages([{"role": "user", "content": f"hi {number}"} for number in range(400_000)])
+    assert tenths_with_turns(lambda: ring.get(token_limit=10_000_000, verify=False)) >= 3
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

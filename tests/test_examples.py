@@ -83,7 +83,7 @@ def test_example(name: str) -> None:
         text=True,
         encoding="utf-8",
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert (done.stdout, done.returncode) == (PRINTED[name], 0), done.stderr
 

@@ -51,7 +51,7 @@ def test_the_server_of_the_readme_remembers_when_it_was_killed(tmp_path: Path) -
     printed = []
     for question in ("Where is my order?", "And when does it come?"):
         command = [sys.executable, "-c", program, question]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == -signal.SIGKILL, done.stderr
         printed.append(done.stdout.strip())
     assert printed == ["I was sent 1. 2", "I was sent 3. 4"]

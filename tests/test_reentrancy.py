@@ -70,11 +70,11 @@ ROLES = ("user", "assistant", "tool", "assistant")
 
 @pytest.fixture
 def alive() -> Iterator[Callable[[], None]]:
-    """End the process if nothing was done for a minute: a thread that spins with the GIL held cannot be timed out."""
+    """End the process if nothing is done for ten minutes: a thread that spins with the GIL held cannot be timed out."""
     stderr = os.dup(2)
 
     def alive() -> None:
-        faulthandler.dump_traceback_later(60, exit=True, file=stderr)
+        faulthandler.dump_traceback_later(600, exit=True, file=stderr)
 
     alive()
     yield alive

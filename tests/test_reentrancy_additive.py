@@ -33,7 +33,7 @@ ROLES = ("user", "assistant", "tool", "critic")
 def _watchdog() -> Iterator[None]:
     """End the process if a lock is never given back: a thread that waits with the GIL held cannot be timed out."""
     stderr = os.dup(2)
-    faulthandler.dump_traceback_later(250, exit=True, file=stderr)
+    faulthandler.dump_traceback_later(600, exit=True, file=stderr)
     yield
     faulthandler.cancel_dump_traceback_later()
     os.close(stderr)

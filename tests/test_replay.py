@@ -521,7 +521,7 @@ class TestPage:
             ],
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         said = re.findall(r":CONSOLE.*?\] \"(.*)\", source", done.stderr)

@@ -176,7 +176,7 @@ def run_program(folder: Path, asked: str, how: str) -> list[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
     )
     assert not done.stderr, done.stderr
     return done.stdout.splitlines()

@@ -332,7 +332,7 @@ TOKENIZERS: dict[str, Callable[[], tuple[Any, Any]]] = {
 }
 
 
-@pytest.mark.timeout(3600 if LONG else 300)
+@pytest.mark.timeout(3600 if LONG else 900)
 @pytest.mark.parametrize("tokenizer", TOKENIZERS)
 def test_the_same_operations_give_the_same_windows(tokenizer: str) -> None:
     tokenize, oracle = TOKENIZERS[tokenizer]()

@@ -64,10 +64,10 @@ def run(writers: list[Callable[[], None]], readers: list[Callable[[], None]]) ->
     reading = [start(work, written) for work in readers]
     writing = [start(work, None) for work in writers]
     for thread in writing:
-        thread.join(100)
+        thread.join(600)
     written.set()
     for thread in reading:
-        thread.join(100)
+        thread.join(600)
     assert not any(thread.is_alive() for thread in writing + reading), "a deadlock"
     assert errors == []
 

@@ -372,10 +372,10 @@ class TestRingChatStore:
         for thread in readers + writers:
             thread.start()
         for thread in writers:
-            thread.join(100)
+            thread.join(600)
         done.set()
         for thread in readers:
-            thread.join(100)
+            thread.join(600)
         assert errors == []
         texts = [str(message.content).split() for message in store.get_messages(KEY)]
         for writer in range(4):

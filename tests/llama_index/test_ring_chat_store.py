@@ -552,7 +552,7 @@ class TestBounds:
         # It does not hold the lock: another thread can go on.
         thread = threading.Thread(target=store.get_messages, args=("a",))
         thread.start()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
     @pytest.mark.parametrize("max_sessions", [1, 2, 3])
@@ -582,7 +582,7 @@ class TestBounds:
         def on_evict(key: str, messages: list[ChatMessage]) -> None:
             thread = threading.Thread(target=store.add_message, args=("b", ChatMessage("b")), daemon=True)
             thread.start()
-            thread.join(5)
+            thread.join(60)
             freed.append(not thread.is_alive())
 
         store = RingChatStore(store={"a": numbered(2)}, max_messages=2, on_evict=on_evict)
@@ -719,7 +719,7 @@ def run_threads(work: Callable[[int], None], count: int = 8) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(100)
+        thread.join(600)
     assert not any(thread.is_alive() for thread in threads), "a deadlock"
     assert errors == []
 
@@ -910,7 +910,7 @@ class TestThreads:
 
         def work(number: int) -> None:
             if number:
-                slow.wait(10)
+                slow.wait(60)
                 store.add_message("a", ChatMessage("new"))
             store.persist(path)
             if number:

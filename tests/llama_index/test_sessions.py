@@ -73,7 +73,7 @@ def test_reports_are_made_in_order_after_the_change_and_without_the_lock() -> No
     def on_evict(key: str, messages: list[ChatMessage]) -> None:
         thread = threading.Thread(target=lambda: seen.append((key, sessions.keys())))
         thread.start()
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
     sessions = Sessions(Texts, max_sessions=1, on_evict=on_evict)

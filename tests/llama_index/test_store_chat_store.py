@@ -837,7 +837,7 @@ class TestSaved:
             "print(s.store.counter.name, s.window('ada', 10)[0].content)"
         )
         done = subprocess.run(
-            [sys.executable, "-c", program, json.dumps(saved)], capture_output=True, check=True, timeout=60
+            [sys.executable, "-c", program, json.dumps(saved)], capture_output=True, check=True, timeout=300
         )
         assert done.stdout.split() == [b"o200k_base", b"Hello."]
 
@@ -915,7 +915,7 @@ for new in (lambda: SQLChatStore("postgresql://h/d"), lambda: RedisChatStore()):
     except ModuleNotFoundError as error:
         print(error)
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=60, cwd=tmp_path)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=300, cwd=tmp_path)
     assert done.stdout.decode().splitlines() == [
         "SQLChatStore needs psycopg: pip install 'chatring[postgresql]'",
         "RedisChatStore needs redis: pip install 'chatring[redis]'",

@@ -156,7 +156,7 @@ def test_a_conversation_survives_a_restart(tmp_path: Path) -> None:
             capture_output=True,
             text=True,
             check=False,
-            timeout=120,
+            timeout=300,
         )
         assert done.stdout.splitlines() == [f"Answer to: {text}", str(asked[: number + 1])], done.stderr
 

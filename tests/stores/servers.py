@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import random
 import select
 import shutil
 import signal
@@ -35,8 +36,10 @@ if TYPE_CHECKING:
 
 # In every URL, so that the tests can look for it where it must not be.
 PASSWORD = "pass-w0rd"
-_START_SECONDS = 60
-_STOP_SECONDS = 30
+_START_SECONDS = 120
+_STOP_SECONDS = 60
+_RANDOM = random.SystemRandom()
+_given: set[int] = set()
 
 
 class Server(ABC):
@@ -48,7 +51,7 @@ class Server(ABC):
         if os.name != "posix":
             pytest.skip("starts a server, with pipes and signals of POSIX")
         self.folder = Path(tempfile.mkdtemp(prefix="chatring-"))
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         # A pipe that the server and all processes that it starts have the other end of.
         self._alive: int | None = None
@@ -219,6 +222,14 @@ class PostgresServer(Server):
         return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": self.folder}
 
 
+def wait_until_blocked(url: str) -> None:
+    """Wait until a connection to a database of PostgreSQL waits for a lock."""
+    blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    with psycopg.connect(url, autocommit=True) as connection:
+        while connection.execute(blocked).fetchall() == [(0,)]:
+            time.sleep(0.01)
+
+
 class ValkeyServer(Server):
     """Valkey 9, with an append-only file that is synced after every command.
 
@@ -270,16 +281,20 @@ def _folder_of(package: str) -> Path:
     return Path(specification.origin).parent
 
 
-def _free_port() -> int:
-    """Return a port that is free, and that no other worker of pytest-xdist takes while this server is down."""
+def free_port() -> int:
+    """Return a port that is free, and that nobody takes while this server is down.
+
+    Clients do not, since systems give them higher ports, nor do servers of this process or of other workers of
+    pytest-xdist.
+    """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
-    with contextlib.ExitStack() as others:
-        while True:
-            listener = others.enter_context(socket.socket())
-            listener.bind(("127.0.0.1", 0))
-            port: int = listener.getsockname()[1]
-            if port // 2 % workers == worker % workers:  # halved, as systems may prefer odd ports
+    while True:
+        port = _RANDOM.randrange(10_000, 32_768)
+        if port % workers == worker % workers and port not in _given:
+            with contextlib.suppress(OSError), socket.socket() as listener:
+                listener.bind(("127.0.0.1", port))
+                _given.add(port)
                 return port
 
 

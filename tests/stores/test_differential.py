@@ -397,7 +397,7 @@ def opened(url: str, options: dict[str, Any]) -> Iterator[list[Any]]:
         loop.close()
 
 
-@pytest.mark.timeout(3600 if LONG else 300)
+@pytest.mark.timeout(3600 if LONG else 900)
 @pytest.mark.parametrize("measure", POLICIES)
 def test_windows_are_those_of_the_rule(fast_url: str, measure: str, totals: dict[Any, Total]) -> None:
     windows = 0
@@ -417,7 +417,7 @@ def test_windows_are_those_of_the_rule(fast_url: str, measure: str, totals: dict
     assert windows > 0
 
 
-@pytest.mark.timeout(3600 if LONG else 300)
+@pytest.mark.timeout(3600 if LONG else 900)
 @pytest.mark.parametrize("measure", POLICIES)
 def test_several_writers(fast_url: str, measure: str, totals: dict[Any, Total]) -> None:
     """Threads and tasks that change the same session: what is left has the windows of the rule."""

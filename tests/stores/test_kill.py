@@ -70,7 +70,7 @@ class Writers:
             assert process.stdin is not None
             process.stdin.close()
         for name, process in self._running.items():
-            assert process.wait(timeout=60) == 0, self._errors(name)
+            assert process.wait(timeout=300) == 0, self._errors(name)
         self.stopped = list(self._running)
         self._running.clear()
 

@@ -673,7 +673,13 @@ class TestResumed:
         source = f"sqlite:///{tmp_path / 'source.db'}"
         sessions = {f"session {n:02}": self.LONG for n in range(4)}
         fill(source, sessions)
-        command = [sys.executable, "-m", "chatring", "migrate", source, target]
+        program = (
+            "import time; from chatring.cli import chatring; from chatring.stores import Store\n"
+            "append = Store.append\n"
+            "def held(store, key, messages): key == 'session 03' and time.sleep(600); append(store, key, messages)\n"
+            "Store.append = held; chatring()"  # so that it does not end before it is killed
+        )
+        command = [sys.executable, "-c", program, "migrate", source, target]
         with (tmp_path / "told").open("w+b") as told_file, closing(open_store(target)) as store:
             with subprocess.Popen(command, stdout=told_file, stderr=told_file) as process:
                 # In the middle of the second session, or later.

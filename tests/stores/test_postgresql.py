@@ -8,7 +8,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -28,8 +27,9 @@ from chatring.stores.session import Limits, Session
 from chatring.stores.sql import SQLStore, postgresql, schema
 from psycopg.types.numeric import Int8BinaryDumper
 from threads import run_numbered
+from timing import least_seconds, wait_until
 
-from stores.servers import PASSWORD
+from stores.servers import PASSWORD, wait_until_blocked
 
 ONE, TWO = {"role": "user", "content": "one"}, {"role": "assistant", "content": "two"}
 
@@ -626,10 +626,7 @@ def connections_of(url: str) -> int:
 
 def wait_for_connections(url: str, most: int) -> None:
     """Wait for the server's end of connections that are closed, which takes a moment more."""
-    deadline = time.monotonic() + 20
-    while connections_of(url) > most:
-        assert time.monotonic() < deadline, connections_of(url)
-        time.sleep(0.01)
+    wait_until(lambda: connections_of(url) <= most)
 
 
 def test_connections_are_kept(postgres_url: str, connected: Connected) -> None:
@@ -664,21 +661,21 @@ def test_who_waits_for_a_connection_longer_than_the_timeout(postgres_url: str, i
 
     with psycopg.connect(postgres_url) as holder:
         holder.execute("LOCK TABLE chatring_session IN EXCLUSIVE MODE")
-        began = time.monotonic()
-        if is_async:
-            results = asyncio.run(fill_and_wait())
-        else:
-            results = []
+        results: list[Any] = []
 
-            def call(number: int) -> None:
-                try:
-                    store.append(f"{number}", [ONE])
-                except StoreTimeoutError as error:
-                    results.append(error)
+        def call(number: int) -> None:
+            try:
+                store.append(f"{number}", [ONE])
+            except StoreTimeoutError as error:
+                results.append(error)
 
-            run_numbered(call, 3)
-        assert 0.9 < time.monotonic() - began < 1.9
-        assert [type(error) for error in results] == [StoreTimeoutError] * 3
+        def wait() -> None:
+            results[:] = asyncio.run(fill_and_wait()) if is_async else []
+            if not is_async:
+                run_numbered(call, 3)
+            assert [type(error) for error in results] == [StoreTimeoutError] * 3
+
+        assert 0.9 < least_seconds(wait, 1.9) < 1.9  # not for a connection and then for the table
         holder.rollback()
     assert store.keys() == ["ada"]
     store.close()
@@ -697,27 +694,21 @@ def test_the_timeout_is_that_of_the_whole_call(postgres_url: str, query: str) ->
         "replace": lambda: store.replace("bob", [TWO]),
         "delete": lambda: store.delete("bob"),
     }
-    waited: dict[str, float] = {}
 
     def call(number: int) -> None:
-        name = list(calls)[number]
-        began = time.monotonic()
         with pytest.raises(StoreTimeoutError):
-            calls[name]()
-        waited[name] = time.monotonic() - began
+            list(calls.values())[number]()
 
     with psycopg.connect(postgres_url) as holder:
         holder.execute("SELECT * FROM chatring_session FOR UPDATE")
-        run_numbered(call, len(calls))
+        assert least_seconds(lambda: run_numbered(call, len(calls)), 1.8) < 1.8
         holder.rollback()
-    assert waited.keys() == calls.keys()
-    assert max(waited.values()) < 1.7, waited
     assert store.all("ada") == store.all("bob") == [ONE]
     store.close()
 
 
 def test_writers_that_wait_hold_no_connections(postgres_url: str) -> None:
-    store: SQLStore[Any] = SQLStore(postgres_url, pool_size=3)
+    store: SQLStore[Any] = SQLStore(postgres_url, pool_size=3, timeout=60)
     for key in ("held", "free"):
         store.append(key, [ONE])
     with psycopg.connect(postgres_url) as holder:
@@ -725,11 +716,10 @@ def test_writers_that_wait_hold_no_connections(postgres_url: str) -> None:
         threads = [threading.Thread(target=store.append, args=("held", [ONE])) for _ in range(20)]
         for thread in threads:
             thread.start()
-        began = time.monotonic()
         for _ in range(20):
             store.append("free", [ONE])
             assert store.window("free", 10) != []
-        assert time.monotonic() - began < 3
+        assert all(thread.is_alive() for thread in threads)  # it did not wait for them
         holder.rollback()
     for thread in threads:
         thread.join()
@@ -783,7 +773,8 @@ def test_a_full_pool_that_is_handed_in(postgres_url: str) -> None:
 
 
 def test_a_lock_that_a_pool_that_is_handed_in_knows_nothing_of(postgres_url: str) -> None:
-    with psycopg_pool.ConnectionPool(postgres_url, min_size=1, max_size=2, open=True) as pool:
+    with psycopg_pool.ConnectionPool(postgres_url, min_size=2, max_size=2, open=True) as pool:
+        pool.wait()
         store: SQLStore[Any] = SQLStore(postgres_url, pool=pool, timeout=0.5)
         store.append("ada", [ONE])
         with psycopg.connect(postgres_url) as holder:
@@ -847,7 +838,7 @@ def test_a_connection_in_use_while_its_store_is_closed(postgres_url: str) -> Non
         holder.execute("SELECT * FROM chatring_session FOR UPDATE")
         thread = threading.Thread(target=store.append, args=("ada", [ONE]))
         thread.start()
-        time.sleep(0.2)
+        wait_until_blocked(postgres_url)
         store.close()
         holder.rollback()
     thread.join()
@@ -926,7 +917,7 @@ store.close()
 
 def test_processes_that_fork(postgres_url: str) -> None:
     subprocess.run(
-        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, postgres_url], check=True, timeout=60
+        [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORK, postgres_url], check=True, timeout=300
     )
     store = open_store(postgres_url)
     texts = [message["content"] for message in store.all("ada")]
@@ -948,7 +939,7 @@ asyncio.run(store.aappend("ada", [{"role": "user", "content": "one"}]))
 
 def test_a_process_that_closes_nothing_warns_of_nothing(postgres_url: str) -> None:
     command = [sys.executable, "-X", "dev", "-W", "always", "-c", NOT_CLOSED, postgres_url]
-    done = subprocess.run(command, check=True, timeout=60, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, timeout=300, capture_output=True, text=True)
     assert done.stderr == ""
 
 

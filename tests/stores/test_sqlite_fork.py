@@ -36,7 +36,7 @@ def run(kind: str, folder: Path) -> int:
     try:
         command = [sys.executable, "-W", "ignore::DeprecationWarning", str(PROGRAM), url, str(log), kind]
         # Until the last child has closed the pipe.
-        result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     finally:
         ended.set()
         looker.join()
@@ -131,7 +131,7 @@ quicker.close()
 def test_a_child_that_inherits_a_connection_refuses_the_file(how: str, tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path}/chat.db"
     result = subprocess.run(
-        [sys.executable, "-c", USER + INHERITS, how, url], capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", USER + INHERITS, how, url], capture_output=True, text=True, timeout=300
     )
     assert (result.returncode, result.stderr) == (0, "")
     texts = ["before\n", *["quicker\n"] * 3, "fork now", "after"] if how == "in the counter" else ["before\n", "after"]
@@ -158,7 +158,7 @@ def count(text):
             quicker.append("ada", [user("quicker\n")])
         else:  # within a transaction
             counting.set()
-            assert forked.wait(30)
+            assert forked.wait(300)
     return text.split()
 
 quicker = open_store(sys.argv[1], counter=count, counter_name="words", measure="text")
@@ -166,7 +166,7 @@ store = open_store(sys.argv[1], counter=count, counter_name="words", measure="te
 store.append("ada", [user("before\n")])
 thread = threading.Thread(target=store.append, args=("ada", [user("slow")]))
 thread.start()
-assert counting.wait(30)
+assert counting.wait(300)
 child = os.fork()
 if child == 0:
     try:
@@ -191,7 +191,7 @@ quicker.close()
 
 
 def test_a_fork_does_not_wait_for_ever(sqlite_url: str) -> None:
-    subprocess.run([sys.executable, "-c", USER + LONG, sqlite_url], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", USER + LONG, sqlite_url], check=True, timeout=300)
 
 
 # Stores that nobody closed, a fork within a fork's hook, forks of several threads at once, a fork that fails.
@@ -226,4 +226,4 @@ store.close()
 
 
 def test_threads_that_fork_at_once(sqlite_url: str) -> None:
-    subprocess.run([sys.executable, "-c", USER + MANY, sqlite_url], check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", USER + MANY, sqlite_url], check=True, timeout=300)

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,20 +18,14 @@ from chatring.stores import StoreTimeoutError
 from chatring.stores.turns import Turns
 from profiles import examples
 from threads import run_all, run_numbered
+from timing import least_seconds, wait_until
 
 TOO_LATE = "sqlite://: other writers of this process held the session for too long; try again"
 
 
-def soon(seconds: float = 30) -> float:
+def soon(seconds: float = 60) -> float:
     """Return a deadline."""
     return time.monotonic() + seconds
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = soon()
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def waiting(turns: Turns, name: str = "ada") -> int:
@@ -58,11 +52,11 @@ class Holder:
         def hold() -> None:
             with turns.of(name, soon(), "sqlite://"):
                 has_it.set()
-                assert self._let_go.wait(30)
+                assert self._let_go.wait(60)
 
         self._thread = threading.Thread(target=hold)
         self._thread.start()
-        assert has_it.wait(30)
+        assert has_it.wait(60)
 
     def let_go(self) -> None:
         self._let_go.set()
@@ -129,7 +123,7 @@ def test_first_come_first_served_for_threads_and_tasks_of_several_loops() -> Non
     for work in works:
         work.join()
     for future in futures:
-        future.result(30)
+        future.result(60)
     assert order == list(range(24))
     assert_free(turns)
     for loop, runner in zip(loops, runners, strict=True):
@@ -141,22 +135,23 @@ def test_first_come_first_served_for_threads_and_tasks_of_several_loops() -> Non
 def test_a_turn_that_does_not_come_in_time() -> None:
     turns = Turns()
     holder = Holder(turns)
-    for seconds in (0.2, 0, -5):
-        began = time.monotonic()
+
+    def call(seconds: float) -> None:
         with pytest.raises(StoreTimeoutError) as raised, turns.of("ada", soon(seconds), "sqlite://"):
             pass
         assert str(raised.value) == TOO_LATE
-        assert max(seconds, 0) <= time.monotonic() - began < max(seconds, 0) + 0.2
 
-        async def task(seconds: float = seconds) -> None:
-            began = time.monotonic()
-            with pytest.raises(StoreTimeoutError) as raised:
-                async with turns.of("ada", soon(seconds), "sqlite://"):
-                    pass
-            assert str(raised.value) == TOO_LATE
-            assert max(seconds, 0) - 0.01 <= time.monotonic() - began < max(seconds, 0) + 0.2
+    async def acall(seconds: float) -> None:
+        with pytest.raises(StoreTimeoutError) as raised:
+            async with turns.of("ada", soon(seconds), "sqlite://"):
+                pass
+        assert str(raised.value) == TOO_LATE
 
-        asyncio.run(task())
+    for wait in (call, lambda seconds: asyncio.run(acall(seconds))):
+        for seconds in (0.2, 0, -5):
+            least = max(seconds, 0)
+            # It looks at others every second.
+            assert least - 0.01 <= least_seconds(partial(wait, seconds), least + 0.5) < least + 0.5
     assert waiting(turns) == 0  # nobody waits any more
     with turns.of("bob", 0, "sqlite://"):  # others are not concerned
         pass
@@ -168,8 +163,10 @@ def test_who_gives_up_is_left_out() -> None:
     turns, order = Turns(), list[str]()
     holder = Holder(turns)
 
+    turn = turns.of("ada", soon(), "sqlite://")
+
     def impatient() -> None:
-        with pytest.raises(StoreTimeoutError), turns.of("ada", soon(0.1), "sqlite://"):
+        with pytest.raises(StoreTimeoutError), turn:
             pass
         order.append("impatient")
 
@@ -183,6 +180,7 @@ def test_who_gives_up_is_left_out() -> None:
     second = threading.Thread(target=patient)
     second.start()
     wait_until(lambda: waiting(turns) == 2)
+    turn._deadline = 0  # it looks every second
     first.join()
     holder.let_go()
     second.join()
@@ -235,7 +233,7 @@ def test_a_task_that_is_cancelled_when_its_turn_has_come() -> None:
             await asyncio.sleep(0)
         cancelled.cancel()
         was_done = cancelled.done()
-        await asyncio.wait_for(asyncio.gather(cancelled, next_one, return_exceptions=True), 5)
+        await asyncio.wait_for(asyncio.gather(cancelled, next_one, return_exceptions=True), 60)
         assert had in (["next"], ["cancelled", "next"])
         assert was_done or cancelled.cancelled()
         assert_free(turns)
@@ -263,7 +261,7 @@ def test_a_task_whose_time_is_up_when_its_turn_has_come() -> None:
             await asyncio.sleep(0)
             time.sleep(0.008 + 0.0002 * number)  # the loop is blocked
             await holder.__aexit__(None, None, None)
-            await asyncio.wait_for(task, 5)
+            await asyncio.wait_for(task, 60)
             assert len(outcomes) == 1
             assert_free(turns)
 
@@ -299,15 +297,16 @@ def test_a_loop_that_was_closed_while_its_task_waited() -> None:
     del task
 
 
-def test_a_loop_that_does_not_run_when_the_turn_of_its_task_comes() -> None:
+def test_a_loop_that_does_not_run_when_the_turn_of_its_task_comes(monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that `run_until_complete` runs piece by piece. The task has its turn as soon as the loop goes on."""
+    monkeypatch.setattr("chatring.stores.turns._CHECK", 60)  # it need not look
     turns = Turns()
     holder = Holder(turns)
     loop = asyncio.new_event_loop()
     came: list[float] = []
 
     async def write() -> None:
-        async with turns.of("ada", soon(5), "sqlite://"):
+        async with turns.of("ada", soon(), "sqlite://"):
             came.append(time.monotonic())
 
     task = loop.create_task(write())
@@ -316,7 +315,7 @@ def test_a_loop_that_does_not_run_when_the_turn_of_its_task_comes() -> None:
     holder.let_go()
     goes_on = time.monotonic()
     loop.run_until_complete(task)
-    assert came[0] - goes_on < 0.9
+    assert came[0] - goes_on < 30
     # And if another writer did not wait for it meanwhile.
     holder = Holder(turns)
     task = loop.create_task(write())
@@ -400,7 +399,7 @@ def test_a_call_that_is_gone_without_giving_its_turn_back() -> None:
         wait_until(lambda number=number: waiting(turns) == number + 1)  # type: ignore[misc]
     del lost
     for thread in threads:
-        thread.join(10)
+        thread.join(60)
     assert came == ["thread", "task"]
     lost = turns.of("ada", soon(), "sqlite://")
     lost.__enter__()
@@ -415,8 +414,13 @@ def test_an_interrupt_while_a_thread_waits() -> None:
     """As Ctrl-C in the main thread."""
     turns = Turns()
     holder = Holder(turns)
-    threading.Timer(0.1, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    with pytest.raises(KeyboardInterrupt), turns.of("ada", soon(10), "sqlite://"):
+
+    def interrupt() -> None:
+        wait_until(lambda: waiting(turns) == 1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt).start()
+    with pytest.raises(KeyboardInterrupt), turns.of("ada", soon(), "sqlite://"):
         pass
     assert waiting(turns) == 0
     holder.let_go()
@@ -497,7 +501,7 @@ def test_names_are_apart() -> None:
 
     def write(number: int) -> None:
         for _ in range(50):
-            with turns.of(f"{number}", soon(1), "sqlite://"):
+            with turns.of(f"{number}", soon(20), "sqlite://"):
                 done.append(number)
 
     run_numbered(write, 4)
@@ -514,14 +518,14 @@ turns = Turns()
 has_it, let_go = threading.Event(), threading.Event()
 
 def hold():
-    with turns.of("ada", time.monotonic() + 30, "sqlite://"):
+    with turns.of("ada", time.monotonic() + 300, "sqlite://"):
         has_it.set()
-        let_go.wait(30)
+        let_go.wait(300)
 
 thread = threading.Thread(target=hold)
 thread.start()
-has_it.wait(30)
-waiter = threading.Thread(target=lambda: turns.of("ada", time.monotonic() + 30, "sqlite://").__enter__())
+has_it.wait(300)
+waiter = threading.Thread(target=lambda: turns.of("ada", time.monotonic() + 300, "sqlite://").__enter__())
 waiter.start()
 while not turns._queues["ada"]:
     time.sleep(0.001)
@@ -545,5 +549,5 @@ waiter.join()
 def test_a_child_begins_anew() -> None:
     # From 3.12 on Python warns of a fork beside threads, which is what is tested.
     command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", FORKS]
-    result: Any = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    result: Any = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (result.returncode, result.stderr) == (0, "")
