@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from chatring.migration.policy import codec_named
+from chatring.migration.policy import format_named
 from chatring.stores import open_store
 from test_cli import output, python
 
@@ -55,14 +55,14 @@ def test_sessions_of_a_framework(name: str, tmp_path: Path) -> None:
     pytest.importorskip(module, reason=f"{name} is not installed")
     messages = messages_of()
     source, target = (f"sqlite:///{tmp_path}/{file}.db" for file in ("source", "target"))
-    with closing(open_store(source, format=codec_named(name))) as store:
+    with closing(open_store(source, format=format_named(name))) as store:
         store.append("ada", messages)
     copied = output("migrate", source, target)
     assert "messages and tokens of 1 session are the same in both" in copied
     assert f"counted by: o200k_base, message, user, {name}" in copied
     window = output("window", target, "ada", "--token-limit", 300)
     assert all(said in window for said in ("Where is it?", 'find({"order": 7})', "It left.", "On its way."))
-    with closing(open_store(target, format=codec_named(name))) as store:
+    with closing(open_store(target, format=format_named(name))) as store:
         assert list(map(_values, store.all("ada"))) == list(map(_values, messages))
 
 
@@ -75,7 +75,7 @@ def test_without_the_framework(name: str, tmp_path: Path) -> None:
     module, messages_of = FORMATS[name]
     pytest.importorskip(module, reason=f"{name} is not installed: no session of it can be made")
     url = f"sqlite:///{tmp_path}/chat.db"
-    with closing(open_store(url, format=codec_named(name))) as store:
+    with closing(open_store(url, format=format_named(name))) as store:
         store.append("ada", messages_of())
     package = module.partition(".")[0]
     program = f"import sys; sys.modules[{package!r}] = None; from chatring.__main__ import main; main()"

@@ -139,7 +139,7 @@ class ChatringHistoryProvider(HistoryProvider):
         """
         key = self._key(session_id)
         for message in messages:
-            self.store._codec.read(message)
+            self.store._message_format.read(message)
         if not messages:
             return
         count = len(messages)

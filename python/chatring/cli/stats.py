@@ -59,7 +59,7 @@ def stats(
     if is_url(file):
         refuse_skipping(skip_invalid)
         with opened_session(file, session, given, must_fit=False) as (policy, store, key):
-            stored, new = StoredMessages(policy.codec()), policy.new_ring()
+            stored, new = StoredMessages(policy.message_format()), policy.new_ring()
             conversation = new()
             conversation.put_messages(stored.readable(store.all(key)))
         with reading_bar(file) as progress:

@@ -21,18 +21,18 @@ _NAMED = 5
 class StoredMessages:
     """The messages of a store's session, to count and to show."""
 
-    def __init__(self, codec: "Format[Any]") -> None:
-        self._codec = codec
+    def __init__(self, message_format: "Format[Any]") -> None:
+        self._format = message_format
 
     def readable(self, messages: Iterable[Any]) -> list[Any]:
         """Return messages as a ring counts them."""
-        return [self._codec.read(message) for message in messages]
+        return [self._format.read(message) for message in messages]
 
     def shown(self, message: Any) -> Message:
         """Return a message as JSON."""
         if isinstance(message, Record):
             return {"role": message.role, "content": message.text}
-        value = message if isinstance(message, dict) else json.loads(self._codec.dump(message))
+        value = message if isinstance(message, dict) else json.loads(self._format.dump(message))
         return value if isinstance(value, dict) else {"content": value}
 
 
@@ -66,10 +66,12 @@ def opened_session(
                 f"session {session!r} was counted by {found.policy!r}, which only the program that wrote it has"
                 + ("" if must_fit else "; say how to count it: --encoding NAME")
             )
-        if own is not None and policy != own and (must_fit or policy.codec().name != own.codec().name):
-            raise Refusal(
-                f"session {session!r} was counted by {own.name!r}: give {own.arguments}, or none of these options"
-            )
+        if own is not None and policy != own:
+            same = policy.message_format().name == own.message_format().name
+            if must_fit or not same:
+                raise Refusal(
+                    f"session {session!r} was counted by {own.name!r}: give {own.arguments}, or none of these options"
+                )
         yield policy, opened.enter_context(contextlib.closing(policy.open(url))), session
 
 

@@ -88,7 +88,7 @@ def window(
             report = WindowReport.read(
                 store,
                 key,
-                StoredMessages(policy.codec()),
+                StoredMessages(policy.message_format()),
                 policy.new_ring(),
                 token_limit=token_limit,
                 initial_token_count=initial_token_count,

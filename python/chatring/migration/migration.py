@@ -15,7 +15,7 @@ from chatring.stores import Store
 from chatring.stores.policy_name import PolicyName
 
 if TYPE_CHECKING:
-    from chatring.formats import Format
+    pass
 
 # Messages to append at once, and about how many characters: servers have limits.
 _MOST_MESSAGES = 2000
@@ -77,7 +77,6 @@ def migrate(
         StoreError: if a store fails. What was copied stays.
     """
     done = Migration()
-    codec = target._codec
     present = set(target.keys())
     for number, key in enumerate(keys):
         try:
@@ -88,8 +87,8 @@ def migrate(
                     advanced(number + 1)
                     continue
             messages = source.messages(key)
-            bodies, tokens = _dumped_and_counted(messages, codec, target)
-            batches, put_first = _plan(key, messages, bodies, target, codec, key in present, overwrite)
+            bodies, tokens = _dumped_and_counted(messages, target)
+            batches, put_first = _plan(key, messages, bodies, target, key in present, overwrite)
             put, left = put_first, sum(map(len, batches))
             for batch in batches:
                 put(key, batch)
@@ -112,19 +111,20 @@ def _copy_queue(key: str, queue: Queue, memories: Memories, done: Migration, ove
         done.remarks[key] = queue.remark
 
 
-def _dumped_and_counted(messages: list[Any], codec: Format[Any], target: Store[Any]) -> tuple[list[str], int]:
+def _dumped_and_counted(messages: list[Any], target: Store[Any]) -> tuple[list[str], int]:
     provider: dict[str, Any] = {"format": target.format} if isinstance(target.format, str) else {}
     ring: MessageRing[Any] = MessageRing(
         counter=target.counter, measure=target.measure, start_on=target.start_on, **provider
     )
+    own = target._message_format
     bodies: list[str] = []
     try:
         for message in messages:
-            ring.put(codec.read(message))
-            bodies.append(codec.dump(message))
+            ring.put(own.read(message))
+            bodies.append(own.dump(message))
     except (TypeError, ValueError) as error:
         # Not the text of a framework's error, which may show the message.
-        reason = error if not codec.name or isinstance(error, ValueError) else f"it is not of {codec.name}"
+        reason = error if not own.name or isinstance(error, ValueError) else f"it is not of {own.name}"
         raise ValueError(f"message {len(bodies)}: {reason}") from error
     return bodies, ring.token_count()
 
@@ -134,7 +134,6 @@ def _plan(
     messages: list[Any],
     bodies: list[str],
     target: Store[Any],
-    codec: Format[Any],
     is_present: bool,
     overwrite: bool,
 ) -> tuple[list[list[Any]], _Put]:
@@ -142,7 +141,7 @@ def _plan(
     if not is_present:
         # A session without messages cannot be begun by appending.
         return _batches(messages, bodies) or [[]], target.append if messages else target.replace
-    kept = [codec.dump(message) for message in target.all(key)]
+    kept = [target._message_format.dump(message) for message in target.all(key)]
     if bodies[: len(kept)] != kept:
         if not overwrite:
             raise ValueError("the target has other messages under this key; --overwrite replaces them")

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 PROVIDERS = ("openai-chat", "openai-responses", "anthropic", "gemini", "bedrock")
 # By name: the module and class of the format for a framework's messages, imported when it is needed.
-_CODECS = {
+_OF_FRAMEWORKS = {
     "agent-framework": ("chatring.agent_framework.message_format", "MessageFormat"),
     "langchain": ("chatring.langchain.message_format", "MessageFormat"),
     "llama-index": ("chatring.llama_index.message_format", "MessageFormat"),
     "pydantic-ai": ("chatring.pydantic_ai.message_format", "ModelMessageFormat"),
 }
-FORMATS = (*PROVIDERS, *_CODECS)
+FORMATS = (*PROVIDERS, *_OF_FRAMEWORKS)
 
 
 class StorePolicy(NamedTuple):
@@ -76,15 +76,15 @@ class StorePolicy(NamedTuple):
             counter=self.counter,
             measure=self.measure,
             start_on=self.start_on,
-            format=self.codec() if self.format in _CODECS else self.format,
+            format=self.message_format() if self.format in _OF_FRAMEWORKS else self.format,
         )
 
-    def codec(self) -> Format[Any]:
+    def message_format(self) -> Format[Any]:
         """Return the format of stored messages. Raises ModuleNotFoundError without its framework."""
-        return codec_named(self.format if self.format in _CODECS else None)
+        return format_named(self.format if self.format in _OF_FRAMEWORKS else None)
 
     def new_ring(self) -> Callable[[], MessageRing[Any]]:
-        """Return a function that makes a ring, which counts what `codec().read` returns like the store."""
+        """Return a function that makes a ring, which counts what `message_format().read` returns like the store."""
         provider = {"format": self.format} if self.format in PROVIDERS else {}
         rule: dict[str, Any] = {"measure": self.measure, "start_on": self.start_on, **provider}
         return partial(MessageRing, counter=TokenCounter(self.counter), **rule)
@@ -110,7 +110,7 @@ class QueuePolicy(NamedTuple):
         )
 
 
-def codec_named(name: str | None) -> Format[Any]:
+def format_named(name: str | None) -> Format[Any]:
     """Return the format with this name; None: the one for JSON.
 
     Raises:
@@ -121,13 +121,13 @@ def codec_named(name: str | None) -> Format[Any]:
         from chatring.formats import JsonFormat
 
         return JsonFormat()
-    if name not in _CODECS:
+    if name not in _OF_FRAMEWORKS:
         raise ValueError(f"it is stored in the format {name!r}, which this command does not read")
-    module, cls = _CODECS[name]
+    module, cls = _OF_FRAMEWORKS[name]
     return getattr(import_module(module), cls)()  # type: ignore[no-any-return]
 
 
-def codec_name_of(policy: str) -> str | None:
+def format_name_of(policy: str) -> str | None:
     """Return the format in a policy's name, if it is not JSON; even of policies that the command has no options for."""
     parts = PolicyName.parse(policy)
     return None if parts is None or parts.format in PROVIDERS else parts.format

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from chatring.migration.memories import Memories
-from chatring.migration.policy import StorePolicy, codec_name_of, codec_named
+from chatring.migration.policy import StorePolicy, format_name_of, format_named
 from chatring.migration.source import CHATRING, OF_LLAMA_INDEX, Queue, QueueSource
 from chatring.overriding import override
 from chatring.stores import Store, open_store
@@ -45,9 +45,9 @@ class StoreSource(QueueSource):
         session = self._stores[None].info(key)
         if session is None:
             return []
-        name = codec_name_of(session.policy)
+        name = format_name_of(session.policy)
         if name not in self._stores:
-            self._stores[name] = open_store(self._url, format=codec_named(name))
+            self._stores[name] = open_store(self._url, format=format_named(name))
         return self._stores[name].all(key)
 
     @override

@@ -25,7 +25,7 @@ def check_store(store: Any, formats: type[Any], example: Any, needs: str) -> Non
     """
     if not isinstance(store, Store):
         raise TypeError(f"{needs}; got {type(store).__name__}")
-    if not isinstance(store._codec, formats):
+    if not isinstance(store._message_format, formats):
         try:
             loaded = store._measuring.given_back(example)
         except Exception as error:

@@ -88,7 +88,7 @@ class Store(Generic[_M]):
         return self._backend.url
 
     @property
-    def _codec(self) -> Format[_M]:
+    def _message_format(self) -> Format[_M]:
         """The format that reads, dumps and loads the messages: the one that was given, or the one for JSON."""
         return self._measuring.format
 

@@ -30,11 +30,11 @@ def chat_messages(items: Iterable[bytes | str | None]) -> list[Any]:
     Raises:
         ValueError: if an item is not a message. The error shows none of its contents.
     """
-    codec = OF_LLAMA_INDEX.codec()
+    message_format = OF_LLAMA_INDEX.message_format()
     messages: list[Any] = []
     try:
         for item in items:
-            message = codec.load(item.decode() if isinstance(item, bytes) else item or "null")
+            message = message_format.load(item.decode() if isinstance(item, bytes) else item or "null")
             messages.append(message)
     except ValueError as error:
         raise ValueError(f"message {len(messages)}: {error}") from error
