@@ -1,10 +1,10 @@
-"""A drop-in for LlamaIndex's `ChatMemoryBuffer`: the same windows and calls, without the waiting.
+"""Drop-ins for LlamaIndex's `Memory` and `ChatMemoryBuffer`: the same windows and calls, without the waiting.
 
->>> from chatring.llama_index import ChatMemoryBuffer
->>> memory = ChatMemoryBuffer.from_defaults(token_limit=3000)
+>>> from chatring.llama_index import Memory
+>>> memory = Memory.from_defaults(session_id="ada", token_limit=30_000)
 
 `SQLChatStore` and `RedisChatStore` keep the messages in a database. PostgreSQL and Redis need the extra `postgresql` or
-`redis`. `docs/llama-index.md` lists the differences.
+`redis`. `docs/llama-index-memory.md` and `docs/llama-index.md` list the differences.
 """
 
 from llama_index.core.llms import ChatMessage, TextBlock
