@@ -22,8 +22,8 @@ from chatring.stores import (
     StoreFullError,
     StoreTimeoutError,
     StoreUnavailableError,
+    changes,
     open_store,
-    sessions,
 )
 from chatring.stores.redis import RedisStore
 from chatring.stores.redis.layout import Names
@@ -263,7 +263,7 @@ def test_only_other_writers_are_blamed_for_a_change_that_takes_long(
         store.append("ada", [HELLO, BYE, HELLO])
         monkeypatch.setattr(connection, "execute", slowly)
         clock = SimpleNamespace(monotonic=lambda: now, sleep=lambda _: None)
-        monkeypatch.setattr(sessions, "time", clock)
+        monkeypatch.setattr(changes, "time", clock)
         method, *arguments = change
         if other_writes:
             with pytest.raises(StoreTimeoutError, match=r"^other writers kept changing session .* for 10 seconds"):
