@@ -421,7 +421,7 @@ async def interrupted(store: Store[Item], calls: int, act: Callable[[], Any], ot
         return called
 
     with pytest.MonkeyPatch.context() as patched:
-        for name in ("aappend", "apop", "aupdate", "awindow", "alast", "aslice", "alength"):
+        for name in ("aappend", "aupdate", "adelete", "awindow", "alast", "aslice"):
             patched.setattr(store, name, counted(getattr(store, name)))
         await act()
     if number < calls:
@@ -477,7 +477,7 @@ async def test_two_results_that_come_at_once(url: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [[], STEP, [*STEP, *RESULTS], [call("a"), output("a"), answer("2")]], ids=str)
-@pytest.mark.parametrize("change", ["add", "pop", "add a response", "clear"])
+@pytest.mark.parametrize("change", ["add", "pop", "add a response", "add a call", "clear"])
 async def test_an_undo_that_meets_another_change(url: str, ending: list[Any], change: str) -> None:
     store, another = open_store(url), open_store(url)
     everything = [*BEGIN, *ending]
@@ -493,6 +493,7 @@ async def test_an_undo_that_meets_another_change(url: str, ending: list[Any], ch
         acts: dict[str, Callable[[], Any]] = {
             "add": partial(two.add_items, [user("Three.")]),
             "add a response": partial(two.add_items, [reasoning("r"), call("c"), output("c")]),
+            "add a call": partial(two.add_items, [call("c")]),
             "pop": partial(undo, two),
             "clear": two.clear_session,
         }
@@ -507,7 +508,11 @@ async def test_an_undo_that_meets_another_change(url: str, ending: list[Any], ch
                 assert left == everything[:-2]
                 assert popped in (everything[-2:], everything[:-3:-1])
             case _:
-                added = {"add": [user("Three.")], "add a response": [reasoning("r"), call("c"), output("c")]}[change]
+                added = {
+                    "add": [user("Three.")],
+                    "add a response": [reasoning("r"), call("c"), output("c")],
+                    "add a call": [call("c")],
+                }[change]
                 if popped == added[-1:]:
                     assert left == everything + added[:-1]
                 else:

@@ -210,7 +210,7 @@ class ChatringSession:
             await self.store.aappend(self.session_id, _items(whole))
         if moved or new:
             names = {each.name for each in moved.values()}
-            await self._waiting.change(lambda waiting: [*(each for each in waiting if each.name not in names), *new])
+            await self._waiting.change(lambda waiting: [*waiting, *new], forgotten=names)
 
     async def _pop(self) -> Item | None:
         count = _TAIL
@@ -244,10 +244,7 @@ class ChatringSession:
         def plan(waiting: list[WaitingStep]) -> list[WaitingStep]:
             nonlocal is_there
             is_there = newest in waiting
-            if not is_there:
-                return waiting
-            others = [each for each in waiting if each != newest]
-            return [*others, left] if rest else others
+            return [left if each == newest else each for each in waiting if rest or each != newest]
 
         await self._waiting.change(plan)
         if is_there:
@@ -272,15 +269,15 @@ class ChatringSession:
             await self._stored.update(position, cut, len(ending))
             return is_there
         step = WaitingStep(kept, position, moving=position)
-        await self._waiting.change(lambda waiting: [*waiting, step])
+        # What a killed process has left in both places would wait again, once it is no longer in the conversation.
+        await self._waiting.change(lambda waiting: [*waiting, step], forgotten=None)
         await self._stored.update(position, cut, len(ending))
 
         def arrived(waiting: list[WaitingStep]) -> list[WaitingStep]:
-            # If it is not there, somebody has cleared the session.
-            own = [replace(each, moving=None) for each in waiting if each.name == step.name and is_there]
-            return [*(each for each in waiting if each.name != step.name), *own]
+            return [replace(each, moving=None) if each.name == step.name else each for each in waiting]
 
-        await self._waiting.change(arrived)
+        # If it is not there, somebody has cleared the session.
+        await self._waiting.change(arrived, forgotten=() if is_there else (step.name,))
         if is_there:
             self._led = step.name if step_of(kept).leads else None
         return is_there

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -51,19 +51,26 @@ class WaitingSteps:
         waiting = [each for each in steps if not await self._has_moved(each)]
         return sorted(waiting, key=lambda each: each.position)
 
-    async def change(self, plan: Callable[[list[WaitingStep]], Iterable[WaitingStep]]) -> None:
-        """Replace the steps in one change. What the conversation has is forgotten.
+    async def change(
+        self, plan: Callable[[list[WaitingStep]], Iterable[WaitingStep]], forgotten: Collection[str] | None = ()
+    ) -> None:
+        """Replace the steps in one change. Those that the conversation has stay as they are.
+
+        They belong to a process that is about to remove them here or there, or was killed.
 
         Args:
-            plan: is called with the steps, in the order of their positions, and returns those to have in their place.
-                It may be called again if another writer was faster. The last call counts.
+            plan: is called with the steps that the conversation does not have, in the order of their positions, and
+                returns those to have in their place. It may be called again if another writer was faster. The last
+                call counts.
+            forgotten: names of steps to remove. None: all that the conversation has.
         """
         moved = {each.name for each in _steps(await self._store.alast(self._key, 1)) if await self._has_moved(each)}
 
         def changed(last: list[Any]) -> list[Any]:
             before = _steps(last)
-            waiting = [each for each in before if each.name not in moved]
-            after = list(plan(sorted(waiting, key=lambda each: each.position)))
+            left = [each for each in before if each.name not in (moved if forgotten is None else forgotten)]
+            waiting = sorted((each for each in left if each.name not in moved), key=lambda each: each.position)
+            after = [*(each for each in left if each.name in moved), *plan(waiting)]
             return last if after == before else [_message(after)] if after else []
 
         await self._store.aupdate(self._key, -1, changed)
