@@ -304,6 +304,23 @@ def held(sqlite_url: str) -> Iterator[sqlite3.Connection]:
     connection.close()
 
 
+async def test_counting_may_take_longer_than_the_timeout(sqlite_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that nobody keeps waiting does not time out."""
+
+    def count(text: str) -> int:
+        time.sleep(0.02)
+        return len(text)
+
+    monkeypatch.setattr("chatring.stores.sql.sqlite._SOON", 60)
+    store = open_store(sqlite_url, counter=count, counter_name="slow", timeout=0.01)
+    store.append("ada", [ONE])
+    for _ in range(20):
+        await store.aappend("ada", [ONE])
+        await store.aupdate("ada", -1, lambda last: [*last, ONE])
+    assert await store.alength("ada") == 41
+    await store.aclose()
+
+
 def test_a_held_file_is_in_no_readers_way(sqlite_url: str, held: sqlite3.Connection) -> None:
     """40 threads wait to write; meanwhile another session's window is read at once, and then all of them write."""
     store = open_store(sqlite_url, timeout=60)

@@ -38,6 +38,8 @@ _LOG_BYTES = 2**23
 # Connections that read at the same time.
 _READERS = 8
 _TIMEOUT = 10.0
+# Seconds in which an idle thread begins a call. It must be able to: counting may have taken longer than the timeout.
+_SOON = 0.1
 _TEXTS = read_statements("queries.sql", "sqlite.sql")
 # Texts of several statements, which the driver takes one by one.
 _SCRIPTS = {name: text.split(";") for name, text in _TEXTS.items() if ";" in text}
@@ -224,7 +226,7 @@ class SQLiteBackend(SQLBackend):
                 nonlocal is_late
                 is_late = work.cancel()  # succeeds if it has not begun
 
-            late = asyncio.get_running_loop().call_later(max(deadline - time.monotonic(), 0), give_up)
+            late = asyncio.get_running_loop().call_later(max(deadline - time.monotonic(), _SOON), give_up)
             try:
                 return await asyncio.wrap_future(work)
             except asyncio.CancelledError:
