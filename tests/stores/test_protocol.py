@@ -589,6 +589,10 @@ def test_update_of_what_was_trimmed(store: Any) -> None:
     assert store.update("ada", 9, lambda given: given[:1]) == [user("8")]
     assert store.all("ada")[-1] == user("8")
     assert store.window("ada", 1_000).start == 5
+    # A change of the head is like `replace`: positions begin anew.
+    store.update("ada", -99, lambda given: [system("Be kind."), *given[1:]])
+    assert store.window("ada", 1_000).start == 1
+    assert store.slice("ada", 0, 3) == [system("Be kind."), user("4"), user("5")]
 
 
 def test_update_refuses_what_is_no_change(store: Any) -> None:

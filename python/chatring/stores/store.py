@@ -209,7 +209,7 @@ class Store(Generic[_M]):
 
         Messages that the function returns as it got them, the same objects from the first one on, stay as they are; the
         others are removed, and what it returns in their place is counted and appended. If that is nothing, nothing is
-        changed.
+        changed. If a message of the head is among the others, positions begin anew, as after `replace`.
 
         Args:
             key: the session.
