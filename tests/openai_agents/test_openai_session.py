@@ -229,6 +229,7 @@ async def test_items_that_are_none_change_nothing(session: ChatringSession) -> N
         ("Hi", "a store keeps messages that are JSON, such as dicts; got str"),
         ({"text": "Hi"}, "a message needs a role and a content"),
         ({**user(), "when": object()}, "a message that is stored must be JSON"),
+        ({**call("waits"), "when": object()}, "a message that is stored must be JSON"),
         (Record("user", "Hi"), "an item of the SDK is a dict, got Record"),
     )
     for bad, reason in cases:

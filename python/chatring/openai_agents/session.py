@@ -172,6 +172,8 @@ class ChatringSession:
         return items[-limit:]
 
     async def _add_with_waiting(self, items: list[Item]) -> None:
+        for item in items:  # before the first of several changes
+            self.store._measuring.given_back(item)
         end = await self._stored.end()
         addition: Addition
 
