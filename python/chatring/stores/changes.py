@@ -128,7 +128,7 @@ class Changes:
             if before is not None:
                 head = before[0]
             elif session is not None and session.head:
-                head = [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
+                head = yield from self.head(key, session)
             kinds = zip(batch.kinds[:heads], batch.tokens[:heads], bodies[:heads], strict=True)
             head = self._measuring.head(
                 [*(head or []), *(Row(kind, tokens, None, None, body) for kind, tokens, body in kinds)]
@@ -176,7 +176,7 @@ class Changes:
             batch = measured.batch
             items = [*(row[:2] for row in between), *zip(batch.kinds, batch.tokens, strict=True)]
             again = Measured(bodies, self._core.known(items))
-        head = [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
+        head = yield from self.head(key, session)
         change = yield from self.appending(key, numbers, again, (head, last))
         if kept is not None and not self._core.is_joined:
             # The messages between them are unchanged.
@@ -222,6 +222,10 @@ class Changes:
         """Return whether a session has only grown since: then everything that was read belongs to one moment."""
         now = yield from self._backend.read(key)
         return now is not None and now.epoch == session.epoch
+
+    def head(self, key: str, session: Session) -> Operation[list[Row]]:
+        """Read the messages of the head."""
+        return [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
 
     def unread(self, key: str, session: Session) -> Operation[_Batch | None]:
         """Read the messages at the end whose texts are needed, where texts are joined."""

@@ -95,7 +95,7 @@ class Sessions:
             if session is None or not 0 <= number < length:
                 raise IndexError(f"index {index} is out of range for a session of {length} messages")
             if number < session.head:
-                head = [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
+                head = yield from self._changes.head(key, session)
                 popped = head.pop(number)
                 tokens = session.head_tokens - popped.tokens
                 numbers = session._replace(head=len(head), head_tokens=tokens, epoch=new_epoch())
@@ -181,7 +181,7 @@ class Sessions:
                 return None, None
             is_longer = counted is not None and counted.epoch == session.epoch and counted.end <= session.end
             if counted is None or not is_longer or counted.head != session.head:
-                head = [row for _, row in (yield from self._backend.rows(key, session, -session.head, 0))]
+                head = yield from self._changes.head(key, session)
                 done = yield from self._changes.recounted_head(key, session, head)
                 rows = yield from self._backend.rows(key, session, session.first, session.end)
             else:  # messages that others have appended since
