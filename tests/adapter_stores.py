@@ -1,7 +1,8 @@
 """What each adapter over a store must accept and refuse, before anything runs."""
 
+import contextlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -62,6 +63,24 @@ class Anything(Notes):
 
     def dump(self, message: Any) -> str:
         return "?"
+
+
+@contextlib.contextmanager
+def coming_between(store: Store[Any], name: str, act: Callable[[], Awaitable[Any]]) -> Iterator[None]:
+    """Let another process act just before the first call of one of a store's async methods."""
+    method, acted = getattr(store, name), False
+
+    async def called(*arguments: Any) -> Any:
+        nonlocal acted
+        if not acted:
+            acted = True
+            await act()
+        return await method(*arguments)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(store, name, called)
+        yield
+    assert acted
 
 
 def check_stores(make: Callable[[Any], Any], formats: type[Any], needs: str) -> None:

@@ -115,3 +115,17 @@ def interruptible() -> Iterator[None]:
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def hops(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is run in a thread of asyncio's, as it comes."""
+    hops: list[Any] = []
+    to_thread = asyncio.to_thread
+
+    def noted(function: Any, *arguments: Any, **keywords: Any) -> Any:
+        hops.append(function)
+        return to_thread(function, *arguments, **keywords)
+
+    monkeypatch.setattr(asyncio, "to_thread", noted)
+    return hops

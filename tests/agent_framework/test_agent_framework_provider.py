@@ -2,13 +2,14 @@
 
 import asyncio
 import copy
+import functools
 import json
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from adapter_stores import Reversed, check_stores
+from adapter_stores import Reversed, check_stores, coming_between
 
 pytest.importorskip("agent_framework_openai", reason="Agent Framework is not installed: agent-framework-openai")
 
@@ -220,22 +221,12 @@ def test_a_result_that_is_brought_again_with_an_older_state_is_stored_once(
 
 
 @pytest.mark.parametrize("when", ["alast", "aupdate"])
-def test_a_result_that_two_processes_bring_at_once_is_stored_once(
-    session: Session, monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
+def test_a_result_that_two_processes_bring_at_once_is_stored_once(session: Session, when: str) -> None:
     session.save(user("q"), called("a"))
-    other = copy.deepcopy(session.state)
-    method, is_first = getattr(session.store, when), True
-
-    async def meanwhile(*arguments: Any) -> Any:
-        nonlocal is_first
-        if is_first:
-            is_first = False
-            await session.provider.save_messages("ada", [returned("a"), said("done")], state=other)
-        return await method(*arguments)
-
-    monkeypatch.setattr(session.store, when, meanwhile)
-    session.save(returned("a"), said("done again"))
+    state = copy.deepcopy(session.state)
+    other = functools.partial(session.provider.save_messages, "ada", [returned("a"), said("done")], state=state)
+    with coming_between(session.store, when, other):
+        session.save(returned("a"), said("done again"))
     assert session.texts == ["q", "assistant", "tool", "done", "done again"]
     assert session.state == {}
     check_session(session.store.all("ada"))

@@ -27,6 +27,12 @@ def find_order(number: int) -> str:
     return f"Order {number} left the warehouse. " * 5
 
 
+def fail_after_a_tool(messages: list[BaseMessage]) -> None:
+    """For `before_call`: fail when a result is sent."""
+    if messages[-1].type == "tool":
+        raise ConnectionError("no route to the provider")
+
+
 class ScriptedModel(BaseChatModel):
     """Calls `find_order` in `steps` requests after each question, `parallel` times in each, and then answers.
 

@@ -11,7 +11,7 @@ pytest.importorskip("langchain.agents", reason="langchain is not installed: pip 
 from chatring.stores.errors import StoreUnavailableError
 from langchain.agents import create_agent
 from langchain.agents.middleware import HumanInTheLoopMiddleware
-from langchain_agents import ScriptedModel, tokens, validate
+from langchain_agents import ScriptedModel, fail_after_a_tool, tokens, validate
 from langchain_core.messages import BaseMessage, HumanMessage
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.types import Command
@@ -134,11 +134,7 @@ def test_a_run_that_failed_is_stored_when_it_was_taken_up_again(tmp_path: Path) 
     agent = agent_of(model, store, checkpointer=InMemorySaver())
     ask(agent, "One?")
 
-    def fail(messages: list[BaseMessage]) -> None:
-        if messages[-1].type == "tool":
-            raise ConnectionError("no route to the provider")
-
-    model.before_call = fail
+    model.before_call = fail_after_a_tool
     with pytest.raises(ConnectionError):
         ask(agent, "Two?")
     assert store.length("ada") == 6

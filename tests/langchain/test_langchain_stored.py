@@ -18,7 +18,7 @@ from chatring.langchain import MessageFormat, StoredHistory, TrimMessages
 from chatring.stores import Store, open_store
 from langchain.agents import create_agent
 from langchain.agents.middleware import AgentMiddleware, hook_config
-from langchain_agents import PROMPT, ScriptedModel, check_request, find_order, tokens, validate
+from langchain_agents import PROMPT, ScriptedModel, check_request, fail_after_a_tool, find_order, tokens, validate
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, RemoveMessage, ToolMessage
 
 LIMIT = 600
@@ -218,11 +218,7 @@ def test_a_run_that_fails_leaves_the_session_as_it_was(tmp_path: Path) -> None:
     ask(agent, "One?")
     before = store.all("ada")
 
-    def fail(messages: list[BaseMessage]) -> None:
-        if messages[-1].type == "tool":
-            raise ConnectionError("no route to the provider")
-
-    model.before_call = fail
+    model.before_call = fail_after_a_tool
     with pytest.raises(ConnectionError):
         ask(agent, "Two?")
     assert store.all("ada") == before

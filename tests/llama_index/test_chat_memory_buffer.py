@@ -951,18 +951,6 @@ class TestAsync:
         expected = [str(i) for i in range(500)] + [f"{i}{letter}" for i in range(50) for letter in "ab"]
         assert contents(asyncio.run(run())) == expected
 
-    @pytest.fixture
-    def hops(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        hops: list[Any] = []
-        to_thread = asyncio.to_thread
-
-        def noted(function: Any, *arguments: Any, **keywords: Any) -> Any:
-            hops.append(function)
-            return to_thread(function, *arguments, **keywords)
-
-        monkeypatch.setattr(asyncio, "to_thread", noted)
-        return hops
-
     @pytest.mark.parametrize(
         "texts",
         [["a" * 5_000], [" " * 5_000], ["word", "世" * 5_000], [""] * 100, ["word"] + [""] * 100, ["words "] * 300],

@@ -297,18 +297,6 @@ class TestWindows:
 
 
 class TestOnALoop:
-    @pytest.fixture
-    def hops(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        hops: list[Any] = []
-        to_thread = asyncio.to_thread
-
-        def noted(function: Any, *arguments: Any, **keywords: Any) -> Any:
-            hops.append(function)
-            return to_thread(function, *arguments, **keywords)
-
-        monkeypatch.setattr(asyncio, "to_thread", noted)
-        return hops
-
     def test_only_much_is_counted_in_a_thread(self, hops: list[Any]) -> None:
         async def run() -> None:
             memory = ChatMemoryBuffer(token_limit=3000, measure="message", retention_ratio=0.7)

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import functools
 import itertools
 from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from adapter_stores import coming_between
 
 pytest.importorskip("pydantic_ai.messages", reason="Pydantic AI is not installed: pip install pydantic-ai-slim")
 
@@ -542,23 +544,12 @@ def test_deferred_calls_are_stored_once_if_the_store_s_answer_was_lost(
     assert len(parts_of(store.all("ada"), ToolCallPart)) == 1
 
 
-@pytest.mark.parametrize("when", ["alast", "aupdate"])
-def test_deferred_calls_that_two_resume_at_once_are_stored_once(
-    store: Store[ModelMessage], monkeypatch: pytest.MonkeyPatch, when: str
-) -> None:
+def test_deferred_calls_that_two_resume_at_once_are_stored_once(store: Store[ModelMessage]) -> None:
     agent, _ = resumable([[call("late", 1)], "done", "done again"], StoredHistory(store, 10_000))
     first = asyncio.run(agent.run("Question", conversation_id="ada")).all_messages()
-    method, is_first = getattr(store, when), True
-
-    async def meanwhile(*arguments: Any) -> Any:
-        nonlocal is_first
-        if is_first:
-            is_first = False
-            await asyncio.to_thread(resume, agent, first, 1, conversation_id="ada")
-        return await method(*arguments)
-
-    monkeypatch.setattr(store, when, meanwhile)
-    resume(agent, first, 1, conversation_id="ada")
+    other = functools.partial(asyncio.to_thread, resume, agent, first, 1, conversation_id="ada")
+    with coming_between(store, "aupdate", other):
+        resume(agent, first, 1, conversation_id="ada")
     check_session(store.all("ada"))
     assert len(parts_of(store.all("ada"), ToolCallPart)) == 1
 
